@@ -1,0 +1,211 @@
+#include "kv_cache.hpp"
+
+#include <memory>
+#include <new>
+
+#include "../kernels/error.hpp"
+#include "../kernels/registry.hpp"
+
+using namespace kvlane;
+
+namespace {
+
+kvl_status check_layer_desc(const kvl_layer_desc &layer) {
+    KVLANE_TRY(check_desc(&layer, 0, "layer"));
+    KVLANE_TRY(check_range(layer.n_kv_heads, 1, KVL_MAX_HEADS, "layer: n_kv_heads"));
+    KVLANE_TRY(check_head_dim(layer.head_dim, "layer: head_dim"));
+    KVLANE_TRY(check_head_dim(layer.v_head_dim ? layer.v_head_dim : layer.head_dim, "layer: v_head_dim"));
+    KVLANE_TRY(check_format(layer.k_format, "layer: k_format"));
+    return check_format(layer.v_format, "layer: v_format");
+}
+
+kvl_status check_cache_desc(const kvl_cache_desc *desc) {
+    KVLANE_TRY(check_desc(desc, KVL_CACHE_NO_HUGE_PAGES, "desc"));
+    KVLANE_TRY(check_range(desc->n_layers, 1, KVL_MAX_LAYERS, "n_layers"));
+    KVLANE_TRY(check_range(desc->max_tokens, 0, KVL_MAX_TOKENS, "max_tokens"));
+    KVLANE_TRY(check_not_null(desc->layers, "layers"));
+    if (desc->n_layer_descs != 1 && desc->n_layer_descs != desc->n_layers) {
+        return fail(KVL_ERROR_RANGE, "n_layer_descs is %u; it must be 1 or n_layers, %u", desc->n_layer_descs, desc->n_layers);
+    }
+    for (uint32_t i = 0; i < desc->n_layer_descs; ++i) {
+        KVLANE_TRY(check_layer_desc(desc->layers[i]));
+    }
+    return KVL_OK;
+}
+
+kvl_status check_layer(const kvl_cache *cache, uint32_t layer) {
+    KVLANE_TRY(check_not_null(cache, "cache"));
+    const uint32_t n_layers = cache->storage.n_layers();
+    return layer < n_layers ? KVL_OK : fail(KVL_ERROR_LAYER, "layer is %u; the cache has layers 0 to %u", layer, n_layers - 1);
+}
+
+kvl_status check_len(size_t len, int64_t n_tokens, uint32_t n_kv_heads, uint32_t dim, const char *name) {
+    const uint64_t expected = static_cast<uint64_t>(n_tokens) * n_kv_heads * dim;
+    return len == expected
+               ? KVL_OK
+               : fail(KVL_ERROR_LENGTH, "%s is %zu; %" PRId64 " tokens of %u heads of %u elements need %" PRIu64, name, len,
+                      n_tokens, n_kv_heads, dim, expected);
+}
+
+// What both constructors share. Nothing escapes: an exception for want of memory becomes a status.
+kvl_status make_cache(const KernelTable &kernels, std::vector<kvl_layer_desc> layers, int64_t max_tokens, bool huge_pages,
+                      std::unique_ptr<kvl_cache> &cache) {
+    cache = std::make_unique<kvl_cache>();
+    cache->pending.assign(layers.size(), 0);
+    return cache->storage.create(kernels, std::move(layers), max_tokens, huge_pages);
+}
+
+kvl_status create(const kvl_cache_desc &desc, std::unique_ptr<kvl_cache> &cache) try {
+    const KernelTable *kernels;
+    KVLANE_TRY(kernels_in_force(kernels));
+    std::vector<kvl_layer_desc> layers;
+    for (uint32_t i = 0; i < desc.n_layers; ++i) {
+        layers.push_back(desc.layers[desc.n_layer_descs == 1 ? 0 : i]);
+        layers.back().v_head_dim = layers.back().v_head_dim ? layers.back().v_head_dim : layers.back().head_dim;
+    }
+    const int64_t max_tokens = desc.max_tokens ? desc.max_tokens : KVL_DEFAULT_MAX_TOKENS;
+    return make_cache(*kernels, std::move(layers), max_tokens, !(desc.flags & KVL_CACHE_NO_HUGE_PAGES), cache);
+} catch (const std::bad_alloc &) {
+    return fail(KVL_ERROR_MEMORY, "no memory for the descriptions of %u layers", desc.n_layers);
+}
+
+kvl_status copy_of(const kvl_cache &source, std::unique_ptr<kvl_cache> &copy) try {
+    const Storage &from = source.storage;
+    KVLANE_TRY(make_cache(from.kernels(), from.layers(), from.max_tokens(), from.huge_pages(), copy));
+    for (uint32_t layer = 0; layer < from.n_layers(); ++layer) {
+        copy->storage.copy_tokens(from, layer, source.visible(layer));
+    }
+    copy->len = source.len;
+    copy->pending = source.pending;
+    return KVL_OK;
+} catch (const std::bad_alloc &) {
+    return fail(KVL_ERROR_MEMORY, "no memory for the descriptions of %u layers", source.storage.n_layers());
+}
+
+// What the two readers check.
+kvl_status check_read(const kvl_cache *cache, uint32_t layer, int64_t first, int64_t n_tokens, const float *out) {
+    KVLANE_TRY(check_layer(cache, layer));
+    const int64_t len = cache->visible(layer);
+    KVLANE_TRY(check_range(first, 0, len, "first"));
+    KVLANE_TRY(check_range(n_tokens, 0, len - first, "n_tokens"));
+    return n_tokens == 0 ? KVL_OK : check_not_null(out, "out");
+}
+
+}  // namespace
+
+kvl_status kvl_cache_create(const kvl_cache_desc *desc, kvl_cache **cache) {
+    KVLANE_TRY(check_not_null(cache, "cache"));
+    KVLANE_TRY(check_cache_desc(desc));
+    std::unique_ptr<kvl_cache> made;
+    KVLANE_TRY(create(*desc, made));
+    *cache = made.release();
+    return KVL_OK;
+}
+
+void kvl_cache_destroy(kvl_cache *cache) { delete cache; }
+
+kvl_status kvl_cache_copy(const kvl_cache *source, kvl_cache **copy) {
+    KVLANE_TRY(check_not_null(source, "source"));
+    KVLANE_TRY(check_not_null(copy, "copy"));
+    std::unique_ptr<kvl_cache> made;
+    KVLANE_TRY(copy_of(*source, made));
+    *copy = made.release();
+    return KVL_OK;
+}
+
+kvl_status kvl_cache_append(kvl_cache *cache, uint32_t layer, int64_t n_tokens, const float *k, size_t k_len, const float *v,
+                            size_t v_len) {
+    KVLANE_TRY(check_layer(cache, layer));
+    KVLANE_TRY(check_range(n_tokens, 1, KVL_MAX_TOKENS, "n_tokens"));
+    KVLANE_TRY(check_not_null(k, "k"));
+    KVLANE_TRY(check_not_null(v, "v"));
+    const kvl_layer_desc &desc = cache->storage.layers()[layer];
+    KVLANE_TRY(check_len(k_len, n_tokens, desc.n_kv_heads, desc.head_dim, "k_len"));
+    KVLANE_TRY(check_len(v_len, n_tokens, desc.n_kv_heads, desc.v_head_dim, "v_len"));
+    if (cache->pending[layer] != 0) {
+        return fail(KVL_ERROR_APPEND_TWICE, "layer %u has %" PRId64 " pending tokens; advance before the next append to it",
+                    layer, cache->pending[layer]);
+    }
+    const int64_t max_tokens = cache->storage.max_tokens();
+    if (n_tokens > max_tokens - cache->len) {
+        return fail(KVL_ERROR_CAPACITY, "n_tokens is %" PRId64 "; the cache holds %" PRId64 " of at most %" PRId64 " tokens",
+                    n_tokens, cache->len, max_tokens);
+    }
+    cache->storage.write(layer, cache->len, n_tokens, k, v);
+    cache->pending[layer] = n_tokens;
+    return KVL_OK;
+}
+
+kvl_status kvl_cache_advance(kvl_cache *cache, int64_t n_tokens) {
+    KVLANE_TRY(check_not_null(cache, "cache"));
+    KVLANE_TRY(check_range(n_tokens, 1, KVL_MAX_TOKENS, "n_tokens"));
+    for (uint32_t layer = 0; layer < cache->storage.n_layers(); ++layer) {
+        if (cache->pending[layer] != n_tokens) {
+            return fail(KVL_ERROR_LAYER_MISSING, "n_tokens is %" PRId64 "; layer %u has %" PRId64 " pending tokens", n_tokens,
+                        layer, cache->pending[layer]);
+        }
+    }
+    std::fill(cache->pending.begin(), cache->pending.end(), 0);
+    cache->len += n_tokens;
+    return KVL_OK;
+}
+
+kvl_status kvl_cache_truncate(kvl_cache *cache, int64_t len) {
+    KVLANE_TRY(check_not_null(cache, "cache"));
+    if (len < 0 || len > cache->len) {
+        return fail(KVL_ERROR_LENGTH, "len is %" PRId64 "; it must be from 0 to the cache's %" PRId64, len, cache->len);
+    }
+    std::fill(cache->pending.begin(), cache->pending.end(), 0);
+    cache->len = len;
+    return KVL_OK;
+}
+
+kvl_status kvl_cache_clear(kvl_cache *cache) { return kvl_cache_truncate(cache, 0); }
+
+int64_t kvl_cache_len(const kvl_cache *cache) { return cache ? cache->len : 0; }
+
+int64_t kvl_cache_max_tokens(const kvl_cache *cache) { return cache ? cache->storage.max_tokens() : 0; }
+
+uint32_t kvl_cache_n_layers(const kvl_cache *cache) { return cache ? cache->storage.n_layers() : 0; }
+
+kvl_status kvl_cache_layer_info(const kvl_cache *cache, uint32_t layer, kvl_layer_info *info) {
+    KVLANE_TRY(check_layer(cache, layer));
+    KVLANE_TRY(check_not_null(info, "info"));
+    KVLANE_TRY(check_struct_size(info->struct_size, sizeof *info, "info"));
+    const kvl_layer_desc &desc = cache->storage.layers()[layer];
+    *info = {.struct_size = sizeof *info,
+             .flags = 0,
+             .n_kv_heads = desc.n_kv_heads,
+             .head_dim = desc.head_dim,
+             .v_head_dim = desc.v_head_dim,
+             .k_format = desc.k_format,
+             .v_format = desc.v_format,
+             .k_entry_size = desc.n_kv_heads * desc.head_dim,
+             .v_entry_size = desc.n_kv_heads * desc.v_head_dim,
+             .len = cache->visible(layer),
+             .bytes_per_token = static_cast<uint64_t>(cache->storage.bytes_per_token(layer))};
+    return KVL_OK;
+}
+
+kvl_status kvl_cache_view(const kvl_cache *cache, uint32_t layer, kvl_view *view) {
+    KVLANE_TRY(check_layer(cache, layer));
+    KVLANE_TRY(check_not_null(view, "view"));
+    *view = cache->storage.view(layer, cache->visible(layer));
+    return KVL_OK;
+}
+
+kvl_status kvl_cache_read_k(const kvl_cache *cache, uint32_t layer, int64_t first, int64_t n_tokens, float *out, size_t out_len) {
+    KVLANE_TRY(check_read(cache, layer, first, n_tokens, out));
+    const kvl_layer_desc &desc = cache->storage.layers()[layer];
+    KVLANE_TRY(check_len(out_len, n_tokens, desc.n_kv_heads, desc.head_dim, "out_len"));
+    cache->storage.read_k(layer, first, n_tokens, out);
+    return KVL_OK;
+}
+
+kvl_status kvl_cache_read_v(const kvl_cache *cache, uint32_t layer, int64_t first, int64_t n_tokens, float *out, size_t out_len) {
+    KVLANE_TRY(check_read(cache, layer, first, n_tokens, out));
+    const kvl_layer_desc &desc = cache->storage.layers()[layer];
+    KVLANE_TRY(check_len(out_len, n_tokens, desc.n_kv_heads, desc.v_head_dim, "out_len"));
+    cache->storage.read_v(layer, first, n_tokens, out);
+    return KVL_OK;
+}

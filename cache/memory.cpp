@@ -1,0 +1,73 @@
+#include "memory.hpp"
+
+#include <cstdlib>
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <sys/mman.h>
+#define KVLANE_HAS_MMAP 1
+#endif
+
+namespace kvlane {
+namespace {
+
+std::byte *align_up(void *p, int64_t alignment) {
+    const auto address = reinterpret_cast<uintptr_t>(p);
+    const auto mask = static_cast<uintptr_t>(alignment) - 1;
+    return reinterpret_cast<std::byte *>((address + mask) & ~mask);
+}
+
+}  // namespace
+
+#if KVLANE_HAS_MMAP
+
+bool Memory::reserve(int64_t bytes) {
+#if !defined(MAP_NORESERVE)
+    constexpr int MAP_NORESERVE = 0;
+#endif
+    const int64_t reserved = bytes + huge_page_bytes;
+    void *p = mmap(nullptr, static_cast<size_t>(reserved), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) {
+        return false;
+    }
+    reservation_ = p;
+    reserved_bytes_ = reserved;
+    data_ = align_up(p, huge_page_bytes);
+    return true;
+}
+
+void Memory::ask_for_huge_pages(int64_t offset, int64_t bytes) const {
+#if defined(MADV_HUGEPAGE)
+    // Whole pages inside the range; the range of a layer starts and ends anywhere.
+    std::byte *first = align_up(data_ + offset, 4096);
+    std::byte *end = data_ + offset + bytes;
+    if (first < end) {
+        (void)madvise(first, static_cast<size_t>(end - first), MADV_HUGEPAGE);
+    }
+#else
+    (void)offset;
+    (void)bytes;
+#endif
+}
+
+Memory::~Memory() {
+    if (reservation_) {
+        munmap(reservation_, static_cast<size_t>(reserved_bytes_));
+    }
+}
+
+#else
+
+bool Memory::reserve(int64_t bytes) {
+    constexpr int64_t cache_line = 64;
+    reservation_ = std::calloc(static_cast<size_t>(bytes + cache_line), 1);
+    data_ = reservation_ ? align_up(reservation_, cache_line) : nullptr;
+    return reservation_ != nullptr;
+}
+
+void Memory::ask_for_huge_pages(int64_t, int64_t) const {}
+
+Memory::~Memory() { std::free(reservation_); }
+
+#endif
+
+}  // namespace kvlane

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace kvlane {
+
+inline constexpr int64_t huge_page_bytes = int64_t{2} << 20;
+
+// A reservation of zeroed address space, committed page by page at first use.
+class Memory {
+public:
+    Memory() = default;
+    Memory(const Memory &) = delete;
+    Memory &operator=(const Memory &) = delete;
+    ~Memory();
+
+    // Reserves at least bytes > 0, aligned to a huge page where the system maps pages and to a cache line elsewhere;
+    // false when it has none to give. Called once.
+    bool reserve(int64_t bytes);
+
+    // Asks for huge pages in [offset, offset + bytes). A hint: that the system declines is no error.
+    void ask_for_huge_pages(int64_t offset, int64_t bytes) const;
+
+    std::byte *data() const { return data_; }
+
+private:
+    void *reservation_ = nullptr;
+    int64_t reserved_bytes_ = 0;
+    std::byte *data_ = nullptr;
+};
+
+}  // namespace kvlane

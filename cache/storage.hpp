@@ -1,0 +1,50 @@
+#pragma once
+
+#include <vector>
+
+#include "../kernels/kernel_table.hpp"
+#include "layout.hpp"
+#include "memory.hpp"
+
+namespace kvlane {
+
+// The stored rows of all layers in one reservation: where rows are written and read, not which of them count.
+class Storage {
+public:
+    // Lays the layers out and reserves their address space. Called once; geometry is valid.
+    kvl_status create(const KernelTable &kernels, std::vector<kvl_layer_desc> layers, int64_t max_tokens, bool huge_pages);
+
+    const KernelTable &kernels() const { return *kernels_; }
+    uint32_t n_layers() const { return static_cast<uint32_t>(layers_.size()); }
+    int64_t max_tokens() const { return max_tokens_; }
+    bool huge_pages() const { return huge_pages_; }
+    const std::vector<kvl_layer_desc> &layers() const { return layers_; }
+    int64_t bytes_per_token(uint32_t layer) const;
+
+    // A view of the first len tokens.
+    kvl_view view(uint32_t layer, int64_t len) const;
+
+    // Encodes tokens [first, first + n_tokens) from [n_tokens, n_kv_heads, dim] f32.
+    void write(uint32_t layer, int64_t first, int64_t n_tokens, const float *k, const float *v);
+
+    // Decodes tokens [first, first + n_tokens) of one plane to [n_tokens, n_kv_heads, dim] f32.
+    void read_k(uint32_t layer, int64_t first, int64_t n_tokens, float *out) const;
+    void read_v(uint32_t layer, int64_t first, int64_t n_tokens, float *out) const;
+
+    // Copies the first len tokens of a layer of the same geometry as stored.
+    void copy_tokens(const Storage &from, uint32_t layer, int64_t len);
+
+private:
+    void ask_for_huge_pages(uint32_t layer, int64_t n_tokens);
+
+    const KernelTable *kernels_ = nullptr;
+    std::vector<kvl_layer_desc> layers_;
+    std::vector<LayerLayout> layouts_;
+    std::vector<kvl_span> spans_;
+    std::vector<char> asked_;  // layers whose huge pages were asked for; not bool, which threads of different layers would share
+    int64_t max_tokens_ = 0;
+    bool huge_pages_ = false;
+    Memory memory_;
+};
+
+}  // namespace kvlane

@@ -1,0 +1,231 @@
+// kvlane for C++20, header-only over the C ABI: RAII, std::span, exceptions. What holds of a C function (shapes, bounds,
+// threads) holds of the member that calls it.
+#ifndef KVLANE_KVLANE_HPP
+#define KVLANE_KVLANE_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <new>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "kvlane.h"
+
+namespace kvlane {
+
+/// A failed call: its status, and kvl_last_error's text.
+class Error : public std::runtime_error {
+public:
+    explicit Error(kvl_status status) : std::runtime_error(kvl_last_error()), status_(status) {}
+    kvl_status status() const noexcept { return status_; }
+
+private:
+    kvl_status status_;
+};
+
+/// Throws Error unless the status is KVL_OK.
+inline void check(kvl_status status) {
+    if (status != KVL_OK) {
+        throw Error(status);
+    }
+}
+
+/// Returns the name of the isa in force.
+inline const char *isa_in_force() {
+    const char *name;
+    check(kvl_isa_in_force(&name));
+    return name;
+}
+
+enum class Format : kvl_format { f32 = KVL_F32, f16 = KVL_F16, bf16 = KVL_BF16 };
+
+/// Returns the format of that name.
+inline Format format_from_name(const std::string &name) {
+    kvl_format format;
+    check(kvl_format_from_name(name.c_str(), &format));
+    return Format{format};
+}
+
+/// Geometry of one layer's keys and values.
+struct Layer {
+    uint32_t n_kv_heads = 0;
+    uint32_t head_dim = 0;
+    uint32_t v_head_dim = 0;  // 0: as head_dim
+    Format k_format = Format::f16;
+    Format v_format = Format::f16;
+};
+
+/// One sequence's keys and values. Movable; copying is explicit.
+class Cache {
+public:
+    /// Creates an empty cache of n_layers alike; 0 tokens: KVL_DEFAULT_MAX_TOKENS.
+    Cache(uint32_t n_layers, const Layer &layer, int64_t max_tokens = 0, uint32_t flags = 0)
+        : Cache(std::span(&layer, 1), n_layers, max_tokens, flags) {}
+
+    /// Creates an empty cache of layers that may differ.
+    explicit Cache(std::span<const Layer> layers, int64_t max_tokens = 0, uint32_t flags = 0)
+        : Cache(layers, static_cast<uint32_t>(layers.size()), max_tokens, flags) {}
+
+    /// Creates a cache with the same tokens in memory of its own.
+    Cache copy() const {
+        kvl_cache *copy;
+        check(kvl_cache_copy(get(), &copy));
+        return Cache(copy);
+    }
+
+    /// Appends tokens to a layer: as many as k and v hold.
+    /// Shape:  k [n_tokens, n_kv_heads, head_dim]; v [n_tokens, n_kv_heads, v_head_dim]
+    /// Errors: those of kvl_cache_append; KVL_ERROR_LENGTH also where k or v holds no whole number of tokens
+    void append(uint32_t layer, std::span<const float> k, std::span<const float> v) {
+        const size_t entry = info(layer).k_entry_size;
+        const auto n_tokens = static_cast<int64_t>((k.size() + entry - 1) / entry);
+        check(kvl_cache_append(get(), layer, n_tokens, k.data(), k.size(), v.data(), v.size()));
+    }
+
+    void advance(int64_t n_tokens = 1) { check(kvl_cache_advance(get(), n_tokens)); }
+    void truncate(int64_t len) { check(kvl_cache_truncate(get(), len)); }
+    void clear() { check(kvl_cache_clear(get())); }
+
+    int64_t len() const noexcept { return kvl_cache_len(get()); }
+    bool is_empty() const noexcept { return len() == 0; }
+    int64_t max_tokens() const noexcept { return kvl_cache_max_tokens(get()); }
+    uint32_t n_layers() const noexcept { return kvl_cache_n_layers(get()); }
+
+    kvl_layer_info info(uint32_t layer) const {
+        kvl_layer_info info{};
+        info.struct_size = sizeof info;
+        check(kvl_cache_layer_info(get(), layer, &info));
+        return info;
+    }
+
+    kvl_view view(uint32_t layer) const {
+        kvl_view view;
+        check(kvl_cache_view(get(), layer, &view));
+        return view;
+    }
+
+    /// Decodes all keys that the layer sees.  -> [len, n_kv_heads, head_dim]
+    std::vector<float> read_k(uint32_t layer) const {
+        const kvl_layer_info layer_info = info(layer);
+        std::vector<float> out(static_cast<size_t>(layer_info.len) * layer_info.k_entry_size);
+        check(kvl_cache_read_k(get(), layer, 0, layer_info.len, out.data(), out.size()));
+        return out;
+    }
+
+    /// Decodes all values that the layer sees.  -> [len, n_kv_heads, v_head_dim]
+    std::vector<float> read_v(uint32_t layer) const {
+        const kvl_layer_info layer_info = info(layer);
+        std::vector<float> out(static_cast<size_t>(layer_info.len) * layer_info.v_entry_size);
+        check(kvl_cache_read_v(get(), layer, 0, layer_info.len, out.data(), out.size()));
+        return out;
+    }
+
+    kvl_cache *get() const noexcept { return cache_.get(); }
+
+private:
+    struct Destroy {
+        void operator()(kvl_cache *cache) const noexcept { kvl_cache_destroy(cache); }
+    };
+
+    explicit Cache(kvl_cache *cache) : cache_(cache) {}
+
+    Cache(std::span<const Layer> layers, uint32_t n_layers, int64_t max_tokens, uint32_t flags) {
+        std::vector<kvl_layer_desc> descs;
+        for (const Layer &layer : layers) {
+            descs.push_back({sizeof(kvl_layer_desc), 0, layer.n_kv_heads, layer.head_dim, layer.v_head_dim,
+                             static_cast<kvl_format>(layer.k_format), static_cast<kvl_format>(layer.v_format)});
+        }
+        const kvl_cache_desc desc{sizeof(kvl_cache_desc), flags, n_layers, descs.data(), static_cast<uint32_t>(descs.size()),
+                                  0, max_tokens};
+        kvl_cache *cache;
+        check(kvl_cache_create(&desc, &cache));
+        cache_.reset(cache);
+    }
+
+    std::unique_ptr<kvl_cache, Destroy> cache_;
+};
+
+/// Memory for calls, aligned as they want it. One call at a time.
+class Workspace {
+public:
+    explicit Workspace(size_t bytes) : bytes_(bytes), data_(::operator new(bytes, alignment)) {}
+    void *data() const noexcept { return data_.get(); }
+    size_t size() const noexcept { return bytes_; }
+
+private:
+    static constexpr std::align_val_t alignment{KVL_WORKSPACE_ALIGNMENT};
+    struct Delete {
+        void operator()(void *data) const noexcept { ::operator delete(data, alignment); }
+    };
+
+    size_t bytes_;
+    std::unique_ptr<void, Delete> data_;
+};
+
+/// Geometry and rules of an attention.
+struct Geometry {
+    uint32_t n_query_heads = 0;
+    uint32_t n_kv_heads = 0;
+    uint32_t head_dim = 0;
+    uint32_t v_head_dim = 0;  // 0: as head_dim
+    Format k_format = Format::f16;
+    Format v_format = Format::f16;
+    float scale = 0;  // 0: 1 / sqrt(head_dim)
+};
+
+/// An attention object: immutable, shared by threads.
+class Attention {
+public:
+    explicit Attention(const Geometry &geometry) {
+        const kvl_attention_desc desc{sizeof(kvl_attention_desc),
+                                      0,
+                                      geometry.n_query_heads,
+                                      geometry.n_kv_heads,
+                                      geometry.head_dim,
+                                      geometry.v_head_dim,
+                                      static_cast<kvl_format>(geometry.k_format),
+                                      static_cast<kvl_format>(geometry.v_format),
+                                      geometry.scale};
+        kvl_attention *attention;
+        check(kvl_attention_create(&desc, &attention));
+        attention_.reset(attention);
+    }
+
+    /// Makes a workspace for calls of up to n_sequences sequences of up to max_len tokens each.
+    Workspace workspace(uint32_t n_sequences, int64_t max_len) const {
+        size_t bytes;
+        check(kvl_attention_workspace_size(get(), n_sequences, max_len, &bytes));
+        return Workspace(bytes);
+    }
+
+    /// Attends one query token of each sequence; on the calling thread where executor is null.
+    void attend(std::span<const kvl_sequence> sequences, Workspace &workspace, const kvl_executor *executor = nullptr) const {
+        check(kvl_attend(get(), sequences.data(), static_cast<uint32_t>(sequences.size()), workspace.data(), workspace.size(),
+                         executor));
+    }
+
+    /// Attends one query token of one sequence to all that the view sees.
+    /// Shape:  q [n_query_heads, head_dim]; out [n_query_heads, v_head_dim]
+    void attend(const kvl_view &view, const float *q, float *out, Workspace &workspace,
+                const kvl_executor *executor = nullptr) const {
+        const kvl_sequence sequence{sizeof(kvl_sequence), 0, 0, &view, view.len, q, out, nullptr};
+        attend(std::span(&sequence, 1), workspace, executor);
+    }
+
+    const char *kernel() const noexcept { return kvl_attention_kernel(get()); }
+    kvl_attention *get() const noexcept { return attention_.get(); }
+
+private:
+    struct Destroy {
+        void operator()(kvl_attention *attention) const noexcept { kvl_attention_destroy(attention); }
+    };
+
+    std::unique_ptr<kvl_attention, Destroy> attention_;
+};
+
+}  // namespace kvlane
+
+#endif

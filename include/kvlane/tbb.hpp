@@ -1,0 +1,37 @@
+// Runs kvlane's tasks on oneTBB's threads. Link kvlane::tbb.
+#ifndef KVLANE_TBB_HPP
+#define KVLANE_TBB_HPP
+
+#include <tbb/blocked_range.h>
+#include <tbb/parallel_for.h>
+#include <tbb/task_arena.h>
+
+#include "kvlane.h"
+
+namespace kvlane {
+
+/// An executor on an arena of oneTBB's threads: of n_threads, or of oneTBB's own choice at 0.
+/// Pre:    the pool outlives the executor
+class TbbPool {
+public:
+    explicit TbbPool(int n_threads = 0) : arena_(n_threads > 0 ? n_threads : tbb::task_arena::automatic) {}
+
+    kvl_executor executor() { return {&parallel_for, this}; }
+
+private:
+    static void parallel_for(void *pool, uint32_t n_tasks, void (*task)(void *, uint32_t), void *context) {
+        static_cast<TbbPool *>(pool)->arena_.execute([=] {
+            tbb::parallel_for(tbb::blocked_range<uint32_t>(0, n_tasks), [=](const tbb::blocked_range<uint32_t> &range) {
+                for (uint32_t i = range.begin(); i < range.end(); ++i) {
+                    task(context, i);
+                }
+            });
+        });
+    }
+
+    tbb::task_arena arena_;
+};
+
+}  // namespace kvlane
+
+#endif

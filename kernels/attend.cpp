@@ -1,0 +1,321 @@
+// A call: (sequence, KV head, chunk) units in that order, each a task. The last unit of a (sequence, KV head) to end
+// merges that head's partials, in chunk order whoever merges, so that bits do not depend on who ran what.
+
+#include "attend.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdio>
+#include <new>
+#include <numbers>
+
+#include "error.hpp"
+#include "registry.hpp"
+
+using namespace kvlane;
+
+namespace {
+
+// At the start of a workspace. Behind it: the first unit of every sequence and their end, the chunks that each
+// (sequence, KV head) still waits for, and the units' partials.
+struct Call {
+    uint64_t magic;
+    const kvl_attention *attention;
+    const kvl_sequence *sequences;
+    uint32_t n_sequences;
+    uint32_t n_units;
+    uint32_t *first_unit;
+    uint32_t *chunks_left;
+    float *partials;
+};
+
+constexpr uint64_t call_magic = 0x6b766c616e653031;
+constexpr size_t alignment = KVL_WORKSPACE_ALIGNMENT;
+constexpr uint64_t max_units = INT32_MAX;
+
+constexpr uint64_t aligned(uint64_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
+
+int64_t n_chunks_of(int64_t len) { return std::max<int64_t>(1, (len + chunk_tokens - 1) / chunk_tokens); }
+
+// Floats of one unit's partial: m and l of the group's rows, each padded to a cache line, and o.
+int64_t padded_group(const kvl_attention &a) { return partial_stride(a.group); }
+int64_t partial_floats(const kvl_attention &a) { return 2 * padded_group(a) + a.group * partial_stride(a.v_head_dim); }
+
+Partial partial_of(const kvl_attention &a, float *partials, uint64_t unit) {
+    float *m = partials + unit * static_cast<uint64_t>(partial_floats(a));
+    return {m, m + padded_group(a), m + 2 * padded_group(a), partial_stride(a.v_head_dim)};
+}
+
+// Offsets of the workspace's parts, and its size.
+struct Layout {
+    uint64_t first_unit;
+    uint64_t chunks_left;
+    uint64_t partials;
+    uint64_t bytes;
+};
+
+Layout layout_of(const kvl_attention &a, uint32_t n_sequences, uint64_t n_units) {
+    Layout layout;
+    layout.first_unit = aligned(sizeof(Call));
+    layout.chunks_left = layout.first_unit + aligned((uint64_t{n_sequences} + 1) * sizeof(uint32_t));
+    layout.partials = layout.chunks_left + aligned(uint64_t{n_sequences} * a.n_kv_heads * sizeof(uint32_t));
+    layout.bytes = layout.partials + n_units * static_cast<uint64_t>(partial_floats(a)) * sizeof(float);
+    return layout;
+}
+
+kvl_status check_units(uint64_t n_units) {
+    return n_units <= max_units
+               ? KVL_OK
+               : fail(KVL_ERROR_RANGE, "the call has %" PRIu64 " tasks; at most %" PRIu64 " are allowed", n_units, max_units);
+}
+
+kvl_status check_geometry(uint32_t value, uint32_t expected, const char *name) {
+    return value == expected
+               ? KVL_OK
+               : fail(KVL_ERROR_GEOMETRY, "view: %s is %u; the attention object has %u", name, value, expected);
+}
+
+kvl_status check_spans(const kvl_view &view) {
+    KVLANE_TRY(check_range(view.len, 0, KVL_MAX_TOKENS, "view: len"));
+    if (view.n_spans > 0) {
+        KVLANE_TRY(check_not_null(view.spans, "view: spans"));
+    }
+    int64_t n_tokens = 0;
+    for (uint32_t i = 0; i < view.n_spans && n_tokens < view.len; ++i) {
+        const kvl_span &span = view.spans[i];
+        KVLANE_TRY(check_range(span.n_tokens, 0, KVL_MAX_TOKENS, "view: span's n_tokens"));
+        if (span.n_tokens > 0) {
+            KVLANE_TRY(check_not_null(span.k, "view: span's k"));
+            KVLANE_TRY(check_not_null(span.v, "view: span's v"));
+        }
+        n_tokens += span.n_tokens;
+    }
+    return n_tokens >= view.len ? KVL_OK
+                                : fail(KVL_ERROR_LENGTH, "view: len is %" PRId64 "; its spans hold %" PRId64 " tokens", view.len,
+                                       n_tokens);
+}
+
+kvl_status check_view(const kvl_attention &a, const kvl_view *view) {
+    KVLANE_TRY(check_desc(view, 0, "view"));
+    KVLANE_TRY(check_geometry(view->n_kv_heads, a.n_kv_heads, "n_kv_heads"));
+    KVLANE_TRY(check_geometry(view->head_dim, a.head_dim, "head_dim"));
+    KVLANE_TRY(check_geometry(view->v_head_dim, a.v_head_dim, "v_head_dim"));
+    KVLANE_TRY(check_geometry(view->k_format, a.k_format, "k_format"));
+    KVLANE_TRY(check_geometry(view->v_format, a.v_format, "v_format"));
+    return check_spans(*view);
+}
+
+kvl_status check_sequence(const kvl_attention &a, const kvl_sequence &s) {
+    KVLANE_TRY(check_desc(&s, 0, "sequence"));
+    KVLANE_TRY(check_view(a, s.view));
+    if (s.len < 0 || s.len > s.view->len) {
+        return fail(KVL_ERROR_LENGTH, "sequence: len is %" PRId64 "; it must be from 0 to the view's %" PRId64, s.len, s.view->len);
+    }
+    KVLANE_TRY(check_not_null(s.q, "sequence: q"));
+    return check_not_null(s.out, "sequence: out");
+}
+
+kvl_status check_sequences(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences) {
+    KVLANE_TRY(check_not_null(attention, "attention"));
+    KVLANE_TRY(n_sequences == 0 ? KVL_OK : check_not_null(sequences, "sequences"));
+    for (uint32_t i = 0; i < n_sequences; ++i) {
+        KVLANE_TRY(check_sequence(*attention, sequences[i]));
+    }
+    return KVL_OK;
+}
+
+kvl_status check_workspace(const void *workspace, uint64_t bytes, uint64_t needed) {
+    KVLANE_TRY(check_not_null(workspace, "workspace"));
+    if (reinterpret_cast<uintptr_t>(workspace) % alignment != 0) {
+        return fail(KVL_ERROR_WORKSPACE_ALIGNMENT, "workspace is at %p; it must be aligned to %zu bytes", workspace, alignment);
+    }
+    return bytes >= needed ? KVL_OK
+                           : fail(KVL_ERROR_WORKSPACE_SIZE, "workspace_bytes is %" PRIu64 "; this call needs %" PRIu64, bytes,
+                                  needed);
+}
+
+kvl_status begun_call(void *workspace, Call *&call) {
+    KVLANE_TRY(check_not_null(workspace, "workspace"));
+    call = static_cast<Call *>(workspace);
+    return call->magic == call_magic ? KVL_OK
+                                     : fail(KVL_ERROR_WORKSPACE_STATE, "workspace at %p holds no call; kvl_attend_begin makes one",
+                                            workspace);
+}
+
+void lay_out(const kvl_attention &a, const kvl_sequence *sequences, uint32_t n_sequences, uint32_t n_units,
+             const Layout &layout, void *workspace) {
+    auto *base = static_cast<std::byte *>(workspace);
+    auto *call = new (workspace) Call{call_magic, &a, sequences, n_sequences, n_units,
+                                      reinterpret_cast<uint32_t *>(base + layout.first_unit),
+                                      reinterpret_cast<uint32_t *>(base + layout.chunks_left),
+                                      reinterpret_cast<float *>(base + layout.partials)};
+    uint32_t unit = 0;
+    for (uint32_t s = 0; s < n_sequences; ++s) {
+        const auto n_chunks = static_cast<uint32_t>(n_chunks_of(sequences[s].len));
+        call->first_unit[s] = unit;
+        std::fill_n(call->chunks_left + uint64_t{s} * a.n_kv_heads, a.n_kv_heads, n_chunks);
+        unit += n_chunks * a.n_kv_heads;
+    }
+    call->first_unit[n_sequences] = unit;
+}
+
+void merge_head(const Call &call, const kvl_sequence &s, uint32_t kv_head, uint64_t first_unit, int64_t n_chunks) {
+    const kvl_attention &a = *call.attention;
+    const Partial first = partial_of(a, call.partials, first_unit);
+    for (uint32_t r = 0; r < a.group; ++r) {
+        const uint64_t query_head = uint64_t{kv_head} * a.group + r;
+        float m, l;
+        a.kernels->merge({{first.m + r, first.l + r, first.o + r * first.o_stride, first.o_stride},
+                          partial_floats(a), n_chunks, a.v_head_dim, s.out + query_head * a.v_head_dim, &m, &l});
+        if (s.lse) {
+            s.lse[query_head] = l == 0 ? -INFINITY : m * std::numbers::ln2_v<float> + std::log(l);
+        }
+    }
+}
+
+void run_unit(const Call &call, uint32_t unit) {
+    const kvl_attention &a = *call.attention;
+    const uint32_t *next = std::upper_bound(call.first_unit, call.first_unit + call.n_sequences, unit);
+    const auto sequence = static_cast<uint32_t>(next - call.first_unit) - 1;
+    const kvl_sequence &s = call.sequences[sequence];
+    const auto n_chunks = static_cast<uint32_t>(n_chunks_of(s.len));
+    const uint32_t kv_head = (unit - call.first_unit[sequence]) / n_chunks;
+    const uint32_t chunk = (unit - call.first_unit[sequence]) % n_chunks;
+    const int64_t first = chunk * chunk_tokens;
+    a.kernels->decode_chunk({s.view, kv_head, first, std::min(chunk_tokens, s.len - first),
+                             s.q + uint64_t{kv_head} * a.group * a.head_dim, static_cast<int>(a.group), a.log2_scale, a.dot,
+                             a.sum, partial_of(a, call.partials, unit)});
+    std::atomic_ref<uint32_t> chunks_left(call.chunks_left[uint64_t{sequence} * a.n_kv_heads + kv_head]);
+    if (chunks_left.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+        merge_head(call, s, kv_head, unit - chunk, n_chunks);
+    }
+}
+
+}  // namespace
+
+kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_attention **attention) {
+    KVLANE_TRY(check_not_null(attention, "attention"));
+    KVLANE_TRY(check_desc(desc, 0, "desc"));
+    KVLANE_TRY(check_range(desc->n_kv_heads, 1, KVL_MAX_HEADS, "n_kv_heads"));
+    KVLANE_TRY(check_range(desc->n_query_heads, 1, KVL_MAX_HEADS, "n_query_heads"));
+    if (desc->n_query_heads % desc->n_kv_heads != 0) {
+        return fail(KVL_ERROR_HEADS, "n_query_heads is %u; it must be a multiple of n_kv_heads, %u", desc->n_query_heads,
+                    desc->n_kv_heads);
+    }
+    const uint32_t v_head_dim = desc->v_head_dim ? desc->v_head_dim : desc->head_dim;
+    KVLANE_TRY(check_head_dim(desc->head_dim, "head_dim"));
+    KVLANE_TRY(check_head_dim(v_head_dim, "v_head_dim"));
+    KVLANE_TRY(check_format(desc->k_format, "k_format"));
+    KVLANE_TRY(check_format(desc->v_format, "v_format"));
+    if (!std::isfinite(desc->scale)) {
+        return fail(KVL_ERROR_SCALE, "scale is %g; it must be finite, or 0 for 1 / sqrt(head_dim)", desc->scale);
+    }
+    const KernelTable *kernels;
+    KVLANE_TRY(kernels_in_force(kernels));
+    auto *made = new (std::nothrow) kvl_attention{};
+    if (!made) {
+        return fail(KVL_ERROR_MEMORY, "no memory for an attention object of %zu bytes", sizeof *made);
+    }
+    const double scale = desc->scale != 0 ? desc->scale : 1 / std::sqrt(static_cast<double>(desc->head_dim));
+    *made = {.kernels = kernels,
+             .dot = kernels->dot[desc->k_format],
+             .sum = kernels->sum[desc->v_format],
+             .n_query_heads = desc->n_query_heads,
+             .n_kv_heads = desc->n_kv_heads,
+             .group = desc->n_query_heads / desc->n_kv_heads,
+             .head_dim = desc->head_dim,
+             .v_head_dim = v_head_dim,
+             .k_format = desc->k_format,
+             .v_format = desc->v_format,
+             .log2_scale = static_cast<float>(scale * std::numbers::log2e),
+             .kernel_name = {}};
+    std::snprintf(made->kernel_name, sizeof made->kernel_name, "%s/%s+%s/group:%u", kernels->name,
+                  format::names[desc->k_format], format::names[desc->v_format], made->group);
+    *attention = made;
+    return KVL_OK;
+}
+
+void kvl_attention_destroy(kvl_attention *attention) { delete attention; }
+
+const char *kvl_attention_kernel(const kvl_attention *attention) { return attention ? attention->kernel_name : nullptr; }
+
+kvl_status kvl_attention_workspace_size(const kvl_attention *attention, uint32_t n_sequences, int64_t max_len, size_t *bytes) {
+    KVLANE_TRY(check_not_null(attention, "attention"));
+    KVLANE_TRY(check_not_null(bytes, "bytes"));
+    KVLANE_TRY(check_range(max_len, 0, KVL_MAX_TOKENS, "max_len"));
+    const uint64_t units_of_one = static_cast<uint64_t>(n_chunks_of(max_len)) * attention->n_kv_heads;
+    KVLANE_TRY(check_units(units_of_one * n_sequences));
+    *bytes = layout_of(*attention, n_sequences, units_of_one * n_sequences).bytes;
+    return KVL_OK;
+}
+
+kvl_status kvl_attend_begin(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences,
+                            void *workspace, size_t workspace_bytes, uint32_t *n_tasks) {
+    KVLANE_TRY(check_not_null(n_tasks, "n_tasks"));
+    KVLANE_TRY(check_sequences(attention, sequences, n_sequences));
+    uint64_t n_units = 0;
+    for (uint32_t i = 0; i < n_sequences; ++i) {
+        n_units += static_cast<uint64_t>(n_chunks_of(sequences[i].len)) * attention->n_kv_heads;
+    }
+    KVLANE_TRY(check_units(n_units));
+    const Layout layout = layout_of(*attention, n_sequences, n_units);
+    KVLANE_TRY(check_workspace(workspace, workspace_bytes, layout.bytes));
+    lay_out(*attention, sequences, n_sequences, static_cast<uint32_t>(n_units), layout, workspace);
+    *n_tasks = static_cast<uint32_t>(n_units);
+    return KVL_OK;
+}
+
+kvl_status kvl_attend_run_task(void *workspace, uint32_t task) {
+    Call *call;
+    KVLANE_TRY(begun_call(workspace, call));
+    if (task >= call->n_units) {
+        return fail(KVL_ERROR_TASK, "task is %u; the call has %u", task, call->n_units);
+    }
+    run_unit(*call, task);
+    return KVL_OK;
+}
+
+kvl_status kvl_attend_finish(void *workspace) {
+    Call *call;
+    KVLANE_TRY(begun_call(workspace, call));
+    uint64_t left = 0;
+    for (uint64_t i = 0; i < uint64_t{call->n_sequences} * call->attention->n_kv_heads; ++i) {
+        left += call->chunks_left[i];
+    }
+    if (left != 0) {
+        return fail(KVL_ERROR_TASK, "%" PRIu64 " of the call's %u tasks were not run; each must be, once", left, call->n_units);
+    }
+    call->magic = 0;
+    return KVL_OK;
+}
+
+kvl_status kvl_attend(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences, void *workspace,
+                      size_t workspace_bytes, const kvl_executor *executor) {
+    uint32_t n_tasks;
+    if (executor && !executor->parallel_for) {
+        return check_not_null(nullptr, "executor: parallel_for");
+    }
+    KVLANE_TRY(kvl_attend_begin(attention, sequences, n_sequences, workspace, workspace_bytes, &n_tasks));
+    const auto run = [](void *context, uint32_t task) { run_unit(*static_cast<const Call *>(context), task); };
+    if (executor) {
+        executor->parallel_for(executor->pool, n_tasks, run, workspace);
+    } else {
+        for (uint32_t task = 0; task < n_tasks; ++task) {
+            run(workspace, task);
+        }
+    }
+    return kvl_attend_finish(workspace);
+}
+
+kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences, uint64_t *bytes) {
+    KVLANE_TRY(check_not_null(bytes, "bytes"));
+    KVLANE_TRY(check_sequences(attention, sequences, n_sequences));
+    const int64_t of_token = format::row_bytes(attention->k_format, attention->head_dim) +
+                             format::row_bytes(attention->v_format, attention->v_head_dim);
+    *bytes = 0;
+    for (uint32_t i = 0; i < n_sequences; ++i) {
+        *bytes += static_cast<uint64_t>(sequences[i].len * attention->n_kv_heads * of_token);
+    }
+    return KVL_OK;
+}

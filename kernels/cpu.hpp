@@ -1,0 +1,19 @@
+#pragma once
+
+#include <cstdint>
+
+namespace kvlane {
+
+// What an isa may need of the CPU, its operating system included: the registers must be saved at a switch of threads.
+enum : uint32_t {
+    cpu_base = 0,  // the architecture's own baseline
+    cpu_avx2 = 1,
+    cpu_fma = 2,
+    cpu_f16c = 4,
+    cpu_avx512 = 8,  // F, BW, CD, DQ and VL
+};
+
+// The features of the CPU that runs this, or'ed.
+uint32_t cpu_features();
+
+}  // namespace kvlane

@@ -1,0 +1,109 @@
+#include "error.hpp"
+
+#include <cstdarg>
+#include <cstdio>
+#include <cstring>
+
+#include "formats.hpp"
+
+namespace kvlane {
+namespace {
+
+thread_local char last_error[512];
+
+}  // namespace
+
+kvl_status fail(kvl_status status, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    std::vsnprintf(last_error, sizeof last_error, format, arguments);
+    va_end(arguments);
+    return status;
+}
+
+kvl_status check_not_null(const void *pointer, const char *name) {
+    return pointer ? KVL_OK : fail(KVL_ERROR_NULL, "%s is null; it must point to something", name);
+}
+
+kvl_status check_struct_size(size_t size, size_t expected, const char *name) {
+    return size == expected ? KVL_OK
+                            : fail(KVL_ERROR_STRUCT_SIZE, "%s: struct_size is %zu; it must be sizeof its type, %zu", name,
+                                   size, expected);
+}
+
+kvl_status check_flags(uint32_t flags, uint32_t known, const char *name) {
+    return (flags & ~known) == 0 ? KVL_OK
+                                 : fail(KVL_ERROR_FLAGS, "%s: flags is 0x%x; only the bits of 0x%x are known", name, flags, known);
+}
+
+kvl_status check_format(kvl_format format, const char *name) {
+    return format < format::count
+               ? KVL_OK
+               : fail(KVL_ERROR_FORMAT, "%s is %u; it must be a format, below %u", name, format, +format::count);
+}
+
+kvl_status check_head_dim(uint32_t dim, const char *name) {
+    return dim >= 1 && dim <= KVL_MAX_HEAD_DIM
+               ? KVL_OK
+               : fail(KVL_ERROR_HEAD_DIM, "%s is %u; it must be from 1 to %d", name, dim, KVL_MAX_HEAD_DIM);
+}
+
+kvl_status check_range(int64_t value, int64_t least, int64_t most, const char *name) {
+    return value >= least && value <= most
+               ? KVL_OK
+               : fail(KVL_ERROR_RANGE, "%s is %" PRId64 "; it must be from %" PRId64 " to %" PRId64, name, value, least, most);
+}
+
+}  // namespace kvlane
+
+using namespace kvlane;
+
+const char *kvl_last_error(void) { return last_error; }
+
+const char *kvl_status_name(kvl_status status) {
+    switch (status) {
+#define KVLANE_STATUS(name) \
+    case name:              \
+        return #name;
+        KVLANE_STATUS(KVL_OK)
+        KVLANE_STATUS(KVL_ERROR_STRUCT_SIZE)
+        KVLANE_STATUS(KVL_ERROR_FLAGS)
+        KVLANE_STATUS(KVL_ERROR_NULL)
+        KVLANE_STATUS(KVL_ERROR_RANGE)
+        KVLANE_STATUS(KVL_ERROR_FORMAT)
+        KVLANE_STATUS(KVL_ERROR_HEADS)
+        KVLANE_STATUS(KVL_ERROR_HEAD_DIM)
+        KVLANE_STATUS(KVL_ERROR_SCALE)
+        KVLANE_STATUS(KVL_ERROR_LAYER)
+        KVLANE_STATUS(KVL_ERROR_LENGTH)
+        KVLANE_STATUS(KVL_ERROR_CAPACITY)
+        KVLANE_STATUS(KVL_ERROR_APPEND_TWICE)
+        KVLANE_STATUS(KVL_ERROR_LAYER_MISSING)
+        KVLANE_STATUS(KVL_ERROR_GEOMETRY)
+        KVLANE_STATUS(KVL_ERROR_WORKSPACE_SIZE)
+        KVLANE_STATUS(KVL_ERROR_WORKSPACE_ALIGNMENT)
+        KVLANE_STATUS(KVL_ERROR_WORKSPACE_STATE)
+        KVLANE_STATUS(KVL_ERROR_TASK)
+        KVLANE_STATUS(KVL_ERROR_ISA)
+        KVLANE_STATUS(KVL_ERROR_MEMORY)
+#undef KVLANE_STATUS
+    }
+    return "unknown status";
+}
+
+const char *kvl_format_name(kvl_format format) { return format < format::count ? format::names[format] : nullptr; }
+
+kvl_status kvl_format_from_name(const char *name, kvl_format *format) {
+    KVLANE_TRY(check_not_null(name, "name"));
+    KVLANE_TRY(check_not_null(format, "format"));
+    char known[64] = "";
+    for (kvl_format f = 0; f < format::count; ++f) {
+        if (std::strcmp(name, format::names[f]) == 0) {
+            *format = f;
+            return KVL_OK;
+        }
+        const size_t used = std::strlen(known);
+        std::snprintf(known + used, sizeof known - used, " %s", format::names[f]);
+    }
+    return fail(KVL_ERROR_FORMAT, "name is \"%s\"; the formats are%s", name, known);
+}

@@ -1,0 +1,53 @@
+// One isa's kernels. The build compiles this file once for every row of isa.inc, with that row's flags and
+// KVLANE_ISA_NAME set to its name.
+
+#define KVLANE_STRING_(x) #x
+#define KVLANE_STRING(x) KVLANE_STRING_(x)
+#include KVLANE_STRING(simd/KVLANE_ISA_NAME.hpp)
+
+#include "decode-inl.hpp"
+#include "dot-inl.hpp"
+#include "encode-inl.hpp"
+#include "weighted_sum-inl.hpp"
+
+namespace kvlane {
+
+#define KVLANE_TABLE__(name) table_##name
+#define KVLANE_TABLE_(name) KVLANE_TABLE__(name)
+#define KVLANE_TABLE KVLANE_TABLE_(KVLANE_ISA_NAME)
+
+extern const KernelTable KVLANE_TABLE;
+
+using Isa = isa::KVLANE_ISA_NAME;
+
+constexpr KernelTable KVLANE_TABLE = {
+    .name = KVLANE_STRING(KVLANE_ISA_NAME),
+#define KVLANE_FORMAT(name, bits) dot<Isa, format::name>,
+    .dot =
+        {
+#include "formats.inc"
+        },
+#undef KVLANE_FORMAT
+#define KVLANE_FORMAT(name, bits) weighted_sum<Isa, format::name>,
+    .sum =
+        {
+#include "formats.inc"
+        },
+#undef KVLANE_FORMAT
+#define KVLANE_FORMAT(name, bits) encode<Isa, format::name>,
+    .encode =
+        {
+#include "formats.inc"
+        },
+#undef KVLANE_FORMAT
+#define KVLANE_FORMAT(name, bits) decode<Isa, format::name>,
+    .decode =
+        {
+#include "formats.inc"
+        },
+#undef KVLANE_FORMAT
+    .decode_chunk = decode_chunk<Isa>,
+    .merge = merge<Isa>,
+};
+
+}  // namespace kvlane

@@ -1,0 +1,85 @@
+#pragma once
+
+// What an isa's translation unit offers to the rest: one const table of functions.
+// This header is read by units of every isa, so it defines no function with external linkage.
+
+#include <cstddef>
+#include <cstdint>
+
+#include "formats.hpp"
+#include "kvlane/kvlane.h"
+
+namespace kvlane {
+
+// The unit of work and of merging. Its bounds depend on position alone, so that the bits of a result do too. 512 tokens
+// of llama-3-8b in f16 are 256 KB: long against a task's overhead, short enough to share 2048 tokens among 32 workers.
+static constexpr int64_t chunk_tokens = 512;
+
+// Tokens whose scores, keys and values stay in L1 while they are worked on.
+static constexpr int64_t tile_tokens = 64;
+
+// Query heads worked on together: bounds the scores on the stack to 8 KB.
+static constexpr int max_tile_rows = 32;
+
+// (m, l, o) of `group` rows over one chunk: m is the running maximum of the scores in units of log2, l the sum of
+// 2^(score - m), o [group, o_stride] the sum of values weighted so. Rows of o are padded to a multiple of 16 floats.
+struct Partial {
+    float *m;
+    float *l;
+    float *o;
+    int64_t o_stride;
+};
+
+static inline int64_t partial_stride(uint32_t v_head_dim) { return (int64_t{v_head_dim} + 15) / 16 * 16; }
+
+struct DotRows;
+struct SumRows;
+using DotFn = void (*)(const DotRows &);
+using SumFn = void (*)(const SumRows &);
+
+// One chunk of one KV head, for the query heads that share it.
+struct DecodeChunk {
+    const kvl_view *view;
+    uint32_t kv_head;
+    int64_t first;     // first token
+    int64_t n_tokens;  // at least 1
+    const float *q;    // [group, head_dim]
+    int group;
+    float scale;  // of the scores, into units of log2
+    DotFn dot;
+    SumFn sum;
+    Partial out;
+};
+
+// One output head: partials [n_chunks] of one row, at a constant distance, merged in order.
+struct MergeRow {
+    Partial first;              // this row's place in the first chunk's partial
+    int64_t chunk_stride;       // floats from one chunk's partial to the next
+    int64_t n_chunks;           // at least 1
+    uint32_t v_head_dim;
+    float *out;                 // [v_head_dim]
+    float *m;
+    float *l;
+};
+
+// Rows of dim elements: f32 in memory of the caller's, stored rows in a plane.
+struct CodecRows {
+    float *f32;
+    std::byte *stored;
+    int64_t f32_stride_bytes;
+    int64_t stored_stride_bytes;
+    int64_t n_rows;
+    uint32_t dim;
+};
+
+struct KernelTable {
+    const char *name;
+    DotFn dot[format::count];
+    SumFn sum[format::count];
+    void (*encode[format::count])(const CodecRows &);
+    void (*decode[format::count])(const CodecRows &);
+    void (*decode_chunk)(const DecodeChunk &);
+    void (*merge)(const MergeRow &);
+};
+
+}  // namespace kvlane

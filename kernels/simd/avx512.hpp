@@ -1,0 +1,80 @@
+#pragma once
+
+#include "xsimd_isa.hpp"
+
+namespace kvlane::isa {
+
+struct avx512 : XsimdIsa<avx512, xsimd::avx512bw> {
+    using Base = XsimdIsa<avx512, xsimd::avx512bw>;
+    // As many as one tree of sums() takes; with 4 keys or values and a query, 21 of 32 registers.
+    static constexpr int dot_accumulators = 16;
+    static constexpr int sum_accumulators = 16;
+    static constexpr int max_rows = 8;
+
+    using Base::load;
+    using Base::store;
+
+    // xsimd before 11 multiplies and adds.
+    static Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+    static Vec round(Vec x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+    static constexpr float zero_power = -160;
+    static Vec scale_by_power(Vec x, Vec n) { return _mm512_scalef_ps(x, n); }
+    static float reduce_max(Vec x) { return _mm512_reduce_max_ps(x); }
+
+    // Lane i is the sum of a[i]'s lanes.
+    static Vec sums(const Vec (&a)[lanes]) {
+        const __m512 s0 = sums_in_quarters(a[0], a[1], a[2], a[3]);
+        const __m512 s1 = sums_in_quarters(a[4], a[5], a[6], a[7]);
+        const __m512 s2 = sums_in_quarters(a[8], a[9], a[10], a[11]);
+        const __m512 s3 = sums_in_quarters(a[12], a[13], a[14], a[15]);
+        const __m512 s01 = _mm512_add_ps(_mm512_shuffle_f32x4(s0, s1, 0x44), _mm512_shuffle_f32x4(s0, s1, 0xee));
+        const __m512 s23 = _mm512_add_ps(_mm512_shuffle_f32x4(s2, s3, 0x44), _mm512_shuffle_f32x4(s2, s3, 0xee));
+        return _mm512_add_ps(_mm512_shuffle_f32x4(s01, s23, 0x88), _mm512_shuffle_f32x4(s01, s23, 0xdd));
+    }
+
+    static Vec load(format::f16, const std::byte *p) {
+        return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
+    }
+
+    static Vec load(format::bf16, const std::byte *p) {
+        return widen_bf16(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
+    }
+
+    static void store(format::f16, std::byte *p, Vec x) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+    }
+
+    static void store(format::bf16, std::byte *p, Vec x) {
+        const __m512i u = _mm512_castps_si512(x);
+        const __m512i upper = _mm512_srli_epi32(u, 16);
+        const __m512i odd = _mm512_and_si512(upper, _mm512_set1_epi32(1));
+        const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
+        const __mmask16 is_nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+        const __m512i h = _mm512_mask_or_epi32(rounded, is_nan, upper, _mm512_set1_epi32(0x40));
+        _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), _mm512_cvtepi32_epi16(h));
+    }
+
+    static Vec load_partial(format::f32, const std::byte *p, int n) { return _mm512_maskz_loadu_ps(first(n), p); }
+    static Vec load_partial(format::f16, const std::byte *p, int n) {
+        return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first(n), p));
+    }
+    static Vec load_partial(format::bf16, const std::byte *p, int n) {
+        return widen_bf16(_mm256_maskz_loadu_epi16(first(n), p));
+    }
+
+private:
+    static __mmask16 first(int n) { return static_cast<__mmask16>((1u << n) - 1); }
+
+    static Vec widen_bf16(__m256i h) {
+        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+    }
+
+    // Quarter j of the result holds the sums of a, b, c and d over their quarter j.
+    static __m512 sums_in_quarters(__m512 a, __m512 b, __m512 c, __m512 d) {
+        const __m512d ab = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)));
+        const __m512d cd = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d)));
+        return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)), _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)));
+    }
+};
+
+}  // namespace kvlane::isa

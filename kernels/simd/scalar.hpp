@@ -1,0 +1,70 @@
+#pragma once
+
+// Plain C++: the portable fallback, and the reference that the other isas are compared with.
+
+#include <cmath>
+#include <cstddef>
+#include <cstring>
+
+#include "../formats.hpp"
+#include "half.hpp"
+
+namespace kvlane::isa {
+
+struct scalar {
+    struct Vec {
+        float x;
+        friend Vec operator+(Vec a, Vec b) { return {a.x + b.x}; }
+        friend Vec operator-(Vec a, Vec b) { return {a.x - b.x}; }
+        friend Vec operator*(Vec a, Vec b) { return {a.x * b.x}; }
+        friend Vec operator/(Vec a, Vec b) { return {a.x / b.x}; }
+    };
+    static constexpr int lanes = 1;
+    static constexpr int dot_accumulators = 4;
+    static constexpr int sum_accumulators = 4;
+    static constexpr int max_rows = 4;
+
+    static Vec broadcast(float x) { return {x}; }
+    static Vec load(const float *p) { return {*p}; }
+    static void store(float *p, Vec a) { *p = a.x; }
+    static Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
+    static Vec max(Vec a, Vec b) { return a.x > b.x ? a : b; }
+    static Vec round(Vec a) {
+        const float big = 0x1.8p23f;  // |a| < 2^22 here
+        return {(a.x + big) - big};
+    }
+    static constexpr float zero_power = -127;
+    static Vec scale_by_power(Vec a, Vec n) {
+        return {a.x * Half<scalar>::value(static_cast<uint32_t>(static_cast<int32_t>(n.x) + 127) << 23)};
+    }
+    static float reduce_add(Vec a) { return a.x; }
+    static float reduce_max(Vec a) { return a.x; }
+    static Vec sums(const Vec (&a)[lanes]) { return a[0]; }
+
+    static Vec load(format::f32, const std::byte *p) {
+        Vec a;
+        std::memcpy(&a.x, p, sizeof a.x);
+        return a;
+    }
+    static Vec load(format::f16, const std::byte *p) { return {Half<scalar>::from_f16(load_u16(p))}; }
+    static Vec load(format::bf16, const std::byte *p) { return {Half<scalar>::from_bf16(load_u16(p))}; }
+    static void store(format::f32, std::byte *p, Vec a) { std::memcpy(p, &a.x, sizeof a.x); }
+    static void store(format::f16, std::byte *p, Vec a) { store_u16(p, Half<scalar>::to_f16(a.x)); }
+    static void store(format::bf16, std::byte *p, Vec a) { store_u16(p, Half<scalar>::to_bf16(a.x)); }
+
+    // A vector of one lane has no part.
+    template <class Format>
+    static Vec load_partial(Format, const std::byte *, int) { return {0}; }
+    template <class Format>
+    static void store_partial(Format, std::byte *, Vec, int) {}
+
+private:
+    static uint16_t load_u16(const std::byte *p) {
+        uint16_t h;
+        std::memcpy(&h, p, sizeof h);
+        return h;
+    }
+    static void store_u16(std::byte *p, uint16_t h) { std::memcpy(p, &h, sizeof h); }
+};
+
+}  // namespace kvlane::isa

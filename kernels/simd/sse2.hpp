@@ -1,0 +1,67 @@
+#pragma once
+
+#include "half.hpp"
+#include "xsimd_isa.hpp"
+
+namespace kvlane::isa {
+
+struct sse2 : XsimdIsa<sse2, xsimd::sse2> {
+    using Base = XsimdIsa<sse2, xsimd::sse2>;
+    // 8 accumulators, 4 keys and a query: 13 of 16 registers.
+    static constexpr int dot_accumulators = 8;
+    static constexpr int sum_accumulators = 8;
+    static constexpr int max_rows = 4;
+
+    using Base::load;
+    using Base::store;
+
+    static float reduce_max(Vec x) {
+        const __m128 a = _mm_max_ps(x, _mm_movehl_ps(x, x));
+        return _mm_cvtss_f32(_mm_max_ss(a, _mm_shuffle_ps(a, a, 1)));
+    }
+
+    // Lane i is the sum of a[i]'s lanes.
+    static Vec sums(const Vec (&a)[lanes]) {
+        const __m128 ab = _mm_add_ps(_mm_unpacklo_ps(a[0], a[1]), _mm_unpackhi_ps(a[0], a[1]));
+        const __m128 cd = _mm_add_ps(_mm_unpacklo_ps(a[2], a[3]), _mm_unpackhi_ps(a[2], a[3]));
+        return _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
+    }
+
+    static Vec load(format::f16, const std::byte *p) {
+        const __m128i h = _mm_unpacklo_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p)), _mm_setzero_si128());
+        const __m128i magnitude = _mm_and_si128(h, _mm_set1_epi32(0x7fff));
+        const __m128i sign = _mm_slli_epi32(_mm_xor_si128(h, magnitude), 16);
+        // A denormal is a multiple of 2^-24, taken as an integer: no f32 denormal arises, whatever the mode of the CPU.
+        const __m128 small = _mm_mul_ps(_mm_cvtepi32_ps(magnitude), _mm_set1_ps(0x1p-24f));
+        const __m128i is_small = _mm_cmplt_epi32(magnitude, _mm_set1_epi32(0x400));
+        const __m128i is_infinite = _mm_cmpgt_epi32(magnitude, _mm_set1_epi32(0x7bff));
+        const __m128i is_nan = _mm_cmpgt_epi32(magnitude, _mm_set1_epi32(0x7c00));
+        const __m128i rebias = _mm_add_epi32(_mm_set1_epi32(112 << 23), _mm_and_si128(is_infinite, _mm_set1_epi32(112 << 23)));
+        const __m128i quiet = _mm_and_si128(is_nan, _mm_set1_epi32(0x400000));
+        const __m128i large = _mm_or_si128(_mm_add_epi32(_mm_slli_epi32(magnitude, 13), rebias), quiet);
+        const __m128i either =
+            _mm_or_si128(_mm_and_si128(is_small, _mm_castps_si128(small)), _mm_andnot_si128(is_small, large));
+        return _mm_castsi128_ps(_mm_or_si128(sign, either));
+    }
+
+    static Vec load(format::bf16, const std::byte *p) {
+        const __m128i h = _mm_loadl_epi64(reinterpret_cast<const __m128i *>(p));
+        return _mm_castsi128_ps(_mm_unpacklo_epi16(_mm_setzero_si128(), h));
+    }
+
+    static void store(format::f16, std::byte *p, Vec x) { store_each(p, x, Half<sse2>::to_f16); }
+    static void store(format::bf16, std::byte *p, Vec x) { store_each(p, x, Half<sse2>::to_bf16); }
+
+private:
+    static void store_each(std::byte *p, Vec x, uint16_t (*encode)(float)) {
+        float lane[lanes];
+        uint16_t h[lanes];
+        store(lane, x);
+        for (int i = 0; i < lanes; ++i) {
+            h[i] = encode(lane[i]);
+        }
+        std::memcpy(p, h, sizeof h);
+    }
+};
+
+}  // namespace kvlane::isa
