@@ -1,8 +1,9 @@
 #pragma once
 
-// One chunk of one KV head: tile by tile, the scores of all its rows, the softmax's update, the weighted sum.
+// One chunk of one KV head: tile by tile, the scores of its rows, the softmax's update, the weighted sum.
 //   out = sum over t of 2^(scale * q k[t] - m) v[t], and the (m, l) to merge it by.
-// Traffic: every key and value row once, whatever the number of rows.
+// Traffic: every key and value row once, whatever the number of rows. The keys of a tile and the values of the tile before
+// it are worked on in turn.
 
 #include "formats.hpp"
 #include "rows-inl.hpp"
@@ -10,6 +11,10 @@
 #include "view.hpp"
 
 namespace kvlane {
+
+// Tokens of a turn of one row, which does without prefetch: 16 rows of 128 elements in 16 bits are a page, as far as the
+// processor's own prefetchers see.
+static constexpr int short_block_tokens = 16;
 
 // A place in a view's list of spans.
 struct Cursor {
@@ -31,56 +36,107 @@ static KVLANE_INLINE Cursor cursor_at(const kvl_view &view, int64_t token) {
     return at;
 }
 
-// The run of at most n tokens that starts at the cursor, which moves behind it.
+static KVLANE_INLINE int lines_of(kvl_format format, uint32_t dim) {
+    return static_cast<int>((format::row_bytes(format, dim) + cache_line_bytes - 1) / cache_line_bytes);
+}
+
+// The run of at most n tokens that starts at the cursor, which moves behind it; empty behind the last span.
 static KVLANE_INLINE Run take_run(const DecodeChunk &c, Cursor &at, int n) {
-    while (at.token == c.view->spans[at.span].n_tokens) {
+    while (at.span < c.view->n_spans && at.token == c.view->spans[at.span].n_tokens) {
         at = {at.span + 1, 0};
+    }
+    if (at.span == c.view->n_spans) {
+        return {};
     }
     const kvl_span &span = c.view->spans[at.span];
     const int64_t left = span.n_tokens - at.token;
     const int taken = left < n ? static_cast<int>(left) : n;
-    const Run run{{k_row(*c.view, span, c.kv_head, at.token), c.view->k_token_stride_bytes, taken},
-                  {v_row(*c.view, span, c.kv_head, at.token), c.view->v_token_stride_bytes, taken}};
+    const kvl_view &view = *c.view;
+    const Run run{{k_row(view, span, c.kv_head, at.token), view.k_token_stride_bytes, taken,
+                   lines_of(view.k_format, view.head_dim)},
+                  {v_row(view, span, c.kv_head, at.token), view.v_token_stride_bytes, taken,
+                   lines_of(view.v_format, view.v_head_dim)}};
     at.token += taken;
     return run;
 }
 
-static KVLANE_INLINE int lines_of(int64_t bytes) { return static_cast<int>((bytes + cache_line_bytes - 1) / cache_line_bytes); }
+// One of a chunk's two streams, keys or values: where it is, and a tile further on, what is to be brought near.
+struct Stream {
+    Cursor at;
+    Cursor ahead;
+};
 
-static KVLANE_INLINE Ahead ahead_of(const StoredRows &rows, int lines) {
-    return {rows.first, rows.stride_bytes, rows.n, lines};
+static KVLANE_INLINE void skip(const DecodeChunk &c, Cursor &at, int n) {
+    for (int taken = 0; n > 0; n -= taken) {
+        taken = take_run(c, at, n).k.n;
+        if (taken == 0) {
+            return;
+        }
+    }
 }
 
-// One tile for rows [row, row + n_rows). `next` is where the tile after it starts.
-template <class Isa>
-void decode_tile(const DecodeChunk &c, Cursor at, int n_tokens, int n_next, int row, int n_rows) {
-    alignas(64) float scores[max_tile_rows * score_stride];
-    float rescale[max_tile_rows];
-    const kvl_view &view = *c.view;
-    const int k_lines = lines_of(format::row_bytes(view.k_format, view.head_dim));
-    const int v_lines = lines_of(format::row_bytes(view.v_format, view.v_head_dim));
-    Cursor cursor = at;
-    for (int t = 0; t < n_tokens;) {
-        const Run run = take_run(c, cursor, n_tokens - t);
-        c.dot({c.q + int64_t{row} * view.head_dim, n_rows, static_cast<int>(view.head_dim), run.k, ahead_of(run.v, v_lines),
-               scores + t});
+// The next run of at most n tokens, and the rows a tile ahead of it.
+static KVLANE_INLINE Run next_run(const DecodeChunk &c, Stream &s, int n, Run &ahead) {
+    const Run run = take_run(c, s.at, n);
+    Cursor peek = s.ahead;
+    ahead = take_run(c, peek, run.k.n);
+    skip(c, s.ahead, run.k.n);
+    return run;
+}
+
+// Scores of the next n tokens for rows [row, row + n_rows).
+static KVLANE_INLINE void score_block(const DecodeChunk &c, Stream &k, int row, int n_rows, int n, float *scores) {
+    for (int t = 0; t < n;) {
+        Run ahead;
+        const Run run = next_run(c, k, n - t, ahead);
+        const auto dim = static_cast<int>(c.view->head_dim);
+        c.dot({c.q + int64_t{row} * dim, n_rows, dim, run.k, ahead.k, scores + t});
         t += run.k.n;
     }
-    for (int r = 0; r < n_rows; ++r) {
-        rescale[r] = softmax_update<Isa>(scores + r * score_stride, n_tokens, c.scale, c.out.m[row + r], c.out.l[row + r]);
-    }
-    Ahead next{};
-    if (n_next > 0) {
-        next = ahead_of(take_run(c, cursor, n_next).k, k_lines);
-    }
-    for (int t = 0; t < n_tokens;) {
-        const Run run = take_run(c, at, n_tokens - t);
-        c.sum({scores + t, rescale, n_rows, static_cast<int>(view.v_head_dim), run.v, next,
+}
+
+// The weighted sum of the next n tokens. What was summed before is first rescaled, once.
+static KVLANE_INLINE void sum_block(const DecodeChunk &c, Stream &v, int row, int n_rows, int n, const float *weights,
+                                    float *rescale) {
+    for (int t = 0; t < n;) {
+        Run ahead;
+        const Run run = next_run(c, v, n - t, ahead);
+        c.sum({weights + t, rescale, n_rows, static_cast<int>(c.view->v_head_dim), run.v, ahead.v,
                c.out.o + row * c.out.o_stride, c.out.o_stride});
         for (int r = 0; r < n_rows; ++r) {
             rescale[r] = 1;
         }
         t += run.v.n;
+    }
+}
+
+static KVLANE_INLINE int tokens_left(int64_t n_tokens, int64_t done, int most) {
+    const int64_t left = n_tokens - done;
+    return left < 0 ? 0 : left < most ? static_cast<int>(left) : most;
+}
+
+// All of a chunk's tokens for rows [row, row + n_rows).
+template <class Isa>
+void decode_rows(const DecodeChunk &c, int row, int n_rows) {
+    alignas(64) float scores[2][max_tile_rows * score_stride];
+    float rescale[max_tile_rows];
+    const int block_tokens = n_rows > 1 ? tile_tokens : short_block_tokens;
+    Stream k{cursor_at(*c.view, c.first), cursor_at(*c.view, c.first)};
+    skip(c, k.ahead, tile_tokens);
+    Stream v = k;
+    int n_weights = 0;
+    for (int64_t tile = 0; tile < c.n_tokens + tile_tokens; tile += tile_tokens) {
+        float *const new_scores = scores[tile / tile_tokens % 2];
+        float *const weights = scores[1 - tile / tile_tokens % 2];
+        const int n_scores = tokens_left(c.n_tokens, tile, tile_tokens);
+        for (int t = 0; t < tile_tokens; t += block_tokens) {
+            score_block(c, k, row, n_rows, tokens_left(n_scores, t, block_tokens), new_scores + t);
+            sum_block(c, v, row, n_rows, tokens_left(n_weights, t, block_tokens), weights + t, rescale);
+        }
+        if (n_scores > 0) {
+            softmax_update<Isa>(new_scores, n_rows, n_scores, c.scale, c.out.m + row, c.out.l + row, rescale);
+        }
+        n_weights = n_scores;
     }
 }
 
@@ -93,18 +149,8 @@ void decode_chunk(const DecodeChunk &c) {
     for (int64_t i = 0; i < c.group * c.out.o_stride; ++i) {
         c.out.o[i] = 0;
     }
-    Cursor at = cursor_at(*c.view, c.first);
-    for (int64_t t = 0; t < c.n_tokens; t += tile_tokens) {
-        const int64_t left = c.n_tokens - t;
-        const int n = static_cast<int>(left < tile_tokens ? left : tile_tokens);
-        const int n_next = static_cast<int>(left - n < tile_tokens ? left - n : tile_tokens);
-        for (int row = 0; row < c.group; row += max_tile_rows) {
-            const int n_rows = c.group - row < max_tile_rows ? c.group - row : max_tile_rows;
-            decode_tile<Isa>(c, at, n, row == 0 ? n_next : 0, row, n_rows);
-        }
-        for (int skipped = 0; skipped < n;) {
-            skipped += take_run(c, at, n - skipped).k.n;
-        }
+    for (int row = 0; row < c.group; row += max_tile_rows) {
+        decode_rows<Isa>(c, row, c.group - row < max_tile_rows ? c.group - row : max_tile_rows);
     }
 }
 

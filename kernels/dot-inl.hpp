@@ -15,37 +15,31 @@ struct DotMicro {
     using Vec = typename Isa::Vec;
     static constexpr int padded_rows = ceil_power_of_two(R);
     static constexpr int tokens = Isa::dot_accumulators / padded_rows;  // of one pass
-    static constexpr int block = tokens < 4 ? tokens : 4;               // of them, side by side in registers
+    // Of them, side by side in registers, where they share the loads of queries. One row has none to share, and reads the keys
+    // in the order of memory, which the processor's own prefetchers follow best.
+    static constexpr int block = R == 1 ? 1 : tokens < 4 ? tokens : 4;
     static constexpr int lanes = Isa::lanes;
     static_assert(R <= Isa::max_rows && tokens >= 1 && padded_rows * tokens % lanes == 0);
 
     static void run(const DotRows &a, int first_row, bool fetch) {
         const float *q = a.q + int64_t{first_row} * a.head_dim;
         float *scores = a.scores + int64_t{first_row} * score_stride;
+        const int n_steps = (a.k.n + block - 1) / block * (a.head_dim / lanes);
+        Prefetcher ahead = prefetcher_of(a.ahead, fetch ? n_steps : 0);
         for (int t = 0; t < a.k.n; t += tokens) {
             Vec sum[padded_rows * tokens];
             unroll<tokens / block>([&](auto b) __attribute__((always_inline)) {
-                if (fetch) {
-                    fetch_block(a.ahead, t + b * block);
-                }
-                dot_block<b * block>(a, q, t + b * block, sum);
+                dot_block<b * block>(a, q, t + b * block, ahead, sum);
             });
             store(sum, scores + t);
         }
     }
 
 private:
-    static KVLANE_INLINE void fetch_block(const Ahead &ahead, int row) {
-        unroll<block>([&](auto i) __attribute__((always_inline)) {
-            if (row + i < ahead.n) {
-                prefetch(ahead, row + i, 0, ahead.lines);
-            }
-        });
-    }
-
     // sum[r * tokens + Offset + j] = q[r] * k[t + j], lane by lane. Past the run's end the last row stands in.
     template <int Offset>
-    static KVLANE_INLINE void dot_block(const DotRows &a, const float *q, int t, Vec (&sum)[padded_rows * tokens]) {
+    static KVLANE_INLINE void dot_block(const DotRows &a, const float *q, int t, Prefetcher &ahead,
+                                        Vec (&sum)[padded_rows * tokens]) {
         const std::byte *k[block];
         unroll<block>([&](auto j) __attribute__((always_inline)) {
             k[j] = a.k.first + (t + j < a.k.n ? t + j : a.k.n - 1) * a.k.stride_bytes;
@@ -54,10 +48,13 @@ private:
         unroll<R * block>([&](auto i) __attribute__((always_inline)) { acc[i] = Isa::broadcast(0); });
         int d = 0;
         for (; d + lanes <= a.head_dim; d += lanes) {
+            if constexpr (prefetches(R)) {
+                prefetch_step(ahead);
+            }
             Vec key[block];
             unroll<block>([&](auto j) __attribute__((always_inline)) { key[j] = Isa::load(Format{}, k[j] + d * Format::bytes); });
             unroll<R>([&](auto r) __attribute__((always_inline)) {
-                const Vec query = Isa::load(q + int64_t{r} * a.head_dim + d);
+                const Vec query = Isa::in_register(Isa::load(q + int64_t{r} * a.head_dim + d));
                 unroll<block>([&](auto j) __attribute__((always_inline)) {
                     acc[r * block + j] = Isa::fma(query, key[j], acc[r * block + j]);
                 });

@@ -33,7 +33,8 @@ function(kvlane_add_isa_objects prefix source)
     add_library(${prefix}_${isa} OBJECT ${source})
     target_compile_definitions(${prefix}_${isa} PRIVATE KVLANE_ISA_NAME=${isa})
     target_compile_options(${prefix}_${isa} PRIVATE ${KVLANE_ISA_FLAGS_${isa}} -O3 -ffp-contract=off -fno-exceptions
-      $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>) # g++ 12's own AVX-512 headers
+      -Wall -Wextra
+      $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized> $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>) # g++ 12: its own AVX-512 headers
     target_include_directories(${prefix}_${isa} SYSTEM PRIVATE ${KVLANE_XSIMD_INCLUDE_DIR})
     target_link_libraries(${prefix}_${isa} PRIVATE kvlane_build)
     set_target_properties(${prefix}_${isa} PROPERTIES POSITION_INDEPENDENT_CODE ON)

@@ -15,8 +15,8 @@ namespace kvlane {
 // of llama-3-8b in f16 are 256 KB: long against a task's overhead, short enough to share 2048 tokens among 32 workers.
 static constexpr int64_t chunk_tokens = 512;
 
-// Tokens whose scores, keys and values stay in L1 while they are worked on.
-static constexpr int64_t tile_tokens = 64;
+// Tokens of one softmax update.
+static constexpr int tile_tokens = 64;
 
 // Query heads worked on together: bounds the scores on the stack to 8 KB.
 static constexpr int max_tile_rows = 32;

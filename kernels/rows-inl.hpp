@@ -12,16 +12,8 @@
 
 namespace kvlane {
 
-// A run of stored rows of dim elements.
+// A run of stored rows.
 struct StoredRows {
-    const std::byte *first;
-    int64_t stride_bytes;
-    int n;
-};
-
-// Rows that are needed next, brought to L1 while others are worked on: the other stream's memory latency hides behind
-// this one's arithmetic.
-struct Ahead {
     const std::byte *first;
     int64_t stride_bytes;
     int n;
@@ -34,7 +26,7 @@ struct DotRows {
     int n_rows;
     int head_dim;
     StoredRows k;
-    Ahead ahead;
+    StoredRows ahead;  // to be brought near meanwhile
     float *scores;  // rows score_stride apart
 };
 
@@ -45,7 +37,7 @@ struct SumRows {
     int n_rows;
     int v_head_dim;
     StoredRows v;
-    Ahead ahead;
+    StoredRows ahead;  // to be brought near meanwhile
     float *o;
     int64_t o_stride;
 };
@@ -65,12 +57,38 @@ KVLANE_INLINE void unroll(Body &&body) {
 
 static constexpr int ceil_power_of_two(int n) { return n <= 1 ? 1 : 2 * ceil_power_of_two((n + 1) / 2); }
 
-// Brings lines [first_line, first_line + n_lines) of row `row` to L1.
-static KVLANE_INLINE void prefetch(const Ahead &ahead, int row, int first_line, int n_lines) {
-    const std::byte *p = ahead.first + row * ahead.stride_bytes + first_line * cache_line_bytes;
-    for (int i = 0; i < n_lines; ++i) {
-        __builtin_prefetch(p + i * cache_line_bytes, 0, 3);
+// Goes over the lines of rows ahead in order of address, a few at every step of a kernel: even spacing keeps the memory
+// busy without holding up the kernel's own loads.
+struct Prefetcher {
+    const std::byte *line;
+    int64_t to_next_row;  // from behind a row's last line
+    int lines;
+    int lines_left;  // in this row
+    int rows_left;
+    int per_step;
+};
+
+static KVLANE_INLINE Prefetcher prefetcher_of(const StoredRows &ahead, int n_steps) {
+    const int n_lines = ahead.n * ahead.lines;
+    return {ahead.first, ahead.stride_bytes - int64_t{ahead.lines} * cache_line_bytes, ahead.lines, ahead.lines, ahead.n,
+            n_steps > 0 ? (n_lines + n_steps - 1) / n_steps : 0};
+}
+
+// Into L2: more can be under way there than to L1, and a tile ahead has time to come.
+static KVLANE_INLINE void prefetch_step(Prefetcher &p) {
+    for (int i = 0; i < p.per_step && p.rows_left > 0; ++i) {
+        __builtin_prefetch(p.line, 0, 2);
+        p.line += cache_line_bytes;
+        if (--p.lines_left == 0) {
+            p.line += p.to_next_row;
+            p.lines_left = p.lines;
+            --p.rows_left;
+        }
     }
 }
+
+// One row needs so little arithmetic that memory is waited for anyway, and the processor's own prefetchers follow the plain
+// stream best.
+static constexpr bool prefetches(int n_rows) { return n_rows > 1; }
 
 }  // namespace kvlane

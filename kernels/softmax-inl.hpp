@@ -48,10 +48,10 @@ static KVLANE_INLINE void fill_vector(float *scores, int n, int lanes, float x) 
     }
 }
 
-// Turns a row's n >= 1 raw scores into weights 2^(scale * score - m), updates (m, l), and returns what the row's earlier sums
-// are to be multiplied by. Room for a whole vector follows the scores.
+// Turns a row's n >= 1 raw scores into weights 2^(scale * score - m), raises the row's maximum m to theirs, and returns the
+// weights' sum. Room for a whole vector follows the scores.
 template <class Isa>
-KVLANE_INLINE float softmax_update(float *scores, int n, float scale, float &m, float &l) {
+KVLANE_INLINE float softmax_row(float *scores, int n, float scale, float &m) {
     using Vec = typename Isa::Vec;
     constexpr int lanes = Isa::lanes;
     fill_vector(scores, n, lanes, scores[n - 1]);
@@ -63,18 +63,35 @@ KVLANE_INLINE float softmax_update(float *scores, int n, float scale, float &m, 
         largest = Isa::max(largest, score);
     }
     fill_vector(scores, n, lanes, minus_infinity);
-    const float new_m = Isa::reduce_max(largest);
-    const Vec reference = Isa::broadcast(reference_of(new_m));
+    m = Isa::reduce_max(largest);
+    const Vec reference = Isa::broadcast(reference_of(m));
     Vec sum = Isa::broadcast(0);
     for (int t = 0; t < n; t += lanes) {
         const Vec weight = exp2<Isa>(Isa::load(scores + t) - reference);
         Isa::store(scores + t, weight);
         sum = sum + weight;
     }
-    const float rescale = new_m == m ? 1.0f : exp2_of<Isa>(m - reference_of(new_m));
-    m = new_m;
-    l = l * rescale + Isa::reduce_add(sum);
-    return rescale;
+    return Isa::reduce_add(sum);
+}
+
+// The online update of n_rows rows by a tile of n tokens: scores become weights, (m, l) take them in, and rescale[r] is
+// what the row's earlier sums are to be multiplied by.
+template <class Isa>
+void softmax_update(float *scores, int n_rows, int n, float scale, float *m, float *l, float *rescale) {
+    constexpr int lanes = Isa::lanes;
+    float sum[max_tile_rows];
+    for (int r = 0; r < n_rows; ++r) {
+        const float old_m = m[r];
+        sum[r] = softmax_row<Isa>(scores + r * score_stride, n, scale, m[r]);
+        rescale[r] = old_m - reference_of(m[r]);
+    }
+    fill_vector(rescale, n_rows, lanes, 0);
+    for (int r = 0; r < n_rows; r += lanes) {
+        Isa::store(rescale + r, exp2<Isa>(Isa::load(rescale + r)));
+    }
+    for (int r = 0; r < n_rows; ++r) {
+        l[r] = l[r] * rescale[r] + sum[r];
+    }
 }
 
 // Merges the partials of one row in chunk order, and normalises: out = o / l, or 0 where nothing is visible. The partials'

@@ -17,35 +17,34 @@ struct SumMicro {
 
     static void run(const SumRows &a, int first_row, bool fetch) {
         const int whole = a.v_head_dim / lanes * lanes;
-        const int n_blocks = (a.v_head_dim + vectors * lanes - 1) / (vectors * lanes);
-        int lines = fetch ? (a.ahead.lines + n_blocks - 1) / n_blocks : 0;
+        const int n_blocks = whole / (vectors * lanes);
+        Prefetcher ahead = prefetcher_of(a.ahead, fetch ? a.v.n * (n_blocks > 0 ? n_blocks : 1) : 0);
         int d = 0;
-        int line = 0;
-        for (; d + vectors * lanes <= whole; d += vectors * lanes, line += lines) {
-            block<vectors, false>(a, first_row, d, line, lines);
+        for (; d + vectors * lanes <= whole; d += vectors * lanes) {
+            block<vectors, false>(a, first_row, d, ahead);
         }
-        narrower<vectors / 2>(a, first_row, whole, d, line, lines);
+        narrower<vectors / 2>(a, first_row, whole, d, ahead);
         if (d < a.v_head_dim) {
-            block<1, true>(a, first_row, d, line, lines);
+            block<1, true>(a, first_row, d, ahead);
         }
     }
 
 private:
     template <int N>
-    static KVLANE_INLINE void narrower(const SumRows &a, int first_row, int whole, int &d, int &line, int &lines) {
+    static KVLANE_INLINE void narrower(const SumRows &a, int first_row, int whole, int &d, Prefetcher &ahead) {
         if constexpr (N >= 1) {
             if (d + N * lanes <= whole) {
-                block<N, false>(a, first_row, d, line, lines);
+                block<N, false>(a, first_row, d, ahead);
                 d += N * lanes;
-                lines = 0;
             }
-            narrower<N / 2>(a, first_row, whole, d, line, lines);
+            narrower<N / 2>(a, first_row, whole, d, ahead);
         }
     }
 
     // N vectors from element d on, or the part of one that is left there.
     template <int N, bool Partial>
-    static void block(const SumRows &a, int first_row, int d, int line, int lines) {
+    static void block(const SumRows &a, int first_row, int d, Prefetcher &all_ahead) {
+        Prefetcher ahead = all_ahead;  // in registers
         const float *p = a.p + int64_t{first_row} * score_stride;
         float *o = a.o + first_row * a.o_stride + d;
         Vec acc[R * N];
@@ -57,8 +56,8 @@ private:
         });
         const std::byte *v = a.v.first + int64_t{d} * Format::bytes;
         for (int t = 0; t < a.v.n; ++t, v += a.v.stride_bytes) {
-            if (t < a.ahead.n) {
-                prefetch(a.ahead, t, line, lines);
+            if constexpr (prefetches(R)) {
+                prefetch_step(ahead);
             }
             Vec value[N];
             unroll<N>([&](auto i) __attribute__((always_inline)) {
@@ -75,6 +74,7 @@ private:
                 });
             });
         }
+        all_ahead = ahead;
         unroll<R>([&](auto r) __attribute__((always_inline)) {
             unroll<N>([&](auto i) __attribute__((always_inline)) {
                 Isa::store(o + r * a.o_stride + i * lanes, acc[r * N + i]);

@@ -14,6 +14,9 @@ class OpenMpPool {
 public:
     explicit OpenMpPool(int n_threads = 0) : n_threads_(n_threads > 0 ? n_threads : omp_get_max_threads()) {}
 
+    OpenMpPool(const OpenMpPool &) = delete;
+    OpenMpPool &operator=(const OpenMpPool &) = delete;
+
     kvl_executor executor() { return {&parallel_for, this}; }
 
 private:

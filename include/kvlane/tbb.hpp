@@ -16,6 +16,9 @@ class TbbPool {
 public:
     explicit TbbPool(int n_threads = 0) : arena_(n_threads > 0 ? n_threads : tbb::task_arena::automatic) {}
 
+    TbbPool(const TbbPool &) = delete;
+    TbbPool &operator=(const TbbPool &) = delete;
+
     kvl_executor executor() { return {&parallel_for, this}; }
 
 private:

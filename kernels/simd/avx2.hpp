@@ -14,6 +14,11 @@ struct avx2 : XsimdIsa<avx2, xsimd::fma3<xsimd::avx2>> {
     using Base::load;
     using Base::store;
 
+    static Vec in_register(Vec x) {
+        __m256 r = x;
+        __asm__("" : "+x"(r));
+        return r;
+    }
     static float reduce_max(Vec x) {
         const __m128 a = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
         const __m128 b = _mm_max_ps(a, _mm_movehl_ps(a, a));

@@ -14,6 +14,11 @@ struct avx512 : XsimdIsa<avx512, xsimd::avx512bw> {
     using Base::load;
     using Base::store;
 
+    static Vec in_register(Vec x) {
+        __m512 r = x;
+        __asm__("" : "+v"(r));
+        return r;
+    }
     // xsimd before 11 multiplies and adds.
     static Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
     static Vec round(Vec x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }

@@ -27,6 +27,7 @@ struct scalar {
     static Vec broadcast(float x) { return {x}; }
     static Vec load(const float *p) { return {*p}; }
     static void store(float *p, Vec a) { *p = a.x; }
+    static Vec in_register(Vec a) { return a; }
     static Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
     static Vec max(Vec a, Vec b) { return a.x > b.x ? a : b; }
     static Vec round(Vec a) {

@@ -20,6 +20,8 @@ struct XsimdIsa {
     static Vec broadcast(float x) { return Vec(x); }
     static Vec load(const float *p) { return Vec::load_unaligned(p); }
     static void store(float *p, Vec x) { x.store_unaligned(p); }
+    // x, loaded once: compilers that fold loads into multiply-adds would load it for each.
+    static Vec in_register(Vec x) { return x; }
     static Vec fma(Vec a, Vec b, Vec c) { return xsimd::fma(a, b, c); }
     // The second operand where either is NaN, on x86.
     static Vec max(Vec a, Vec b) { return xsimd::max(a, b); }
