@@ -13,6 +13,10 @@ namespace bench {
 // Ways to read memory: 1, 2 or 4 streams, without and with prefetch. Which one is the fastest differs by machine.
 inline constexpr int n_read_variants = 6;
 
+// One query head as runtimes without such a library do it: the scores of its whole row, softmax, then the values. scores
+// has room for len floats.
+using Naive = void(const kvl_view &view, int64_t len, uint32_t kv_head, const float *q, float scale, float *scores, float *out);
+
 struct Baseline {
     const char *name;
 
@@ -22,8 +26,7 @@ struct Baseline {
     // Does about n independent multiply-adds of f32, and says how many.
     int64_t (*multiply_add)(int64_t n, float *sink);
 
-    // One query head: scores of its whole row, softmax, then the values. scores has room for len floats.
-    void (*naive)(const kvl_view &view, int64_t len, uint32_t kv_head, const float *q, float scale, float *scores, float *out);
+    Naive *naive;
 };
 
 // Returns the baseline of the isa in force.

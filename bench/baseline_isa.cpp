@@ -1,7 +1,5 @@
 // One isa's baseline; compiled once for every row of isa.inc, as kernels/isa.cpp is.
 
-#include <cmath>
-
 #include "baseline.hpp"
 
 #define KVLANE_STRING_(x) #x
@@ -9,7 +7,6 @@
 #include KVLANE_STRING(../kernels/simd/KVLANE_ISA_NAME.hpp)
 
 #include "../kernels/rows-inl.hpp"
-#include "../kernels/view.hpp"
 
 namespace bench {
 namespace {
@@ -72,84 +69,15 @@ int64_t multiply_add(int64_t n, float *sink) {
     return done;
 }
 
-// What follows is what a runtime's vector routines do: four accumulators over one key, one value row at a time. The
-// models' dims are whole vectors.
-template <class Format>
-float dot(const float *q, const std::byte *k, int dim) {
-    constexpr int step = Isa::lanes;
-    Vec acc[4] = {Isa::broadcast(0), Isa::broadcast(0), Isa::broadcast(0), Isa::broadcast(0)};
-    int d = 0;
-    for (; d + 4 * step <= dim; d += 4 * step) {
-        unroll<4>([&](auto i) {
-            acc[i] = Isa::fma(Isa::load(q + d + i * step), Isa::load(Format{}, k + (d + i * step) * Format::bytes), acc[i]);
-        });
-    }
-    for (; d + step <= dim; d += step) {
-        acc[0] = Isa::fma(Isa::load(q + d), Isa::load(Format{}, k + d * Format::bytes), acc[0]);
-    }
-    return Isa::reduce_add((acc[0] + acc[1]) + (acc[2] + acc[3]));
-}
-
-template <class Format>
-void multiply_add_row(float weight, const std::byte *v, int dim, float *out) {
-    const Vec w = Isa::broadcast(weight);
-    for (int d = 0; d + Isa::lanes <= dim; d += Isa::lanes) {
-        Isa::store(out + d, Isa::fma(w, Isa::load(Format{}, v + d * Format::bytes), Isa::load(out + d)));
-    }
-}
-
-using Dot = float (*)(const float *, const std::byte *, int);
-using MultiplyAddRow = void (*)(float, const std::byte *, int, float *);
-
-constexpr Dot dots[] = {
-#define KVLANE_FORMAT(name, bits) dot<kvlane::format::name>,
-#include "../kernels/formats.inc"
-#undef KVLANE_FORMAT
-};
-
-constexpr MultiplyAddRow multiply_add_rows[] = {
-#define KVLANE_FORMAT(name, bits) multiply_add_row<kvlane::format::name>,
-#include "../kernels/formats.inc"
-#undef KVLANE_FORMAT
-};
-
-void softmax(float *scores, int64_t n) {
-    float m = scores[0];
-    for (int64_t t = 1; t < n; ++t) {
-        m = scores[t] > m ? scores[t] : m;
-    }
-    float l = 0;
-    for (int64_t t = 0; t < n; ++t) {
-        scores[t] = expf(scores[t] - m);
-        l += scores[t];
-    }
-    for (int64_t t = 0; t < n; ++t) {
-        scores[t] /= l;
-    }
-}
-
-void naive(const kvl_view &view, int64_t len, uint32_t kv_head, const float *q, float scale, float *scores, float *out) {
-    const Dot dot_of = dots[view.k_format];
-    const MultiplyAddRow add_row = multiply_add_rows[view.v_format];
-    for (int64_t t = 0; t < len; ++t) {
-        scores[t] = scale * dot_of(q, kvlane::k_row(view, *view.spans, kv_head, t), static_cast<int>(view.head_dim));
-    }
-    softmax(scores, len);
-    for (uint32_t d = 0; d < view.v_head_dim; ++d) {
-        out[d] = 0;
-    }
-    for (int64_t t = 0; t < len; ++t) {
-        add_row(scores[t], kvlane::v_row(view, *view.spans, kv_head, t), static_cast<int>(view.v_head_dim), out);
-    }
-}
-
 }  // namespace
 
-#define KVLANE_BASELINE__(name) baseline_##name
-#define KVLANE_BASELINE_(name) KVLANE_BASELINE__(name)
-#define KVLANE_BASELINE KVLANE_BASELINE_(KVLANE_ISA_NAME)
+#define KVLANE_NAME__(prefix, name) prefix##_##name
+#define KVLANE_NAME_(prefix, name) KVLANE_NAME__(prefix, name)
+#define KVLANE_NAME(prefix) KVLANE_NAME_(prefix, KVLANE_ISA_NAME)
 
-extern const Baseline KVLANE_BASELINE;
-constexpr Baseline KVLANE_BASELINE = {KVLANE_STRING(KVLANE_ISA_NAME), read, multiply_add, naive};
+Naive KVLANE_NAME(naive);
+
+extern const Baseline KVLANE_NAME(baseline);
+constexpr Baseline KVLANE_NAME(baseline) = {KVLANE_STRING(KVLANE_ISA_NAME), read, multiply_add, KVLANE_NAME(naive)};
 
 }  // namespace bench

@@ -1,0 +1,390 @@
+// Reads its input as a sequence of calls of the C ABI with hostile arguments. Buffers are always as long as the shape
+// that was named says; all else may be wrong. An error must leave the cache's length as it was, and finite input must
+// give finite output.
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <iterator>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "kvlane/kvlane.hpp"
+
+namespace {
+
+void require(bool condition, const char *what) {
+    if (!condition) {
+        std::fprintf(stderr, "broken: %s; the last error is \"%s\"\n", what, kvl_last_error());
+        std::abort();
+    }
+}
+
+// The bytes of the input, one after another, and zeros when they are spent.
+class Input {
+public:
+    Input(const uint8_t *data, size_t size) : data_(data), left_(size) {}
+    bool is_spent() const { return left_ == 0; }
+
+    uint8_t byte() {
+        if (is_spent()) {
+            return 0;
+        }
+        --left_;
+        return *data_++;
+    }
+
+    template <class T>
+    T any() {
+        std::array<uint8_t, sizeof(T)> bytes;
+        for (uint8_t &b : bytes) {
+            b = byte();
+        }
+        T value;
+        std::memcpy(&value, bytes.data(), sizeof value);
+        return value;
+    }
+
+    bool one_in(int n) { return byte() % n == n - 1; }
+
+    // Mostly from least to most, now and then anything.
+    template <class T>
+    T around(T least, T most) {
+        return one_in(16) ? any<T>() : static_cast<T>(least + any<uint16_t>() % (most - least + 1));
+    }
+
+    size_t struct_size(size_t right) { return one_in(24) ? any<size_t>() : right; }
+    uint32_t flags(uint32_t known) { return one_in(24) ? any<uint32_t>() : byte() & known; }
+
+    template <class T>
+    T *pointer(T *right) {
+        return one_in(24) ? nullptr : right;
+    }
+
+private:
+    const uint8_t *data_;
+    size_t left_;
+};
+
+constexpr int64_t most_tokens = 600;  // two chunks
+constexpr size_t most_values = 4096;  // of one append
+
+// The calls' world: at most two caches and an attention object, with buffers that are long enough for their shapes.
+class World {
+public:
+    explicit World(Input input) : input_(input) {}
+    ~World() {
+        kvl_cache_destroy(cache_);
+        kvl_cache_destroy(copy_);
+        kvl_attention_destroy(attention_);
+    }
+
+    void run() {
+        using Step = void (World::*)();
+        constexpr Step steps[] = {&World::create_cache,   &World::create_attention, &World::append,
+                                  &World::append,         &World::append_to_all,    &World::append_to_all,
+                                  &World::advance,        &World::truncate,         &World::copy,
+                                  &World::read,           &World::attend,           &World::attend,
+                                  &World::attend_by_hand, &World::spoilt_view};
+        while (!input_.is_spent()) {
+            (this->*steps[input_.byte() % std::size(steps)])();
+            check_invariants();
+        }
+    }
+
+private:
+    void check_invariants() const {
+        for (const kvl_cache *cache : {cache_, copy_}) {
+            require(kvl_cache_len(cache) >= 0 && kvl_cache_len(cache) <= kvl_cache_max_tokens(cache), "len is in its range");
+            for (uint32_t layer = 0; layer < kvl_cache_n_layers(cache); ++layer) {
+                require(info_of(cache, layer).len >= kvl_cache_len(cache), "a layer has the cache's tokens");
+            }
+        }
+    }
+
+    static kvl_layer_info info_of(const kvl_cache *cache, uint32_t layer) {
+        kvl_layer_info info{};
+        info.struct_size = sizeof info;
+        require(kvl_cache_layer_info(cache, layer, &info) == KVL_OK, "a layer describes itself");
+        return info;
+    }
+
+    // Runs a call that changes the cache; where it fails, no layer may have changed its length.
+    template <class Call>
+    kvl_status guarded(Call call) {
+        std::vector<int64_t> lens = lens_of(cache_);
+        const kvl_status status = call();
+        if (status != KVL_OK) {
+            require(lens == lens_of(cache_), "an error leaves the lengths as they were");
+            require(*kvl_last_error() != 0, "an error has a text");
+        }
+        return status;
+    }
+
+    static std::vector<int64_t> lens_of(const kvl_cache *cache) {
+        std::vector<int64_t> lens{kvl_cache_len(cache)};
+        for (uint32_t layer = 0; layer < kvl_cache_n_layers(cache); ++layer) {
+            lens.push_back(info_of(cache, layer).len);
+        }
+        return lens;
+    }
+
+    void create_cache() {
+        kvl_layer_desc layers[3];
+        for (kvl_layer_desc &layer : layers) {
+            layer = {input_.struct_size(sizeof layer), input_.flags(0),       input_.around(1u, 4u), input_.around(1u, 70u),
+                     input_.around(0u, 70u),           input_.around(0u, 2u), input_.around(0u, 2u)};
+        }
+        const uint32_t n_layers = input_.around(1u, 3u);
+        const kvl_cache_desc desc{input_.struct_size(sizeof desc),
+                                  input_.flags(1),
+                                  n_layers,
+                                  input_.pointer(layers),
+                                  n_layers <= 3 && input_.one_in(2) ? n_layers : 1,
+                                  0,
+                                  input_.around<int64_t>(0, most_tokens)};
+        kvl_cache *made = nullptr;
+        const kvl_status status = kvl_cache_create(input_.pointer(&desc), &made);
+        require((status == KVL_OK) == (made != nullptr), "a cache is made or an error given");
+        // A small one stays: to walk the layers of a huge one after every call would take the whole time.
+        if (made && kvl_cache_n_layers(made) <= 3) {
+            std::swap(cache_, made);
+        }
+        kvl_cache_destroy(made);
+    }
+
+    void create_attention() {
+        kvl_attention_desc desc{
+            input_.struct_size(sizeof desc), input_.flags(0),        input_.around(1u, 12u),
+            input_.around(1u, 4u),           input_.around(1u, 70u), input_.around(0u, 70u),
+            input_.around(0u, 2u),           input_.around(0u, 2u),  input_.one_in(4) ? input_.any<float>() : 0.125f};
+        if (kvl_cache_n_layers(cache_) > 0 && !input_.one_in(4)) {
+            const kvl_layer_info info = info_of(cache_, 0);
+            desc.n_kv_heads = info.n_kv_heads;
+            desc.n_query_heads = info.n_kv_heads * (1 + input_.byte() % 9);
+            desc.head_dim = info.head_dim;
+            desc.v_head_dim = info.v_head_dim;
+            desc.k_format = info.k_format;
+            desc.v_format = info.v_format;
+        }
+        kvl_attention *made = nullptr;
+        const kvl_status status = kvl_attention_create(input_.pointer(&desc), &made);
+        require((status == KVL_OK) == (made != nullptr), "an attention object is made or an error given");
+        if (made) {
+            desc_ = desc;
+            desc_.v_head_dim = desc.v_head_dim ? desc.v_head_dim : desc.head_dim;
+            std::swap(attention_, made);
+        }
+        kvl_attention_destroy(made);
+    }
+
+    kvl_status append_some(uint32_t layer, int64_t n_tokens) {
+        size_t k_len = 16, v_len = 16;
+        if (layer < kvl_cache_n_layers(cache_) && n_tokens > 0 && n_tokens <= 64) {
+            const kvl_layer_info info = info_of(cache_, layer);
+            k_len = static_cast<size_t>(n_tokens) * info.k_entry_size;
+            v_len = static_cast<size_t>(n_tokens) * info.v_entry_size;
+        }
+        if (k_len > most_values || v_len > most_values) {
+            return KVL_ERROR_LENGTH;
+        }
+        k_len = input_.one_in(16) ? input_.any<size_t>() : k_len;
+        return guarded([&] {
+            return kvl_cache_append(input_.pointer(cache_), layer, n_tokens, input_.pointer(values().data()), k_len,
+                                    input_.pointer(values().data()), v_len);
+        });
+    }
+
+    void append() { append_some(input_.around(0u, 2u), input_.around<int64_t>(1, 40)); }
+
+    void append_to_all() {
+        const int64_t n_tokens = input_.around<int64_t>(1, 40);
+        bool all = true;
+        for (uint32_t layer = 0; layer < kvl_cache_n_layers(cache_); ++layer) {
+            all &= append_some(layer, n_tokens) == KVL_OK;
+        }
+        const int64_t len = kvl_cache_len(cache_);
+        if (cache_ && all) {
+            require(kvl_cache_advance(cache_, n_tokens) == KVL_OK, "advance commits what every layer has");
+            require(kvl_cache_len(cache_) == len + n_tokens, "advance adds the tokens");
+        }
+    }
+
+    void advance() {
+        const int64_t n_tokens = input_.around<int64_t>(0, 40);
+        guarded([&] { return kvl_cache_advance(input_.pointer(cache_), n_tokens); });
+    }
+
+    void truncate() {
+        const int64_t len = input_.around<int64_t>(0, most_tokens);
+        if (guarded([&] { return kvl_cache_truncate(cache_, len); }) == KVL_OK) {
+            require(kvl_cache_len(cache_) == len, "truncate leaves the length that was asked for");
+        }
+    }
+
+    void copy() {
+        kvl_cache *made = nullptr;
+        if (kvl_cache_copy(input_.pointer(cache_), &made) == KVL_OK) {
+            require(lens_of(made) == lens_of(cache_), "a copy has the lengths of its source");
+            std::swap(copy_, made);
+            kvl_cache_destroy(made);
+        }
+        if (input_.one_in(2)) {
+            std::swap(cache_, copy_);
+        }
+    }
+
+    void read() {
+        const uint32_t layer = input_.around(0u, 2u);
+        const int64_t first = input_.around<int64_t>(0, most_tokens);
+        const int64_t n_tokens = input_.around<int64_t>(0, 12);
+        size_t len = 16;
+        if (layer < kvl_cache_n_layers(cache_) && n_tokens >= 0 && n_tokens <= 12) {
+            len = static_cast<size_t>(n_tokens) * info_of(cache_, layer).k_entry_size;
+        }
+        std::vector<float> out(len);
+        if (kvl_cache_read_k(cache_, layer, first, n_tokens, input_.pointer(out.data()), len) == KVL_OK) {
+            require_finite(out);
+        }
+    }
+
+    // A sequence over the cache, with correct buffers, and the workspace for it.
+    struct Call {
+        kvl_view view;
+        std::vector<float> q, out, lse;
+        kvl_sequence sequence;
+        std::unique_ptr<kvlane::Workspace> workspace;
+    };
+
+    bool make_call(Call &call) {
+        if (!attention_ || kvl_cache_view(cache_, input_.around(0u, 2u), &call.view) != KVL_OK) {
+            return false;
+        }
+        call.q.assign(size_t{desc_.n_query_heads} * desc_.head_dim, 0.5f);
+        call.out.assign(size_t{desc_.n_query_heads} * desc_.v_head_dim, 7);
+        call.lse.assign(desc_.n_query_heads, 7);
+        call.sequence = {input_.struct_size(sizeof(kvl_sequence)),
+                         input_.flags(0),
+                         0,
+                         input_.pointer(&call.view),
+                         input_.around<int64_t>(0, 255),
+                         input_.pointer(call.q.data()),
+                         input_.pointer(call.out.data()),
+                         input_.pointer(call.lse.data())};
+        if (!input_.one_in(4)) {
+            call.sequence.len = call.view.len;
+        }
+        size_t bytes = 0;
+        require(kvl_attention_workspace_size(attention_, 1, most_tokens, &bytes) == KVL_OK, "a workspace has a size");
+        call.workspace = std::make_unique<kvlane::Workspace>(bytes);
+        std::memset(call.workspace->data(), 0, bytes);
+        return true;
+    }
+
+    void check_call(const Call &call, kvl_status status) const {
+        if (status != KVL_OK) {
+            require(all_are(call.out, 7) && all_are(call.lse, 7), "an error leaves the outputs as they were");
+        } else if (std::fabs(desc_.scale) <= 1) {
+            require_finite(call.out);
+        }
+    }
+
+    void attend() {
+        Call call;
+        if (make_call(call)) {
+            const size_t bytes = input_.one_in(8) ? input_.byte() : call.workspace->size();
+            check_call(call,
+                       kvl_attend(attention_, &call.sequence, 1, input_.pointer(call.workspace->data()), bytes, nullptr));
+        }
+    }
+
+    void attend_by_hand() {
+        Call call;
+        if (!make_call(call)) {
+            return;
+        }
+        void *workspace = call.workspace->data();
+        require(kvl_attend_run_task(workspace, input_.byte()) == KVL_ERROR_WORKSPACE_STATE, "no task without a call");
+        uint32_t n_tasks = 0;
+        const kvl_status status =
+            kvl_attend_begin(attention_, &call.sequence, 1, workspace, call.workspace->size(), &n_tasks);
+        if (status == KVL_OK) {
+            require(kvl_attend_run_task(workspace, n_tasks + input_.byte()) == KVL_ERROR_TASK, "no task behind the last");
+            for (uint32_t task = n_tasks; task-- > 0;) {
+                require(kvl_attend_finish(workspace) == KVL_ERROR_TASK, "no end before the last task");
+                require(kvl_attend_run_task(workspace, task) == KVL_OK, "a task runs");
+            }
+            require(kvl_attend_finish(workspace) == KVL_OK, "a call ends");
+        }
+        check_call(call, status);
+    }
+
+    // A view whose plain fields are garbage and whose pointers are not: it may be refused, or be right by chance.
+    void spoilt_view() {
+        Call call;
+        if (!make_call(call)) {
+            return;
+        }
+        const uint32_t field = input_.byte() % 8;
+        uint32_t *const fields[] = {&call.view.flags,      &call.view.n_kv_heads, &call.view.head_dim,
+                                    &call.view.v_head_dim, &call.view.k_format,   &call.view.v_format};
+        if (field < std::size(fields)) {
+            *fields[field] = input_.any<uint32_t>();
+        } else {
+            call.view.len = std::max(input_.any<int64_t>(), field == 6 ? call.view.len : INT64_MIN);
+        }
+        call.sequence.len = std::min(call.sequence.len, call.view.spans->n_tokens);
+        uint64_t bytes = 0;
+        const kvl_status counted = kvl_attend_bytes(attention_, &call.sequence, 1, &bytes);
+        const kvl_status status =
+            kvl_attend(attention_, &call.sequence, 1, call.workspace->data(), call.workspace->size(), nullptr);
+        if (call.sequence.len <= most_tokens) {
+            require(counted == status, "what counts a call's bytes refuses what the call refuses");
+        }
+        check_call(call, status);
+    }
+
+    static bool all_are(const std::vector<float> &values, float expected) {
+        for (const float value : values) {
+            if (value != expected) {
+                return false;
+            }
+        }
+        return true;
+    }
+
+    static void require_finite(const std::vector<float> &values) {
+        for (const float value : values) {
+            require(std::isfinite(value), "finite input gives finite output");
+        }
+    }
+
+    static const std::vector<float> &values() {
+        static const std::vector<float> made = [] {
+            std::vector<float> v(most_values);
+            for (size_t i = 0; i < v.size(); ++i) {
+                v[i] = static_cast<float>(i % 17) * 0.25f - 2;
+            }
+            return v;
+        }();
+        return made;
+    }
+
+    Input input_;
+    kvl_cache *cache_ = nullptr;
+    kvl_cache *copy_ = nullptr;
+    kvl_attention *attention_ = nullptr;
+    kvl_attention_desc desc_{};
+};
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    World(Input(data, size)).run();
+    return 0;
+}

@@ -1,0 +1,71 @@
+// How KVLANE_ISA is honoured, in a process of its own: the isa is chosen once. Returns the number of failed checks.
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "kvlane/kvlane.hpp"
+
+namespace {
+
+int n_failed = 0;
+
+void check(bool condition, const std::string &what) {
+    if (!condition) {
+        std::printf("failed: %s; the last error is \"%s\"\n", what.c_str(), kvl_last_error());
+        ++n_failed;
+    }
+}
+
+bool last_error_names(const std::string &word) {
+    return (std::string(kvl_last_error()) + " ").find(" " + word + " ") != std::string::npos;
+}
+
+kvl_status create_cache(kvl_cache **cache) {
+    const kvl_layer_desc layer{sizeof layer, 0, 1, 8, 0, KVL_F32, KVL_F32};
+    const kvl_cache_desc desc{sizeof desc, 0, 1, &layer, 1, 0, 8};
+    return kvl_cache_create(&desc, cache);
+}
+
+kvl_status create_attention(kvl_attention **attention) {
+    const kvl_attention_desc desc{sizeof desc, 0, 1, 1, 8, 0, KVL_F32, KVL_F32, 0};
+    return kvl_attention_create(&desc, attention);
+}
+
+void check_refused(const std::string &isa) {
+    setenv("KVLANE_ISA", isa.c_str(), 1);
+    const char *name = nullptr;
+    kvl_cache *cache = nullptr;
+    kvl_attention *attention = nullptr;
+    check(create_cache(&cache) == KVL_ERROR_ISA && !cache, isa + ": a cache is refused");
+    check(create_attention(&attention) == KVL_ERROR_ISA && !attention, isa + ": an attention object is refused");
+    check(kvl_isa_in_force(&name) == KVL_ERROR_ISA && !name, isa + ": no isa is in force");
+    check(std::strstr(kvl_last_error(), ("\"" + isa + "\"").c_str()), isa + ": the text names what was asked for");
+    for (uint32_t i = 0; i < kvl_n_isas(); ++i) {
+        check(last_error_names(kvl_isa_name(i)) == (kvl_isa_supported(i) == 1),
+              isa + ": the text lists what there is, " + kvl_isa_name(i));
+    }
+}
+
+void check_chosen_once() {
+    const char *name = nullptr;
+    setenv("KVLANE_ISA", "scalar", 1);
+    check(kvl_isa_in_force(&name) == KVL_OK && std::strcmp(name, "scalar") == 0, "scalar can be forced");
+    setenv("KVLANE_ISA", "made_up", 1);
+    check(kvl_isa_in_force(&name) == KVL_OK && std::strcmp(name, "scalar") == 0, "the choice stands");
+}
+
+}  // namespace
+
+int main() {
+    check_refused("made_up");
+    check_refused("avx");  // the beginning of a real one
+    for (uint32_t i = 0; i < kvl_n_isas(); ++i) {
+        if (!kvl_isa_supported(i)) {
+            check_refused(kvl_isa_name(i));
+        }
+    }
+    check_chosen_once();
+    return n_failed;
+}

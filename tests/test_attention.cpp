@@ -1,0 +1,631 @@
+// Attention against the oracle, on the values as the cache decodes them.
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kvlane/kvlane.hpp"
+#include "oracle.hpp"
+#include "support.hpp"
+
+using kvlane::Attention;
+using kvlane::Cache;
+using kvlane::Format;
+
+namespace {
+
+using Floats = std::vector<float>;
+using test::same_bits;
+
+constexpr float infinity = std::numeric_limits<float>::infinity();
+constexpr float quiet_nan = std::numeric_limits<float>::quiet_NaN();
+
+// Bounds of the relative errors, in units of f32's rounding. A score is a sum of head_dim products, the more of them one
+// after the other the fewer lanes an isa has, so the bounds are what scalar needs: on the grid its worst case at each
+// head_dim was at 40 to 70 % of out's bound and 25 to 70 % of lse's.
+constexpr double rounding = 0x1p-24;
+double out_bound(uint32_t head_dim) { return rounding * (20 + head_dim / 32.0); }
+double lse_bound(uint32_t head_dim) { return rounding * (4 + 1.5 * std::sqrt(head_dim)); }
+
+const std::vector<Format> formats = test::all_formats();
+
+struct Shape {
+    uint32_t n_kv_heads;
+    uint32_t group;
+    uint32_t head_dim;
+    uint32_t v_head_dim;
+    Format k_format;
+    Format v_format;
+    int64_t len;
+    float scale = 0;
+
+    size_t n_heads() const { return size_t{n_kv_heads} * group; }
+    size_t k_size() const { return static_cast<size_t>(len) * n_kv_heads * head_dim; }
+    size_t v_size() const { return static_cast<size_t>(len) * n_kv_heads * v_head_dim; }
+    size_t q_size() const { return n_heads() * head_dim; }
+    double scale_in_force() const { return scale != 0 ? scale : 1 / std::sqrt(static_cast<double>(head_dim)); }
+    kvlane::Layer layer() const { return {n_kv_heads, head_dim, v_head_dim, k_format, v_format}; }
+    Attention attention() const {
+        return Attention({n_kv_heads * group, n_kv_heads, head_dim, v_head_dim, k_format, v_format, scale});
+    }
+
+    std::string text() const {
+        return std::to_string(n_kv_heads) + " KV heads x " + std::to_string(group) + ", head_dim " +
+               std::to_string(head_dim) + ", v_head_dim " + std::to_string(v_head_dim) + ", " + test::name_of(k_format) +
+               "+" + test::name_of(v_format) + ", len " + std::to_string(len);
+    }
+};
+
+// n values of unit variance, others for every seed. Drawn from a pool of a prime number of them: the grid takes many.
+Floats normal(size_t n, uint32_t seed) {
+    static const Floats pool = test::random_values(65521, 1);
+    Floats x(n);
+    size_t at = seed * size_t{7919} % pool.size();
+    for (float &value : x) {
+        value = pool[at];
+        at = at + 1 < pool.size() ? at + 1 : 0;
+    }
+    return x;
+}
+
+// Floats that begin `shift` floats off a cache line, in memory that is filled with `around` on either side.
+class Guarded {
+public:
+    Guarded(size_t n, size_t shift, float around) : n_(n), around_(around), memory_(n + 5 * line, around) {
+        const auto address = reinterpret_cast<uintptr_t>(memory_.data());
+        first_ = (64 - address % 64) / sizeof(float) + line + shift;
+    }
+    Guarded(const Floats &x, size_t shift, float around) : Guarded(x.size(), shift, around) {
+        std::copy(x.begin(), x.end(), data());
+    }
+
+    float *data() { return memory_.data() + first_; }
+    Floats values() const { return Floats(memory_.data() + first_, memory_.data() + first_ + n_); }
+    bool is_intact() const {
+        for (size_t i = 0; i < memory_.size(); ++i) {
+            if ((i < first_ || i >= first_ + n_) &&
+                std::bit_cast<uint32_t>(memory_[i]) != std::bit_cast<uint32_t>(around_)) {
+                return false;
+            }
+        }
+        return true;
+    }
+
+private:
+    static constexpr size_t line = 64 / sizeof(float);
+    size_t n_;
+    float around_;
+    Floats memory_;
+    size_t first_;
+};
+
+struct Answer {
+    Floats out;
+    Floats lse;
+};
+
+// Where q and out begin, in floats off a cache line.
+struct Shifts {
+    size_t q = 1;
+    size_t out = 3;
+};
+
+// Attends to the first len tokens of the view, between NaN and canaries, and sees that the canaries live.
+Answer attend(const Attention &attention, const kvl_view &view, int64_t len, const Floats &q, Shifts shifts = {}) {
+    constexpr float canary = -12345.678f;
+    const size_t n_heads = q.size() / view.head_dim;
+    Guarded query(q, shifts.q, quiet_nan);
+    Guarded out(n_heads * view.v_head_dim, shifts.out, canary);
+    Guarded lse(n_heads, shifts.out, canary);
+    kvlane::Workspace workspace = attention.workspace(1, len);
+    const kvl_sequence sequence{sizeof(kvl_sequence), 0, 0, &view, len, query.data(), out.data(), lse.data()};
+    attention.attend(std::span(&sequence, 1), workspace);
+    CHECK(query.is_intact());
+    CHECK(out.is_intact());
+    CHECK(lse.is_intact());
+    return {out.values(), lse.values()};
+}
+
+Cache filled(const Shape &shape, const Floats &k, const Floats &v) {
+    Cache cache(1, shape.layer(), std::max<int64_t>(1, shape.len), KVL_CACHE_NO_HUGE_PAGES);
+    if (shape.len > 0) {
+        cache.append(0, k, v);
+        cache.advance(shape.len);
+    }
+    return cache;
+}
+
+Cache random_cache(const Shape &shape) { return filled(shape, normal(shape.k_size(), 2), normal(shape.v_size(), 3)); }
+
+oracle::Answer expected(const Shape &shape, const Cache &cache, const Floats &q) {
+    return oracle::attend(shape.n_kv_heads, shape.group, shape.head_dim, shape.v_head_dim, shape.len, shape.scale_in_force(),
+                          q.data(), cache.read_k(0).data(), cache.read_v(0).data());
+}
+
+// |out - reference| / |reference|, where a reference that cancels counts as large as the mean of `len` values of unit
+// variance is on average: sqrt(1 / len) an element.
+double relative_error(const Floats &out, const std::vector<double> &reference, int64_t len) {
+    double error = 0;
+    double norm = 0;
+    for (size_t i = 0; i < out.size(); ++i) {
+        error += (out[i] - reference[i]) * (out[i] - reference[i]);
+        norm += reference[i] * reference[i];
+    }
+    const double usual_norm = static_cast<double>(out.size()) / static_cast<double>(std::max<int64_t>(1, len));
+    return std::sqrt(error / std::max(norm, usual_norm));
+}
+
+// The largest |lse - reference| / max(unit, |reference|); NaN where one is.
+double lse_error(const Floats &lse, const std::vector<double> &reference, double unit = 1) {
+    double worst = 0;
+    for (size_t i = 0; i < lse.size(); ++i) {
+        const double error =
+            lse[i] == reference[i] ? 0 : std::abs(lse[i] - reference[i]) / std::max(unit, std::abs(reference[i]));
+        if (std::isnan(error)) {
+            return error;
+        }
+        worst = std::max(worst, error);
+    }
+    return worst;
+}
+
+double largest_magnitude(const std::vector<double> &x) {
+    return std::abs(*std::max_element(x.begin(), x.end(), [](double a, double b) { return std::abs(a) < std::abs(b); }));
+}
+
+bool same_bits(const Answer &a, const Answer &b) { return same_bits(a.out, b.out) && same_bits(a.lse, b.lse); }
+
+// The part of x that belongs to one KV head's query heads.
+Floats of_kv_head(const Floats &x, const Shape &shape, uint32_t kv_head) {
+    const size_t n = x.size() / shape.n_kv_heads;
+    return Floats(x.begin() + static_cast<ptrdiff_t>(kv_head * n), x.begin() + static_cast<ptrdiff_t>((kv_head + 1) * n));
+}
+
+// ---- The grid
+
+struct Dims {
+    uint32_t head_dim;
+    uint32_t v_head_dim;
+};
+
+// clang-format off
+constexpr std::array<Dims, 17> grid_dims = {{
+    {1, 1}, {8, 8}, {33, 47}, {40, 40}, {64, 64}, {80, 80}, {96, 96}, {112, 112}, {128, 128}, {192, 192}, {256, 256},
+    {512, 512}, {576, 576}, {576, 512}, {192, 128}, {1, 1024}, {1024, 1},
+}};
+// clang-format on
+constexpr std::array<uint32_t, 12> grid_groups = {1, 2, 3, 4, 5, 7, 8, 12, 16, 20, 33, 128};
+constexpr std::array<int64_t, 27> grid_lens = {0,  1,  2,  3,   4,   5,   7,   8,   9,   15,   16,   17,   31,  33,
+                                               63, 64, 65, 127, 128, 129, 511, 512, 513, 1023, 1024, 1025, 1500};
+const size_t n_format_pairs = formats.size() * formats.size();
+constexpr size_t n_grid_cases = grid_dims.size() * grid_lens.size();
+
+// What a case takes of each axis: two axes are counted out, the others cycle along both at different paces.
+struct GridIndex {
+    size_t dims;
+    size_t len;
+    size_t group;
+    size_t format_pair;
+};
+
+GridIndex grid_index(size_t i) {
+    const size_t dims = i % grid_dims.size();
+    const size_t len = i / grid_dims.size();
+    return {dims, len, (dims + len) % grid_groups.size(), (dims + 2 * len) % n_format_pairs};
+}
+
+Shape grid_shape(size_t i) {
+    const GridIndex at = grid_index(i);
+    const uint32_t group = grid_groups[at.group];
+    return {.n_kv_heads = group > 20 ? 1 : static_cast<uint32_t>(1 + i % 3),
+            .group = group,
+            .head_dim = grid_dims[at.dims].head_dim,
+            .v_head_dim = grid_dims[at.dims].v_head_dim,
+            .k_format = formats[at.format_pair / formats.size()],
+            .v_format = formats[at.format_pair % formats.size()],
+            .len = grid_lens[at.len]};
+}
+
+// For what is not about shape: more than one KV head, tile and chunk, rows of whole vectors and a part of one.
+Shape usual_shape(Format format, int64_t len = 700) { return {2, 3, 77, 45, format, format, len}; }
+
+}  // namespace
+
+TEST_CASE("attention: every pair of the grid's axes meets") {
+    std::set<std::pair<size_t, size_t>> dims_len, dims_group, dims_formats, len_group, len_formats, group_formats;
+    for (size_t i = 0; i < n_grid_cases; ++i) {
+        const GridIndex at = grid_index(i);
+        dims_len.emplace(at.dims, at.len);
+        dims_group.emplace(at.dims, at.group);
+        dims_formats.emplace(at.dims, at.format_pair);
+        len_group.emplace(at.len, at.group);
+        len_formats.emplace(at.len, at.format_pair);
+        group_formats.emplace(at.group, at.format_pair);
+    }
+    CHECK(dims_len.size() == grid_dims.size() * grid_lens.size());
+    CHECK(dims_group.size() == grid_dims.size() * grid_groups.size());
+    CHECK(dims_formats.size() == grid_dims.size() * n_format_pairs);
+    CHECK(len_group.size() == grid_lens.size() * grid_groups.size());
+    CHECK(len_formats.size() == grid_lens.size() * n_format_pairs);
+    CHECK(group_formats.size() == grid_groups.size() * n_format_pairs);
+}
+
+TEST_CASE("attention: equals the oracle on the decoded values, on the whole grid") {
+    // 4, 20 and 60 bytes off a cache line for q; three misalignments of out.
+    constexpr std::array<Shifts, 4> shifts = {{{1, 1}, {5, 2}, {15, 13}, {0, 0}}};
+    double worst = 0;
+    double worst_lse = 0;
+    for (size_t i = 0; i < n_grid_cases; ++i) {
+        const Shape shape = grid_shape(i);
+        INFO(shape.text());
+        const Cache cache = random_cache(shape);
+        const Floats q = normal(shape.q_size(), 1);
+        const Answer got = attend(shape.attention(), cache.view(0), shape.len, q, shifts[i % shifts.size()]);
+        const oracle::Answer want = expected(shape, cache, q);
+        const double error = relative_error(got.out, want.out, shape.len);
+        const double error_of_lse = lse_error(got.lse, want.lse);
+        CHECK(error <= out_bound(shape.head_dim));
+        CHECK(error_of_lse <= lse_bound(shape.head_dim));
+        worst = std::max(worst, error);
+        worst_lse = std::max(worst_lse, error_of_lse);
+    }
+    MESSAGE(std::string(kvlane::isa_in_force()) << ": worst relative error " << worst << ", of lse " << worst_lse);
+}
+
+TEST_CASE("attention: 4096 tokens of unit variance and head_dim 128 are within 2e-6") {
+    for (const Format format : formats) {
+        const Shape shape{2, 4, 128, 128, format, format, 4096};
+        INFO(shape.text());
+        const Cache cache = random_cache(shape);
+        const Floats q = normal(shape.q_size(), 1);
+        const Answer got = attend(shape.attention(), cache.view(0), shape.len, q);
+        const oracle::Answer want = expected(shape, cache, q);
+        const double error = relative_error(got.out, want.out, shape.len);
+        CHECK(error <= 2e-6);
+        CHECK(lse_error(got.lse, want.lse) <= lse_bound(shape.head_dim));
+        MESSAGE(std::string(shape.attention().kernel())
+                << ": relative error " << error << ", of lse " << lse_error(got.lse, want.lse));
+    }
+}
+
+// ---- Scores
+
+TEST_CASE("attention: no visible token gives 0 and minus infinity") {
+    for (const Format format : formats) {
+        const Shape shape = usual_shape(format);
+        const Cache cache = random_cache(shape);
+        const Answer got = attend(shape.attention(), cache.view(0), 0, normal(shape.q_size(), 1));
+        CHECK(same_bits(got.out, Floats(got.out.size(), 0.0f)));
+        CHECK(same_bits(got.lse, Floats(got.lse.size(), -infinity)));
+    }
+}
+
+TEST_CASE("attention: scores of minus infinity weigh nothing, be they all, the first or the last") {
+    constexpr int64_t len = 1100;
+    const Shape shape{1, 3, 40, 24, Format::f32, Format::f32, len};
+    const Floats q = Floats(shape.q_size(), 1.0f);
+    for (const auto &[first, last] : {std::pair<int64_t, int64_t>{0, len},
+                                      {0, 1},
+                                      {0, 64},
+                                      {0, 512},
+                                      {0, 1099},
+                                      {1, len},
+                                      {512, len},
+                                      {1024, len},
+                                      {600, 601}}) {
+        INFO("tokens " << first << " to " << last << " score minus infinity");
+        Floats k = normal(shape.k_size(), 2);
+        for (int64_t t = first; t < last; ++t) {
+            k[static_cast<size_t>(t) * shape.head_dim + 7] = -infinity;
+        }
+        const Cache cache = filled(shape, k, normal(shape.v_size(), 3));
+        const Answer got = attend(shape.attention(), cache.view(0), len, q);
+        const oracle::Answer want = expected(shape, cache, q);
+        CHECK(relative_error(got.out, want.out, len) <= out_bound(shape.head_dim));
+        CHECK(lse_error(got.lse, want.lse) <= lse_bound(shape.head_dim));
+    }
+}
+
+TEST_CASE("attention: scores up to 1e4 keep the precision that f32 leaves them") {
+    for (const Format format : formats) {
+        for (const bool alike : {false, true}) {  // keys: of either sign and one wins, or all close to one and many weigh
+            Shape shape = usual_shape(format);
+            Floats k = normal(shape.k_size(), 2);
+            for (size_t i = 0; alike && i < k.size(); ++i) {
+                k[i] = 1 + 1e-3f * k[i];
+            }
+            const Cache cache = filled(shape, k, normal(shape.v_size(), 3));
+            const Floats q = normal(shape.q_size(), 1);
+            shape.scale = 1;
+            const double largest = largest_magnitude(expected(shape, cache, q).lse);
+            for (const double score : {1e2, 1e3, 1e4}) {
+                shape.scale = static_cast<float>(score / largest);
+                INFO(shape.text() << ", scores to " << score);
+                const Answer got = attend(shape.attention(), cache.view(0), shape.len, q);
+                const oracle::Answer want = expected(shape, cache, q);
+                // A weight is off by as much of itself as its score is absolutely; the worst was 1.2 roundings of the score.
+                CHECK(relative_error(got.out, want.out, shape.len) <= 2.5 * rounding * score);
+                CHECK(lse_error(got.lse, want.lse, score) <= lse_bound(shape.head_dim));
+            }
+        }
+    }
+}
+
+TEST_CASE("attention: equal scores give the mean of the values") {
+    for (const int64_t len : {1, 64, 65, 513, 1500}) {
+        const Shape shape = usual_shape(Format::f32, len);
+        const Cache cache = filled(shape, Floats(shape.k_size(), 3.0f), normal(shape.v_size(), 3));
+        const Floats q = Floats(shape.q_size(), 0.0f);
+        const Answer got = attend(shape.attention(), cache.view(0), len, q);
+        CHECK(relative_error(got.out, expected(shape, cache, q).out, len) <= out_bound(shape.head_dim));
+        for (const float lse : got.lse) {
+            CHECK(lse == doctest::Approx(std::log(len)).epsilon(lse_bound(shape.head_dim)));
+        }
+    }
+}
+
+TEST_CASE("attention: a score that dominates gives that token's value, exactly") {
+    constexpr int64_t len = 700;
+    for (const Format format : formats) {
+        for (const int64_t token : {int64_t{0}, int64_t{63}, int64_t{64}, int64_t{300}, int64_t{512}, len - 1}) {
+            const Shape shape{1, 5, 64, 40, format, format, len};
+            INFO(shape.text() << ", token " << token);
+            Floats k(shape.k_size(), 0.0f);
+            std::fill_n(k.begin() + token * shape.head_dim, shape.head_dim, 32.0f);
+            const Cache cache = filled(shape, k, normal(shape.v_size(), 3));
+            const Answer got = attend(shape.attention(), cache.view(0), len, Floats(shape.q_size(), 1.0f));
+            const Floats v = cache.read_v(0);
+            for (size_t i = 0; i < got.out.size(); ++i) {
+                CHECK(got.out[i] == v[static_cast<size_t>(token) * shape.v_head_dim + i % shape.v_head_dim]);
+            }
+            CHECK(lse_error(got.lse, std::vector<double>(shape.n_heads(), 256.0)) <= lse_bound(shape.head_dim));
+        }
+    }
+}
+
+TEST_CASE("attention: scale may be negative, and is 1 / sqrt(head_dim) where none is given") {
+    Shape shape = usual_shape(Format::f16);
+    const Cache cache = random_cache(shape);
+    const Floats q = normal(shape.q_size(), 1);
+    for (const float scale : {-0.25f, 0.01f, 0.4f}) {
+        shape.scale = scale;
+        const Answer got = attend(shape.attention(), cache.view(0), shape.len, q);
+        const oracle::Answer want = expected(shape, cache, q);
+        CHECK(relative_error(got.out, want.out, shape.len) <= out_bound(shape.head_dim));
+        CHECK(lse_error(got.lse, want.lse) <= lse_bound(shape.head_dim));
+    }
+    for (const uint32_t head_dim : {1u, 16u, 64u, 256u}) {  // where the root is exact
+        Shape with_default{2, 3, head_dim, 40, Format::f16, Format::f16, 700};
+        Shape with_scale = with_default;
+        with_scale.scale = 1 / std::sqrt(static_cast<float>(head_dim));
+        const Cache other = random_cache(with_default);
+        const Floats query = normal(with_default.q_size(), 1);
+        CHECK(same_bits(attend(with_default.attention(), other.view(0), 700, query),
+                        attend(with_scale.attention(), other.view(0), 700, query)));
+    }
+}
+
+// ---- What shows, and what does not
+
+TEST_CASE("attention: what lies behind len does not show") {
+    constexpr int64_t n_tokens = 1100;
+    for (const Format format : formats) {
+        for (const float poison : {quiet_nan, infinity}) {
+            for (const int64_t len : {0, 1, 15, 17, 63, 64, 65, 511, 512, 513, 1025}) {
+                const Shape seen = usual_shape(format, len);
+                INFO(seen.text());
+                Floats k = normal(seen.k_size(), 2);
+                Floats v = normal(seen.v_size(), 3);
+                const Cache cache = filled(seen, k, v);
+                const Shape whole = usual_shape(format, n_tokens);
+                k.resize(whole.k_size(), poison);
+                v.resize(whole.v_size(), poison);
+                const Cache poisoned = filled(whole, k, v);
+                const Floats q = normal(seen.q_size(), 1);
+                CHECK(same_bits(attend(seen.attention(), poisoned.view(0), len, q),
+                                attend(seen.attention(), cache.view(0), len, q)));
+            }
+        }
+    }
+}
+
+TEST_CASE("attention: NaN or infinity in a visible key shows in the heads that read it, and only there") {
+    constexpr int64_t len = 700;
+    for (const Format format : formats) {
+        const Shape shape = usual_shape(format, len);
+        const Floats k = normal(shape.k_size(), 2);
+        const Floats v = normal(shape.v_size(), 3);
+        const Floats q(shape.q_size(), 0.5f);  // of one sign, so that an infinite key is an infinite score
+        const Answer clean = attend(shape.attention(), filled(shape, k, v).view(0), len, q);
+        for (const float poison : {quiet_nan, infinity}) {
+            for (const int64_t token :
+                 {int64_t{0}, int64_t{1}, int64_t{62}, int64_t{63}, int64_t{64}, int64_t{511}, int64_t{512}, len - 1}) {
+                for (const uint32_t d : {0u, 15u, 76u}) {
+                    INFO(shape.text() << ", " << poison << " in element " << d << " of token " << token);
+                    Floats bad = k;
+                    bad[(static_cast<size_t>(token) * 2 + 1) * shape.head_dim + d] = poison;
+                    const Answer got = attend(shape.attention(), filled(shape, bad, v).view(0), len, q);
+                    CHECK(same_bits(of_kv_head(got.out, shape, 0), of_kv_head(clean.out, shape, 0)));
+                    CHECK(same_bits(of_kv_head(got.lse, shape, 0), of_kv_head(clean.lse, shape, 0)));
+                    for (const float x : of_kv_head(got.out, shape, 1)) {
+                        CHECK(std::isnan(x));
+                    }
+                    for (const float x : of_kv_head(got.lse, shape, 1)) {
+                        CHECK(!std::isfinite(x));
+                    }
+                }
+            }
+        }
+    }
+}
+
+TEST_CASE("attention: NaN or infinity in a visible value shows in its element of the heads that read it, and only there") {
+    constexpr int64_t len = 700;
+    for (const Format format : formats) {
+        const Shape shape = usual_shape(format, len);
+        const Floats k = normal(shape.k_size(), 2);
+        const Floats v = normal(shape.v_size(), 3);
+        const Floats q = normal(shape.q_size(), 1);
+        const Answer clean = attend(shape.attention(), filled(shape, k, v).view(0), len, q);
+        for (const float poison : {quiet_nan, infinity, -infinity}) {
+            for (const int64_t token : {int64_t{0}, int64_t{1}, int64_t{63}, int64_t{64}, int64_t{512}, len - 1}) {
+                for (const uint32_t d : {0u, 15u, 44u}) {
+                    INFO(shape.text() << ", " << poison << " in element " << d << " of token " << token);
+                    Floats bad = v;
+                    bad[(static_cast<size_t>(token) * 2 + 1) * shape.v_head_dim + d] = poison;
+                    Answer got = attend(shape.attention(), filled(shape, k, bad).view(0), len, q);
+                    for (uint32_t head = shape.group; head < 2 * shape.group; ++head) {
+                        float &x = got.out[head * shape.v_head_dim + d];
+                        CHECK((std::isnan(poison) ? std::isnan(x) : x == poison));
+                        x = clean.out[head * shape.v_head_dim + d];
+                    }
+                    CHECK(same_bits(got, clean));
+                }
+            }
+        }
+    }
+}
+
+TEST_CASE("attention: the bits do not depend on where q and out lie") {
+    for (const Format format : formats) {
+        for (const Shape &shape : {usual_shape(format), Shape{1, 7, 33, 1, format, format, 65}}) {
+            INFO(shape.text());
+            const Cache cache = random_cache(shape);
+            const Floats q = normal(shape.q_size(), 1);
+            const Answer aligned = attend(shape.attention(), cache.view(0), shape.len, q, {0, 0});
+            for (const size_t q_shift : {1, 5, 15}) {
+                for (const size_t out_shift : {1, 2, 13}) {
+                    CHECK(same_bits(attend(shape.attention(), cache.view(0), shape.len, q, {q_shift, out_shift}), aligned));
+                }
+            }
+        }
+    }
+}
+
+// ---- Views
+
+namespace {
+
+// The view of straight memory, its one span cut at the given tokens; a cut that repeats makes an empty span.
+struct CutView {
+    std::vector<kvl_span> spans;
+    kvl_view view;
+
+    CutView(const kvl_view &straight, const std::vector<int64_t> &cuts) : view(straight) {
+        const auto *k = static_cast<const std::byte *>(straight.spans[0].k);
+        const auto *v = static_cast<const std::byte *>(straight.spans[0].v);
+        int64_t from = 0;
+        const auto cut = [&](int64_t to) {
+            spans.push_back({k + from * straight.k_token_stride_bytes, v + from * straight.v_token_stride_bytes, to - from});
+            from = to;
+        };
+        std::for_each(cuts.begin(), cuts.end(), cut);
+        cut(straight.len);
+        view.spans = spans.data();
+        view.n_spans = static_cast<uint32_t>(spans.size());
+    }
+    CutView(const CutView &) = delete;
+};
+
+// A view's tokens in memory of another order, [token][kv_head][dim]: tokens stand `gap` bytes apart, the first one `shift`
+// bytes off a cache line, and what is between them is all ones, NaN in every format.
+struct TokenMajor {
+    std::vector<std::byte> k_memory;
+    std::vector<std::byte> v_memory;
+    kvl_span span;
+    kvl_view view;
+
+    TokenMajor(const kvl_view &source, int64_t gap, size_t shift) : view(source) {
+        const int64_t k_row = source.head_dim * bytes_of(source.k_format);
+        const int64_t v_row = source.v_head_dim * bytes_of(source.v_format);
+        span.k = rearrange(k_memory, source.spans[0].k, source, k_row, source.k_token_stride_bytes,
+                           source.k_head_stride_bytes, gap, shift);
+        span.v = rearrange(v_memory, source.spans[0].v, source, v_row, source.v_token_stride_bytes,
+                           source.v_head_stride_bytes, gap, shift);
+        span.n_tokens = source.len;
+        view.k_head_stride_bytes = k_row;
+        view.v_head_stride_bytes = v_row;
+        view.k_token_stride_bytes = source.n_kv_heads * k_row + gap;
+        view.v_token_stride_bytes = source.n_kv_heads * v_row + gap;
+        view.spans = &span;
+    }
+    TokenMajor(const TokenMajor &) = delete;
+
+private:
+    static int64_t bytes_of(kvl_format format) { return format == KVL_F32 ? 4 : 2; }
+
+    static std::byte *rearrange(std::vector<std::byte> &memory, const void *from, const kvl_view &source, int64_t row,
+                                int64_t token_stride, int64_t head_stride, int64_t gap, size_t shift) {
+        const int64_t stride = source.n_kv_heads * row + gap;
+        memory.assign(static_cast<size_t>(source.len * stride) + 256, std::byte{0xff});
+        std::byte *first = memory.data() + 128 - reinterpret_cast<uintptr_t>(memory.data()) % 64 + shift;
+        for (int64_t t = 0; t < source.len; ++t) {
+            for (int64_t h = 0; h < source.n_kv_heads; ++h) {
+                std::memcpy(first + t * stride + h * row,
+                            static_cast<const std::byte *>(from) + t * token_stride + h * head_stride,
+                            static_cast<size_t>(row));
+            }
+        }
+        return first;
+    }
+};
+
+}  // namespace
+
+TEST_CASE("view: tokens in several spans give the bits of one straight span") {
+    constexpr int64_t len = 1100;
+    std::vector<int64_t> every_token(len - 1);
+    for (int64_t t = 1; t < len; ++t) {
+        every_token[static_cast<size_t>(t - 1)] = t;
+    }
+    const std::vector<std::vector<int64_t>> all_cuts = {{1},          {16},
+                                                        {63},         {64},
+                                                        {65},         {100},
+                                                        {511},        {512},
+                                                        {513},        {1099},
+                                                        {0},          {1100},
+                                                        {0, 0, 0},    {1, 1, 64, 64, 512, 512, 1100},
+                                                        {63, 64, 65}, {16, 100, 612, 613},
+                                                        every_token};
+    for (const Format format : formats) {
+        const Shape shape{2, 5, 77, 45, format, format, len};
+        const Cache cache = random_cache(shape);
+        const Floats q = normal(shape.q_size(), 1);
+        for (const int64_t seen : {int64_t{0}, int64_t{1}, int64_t{65}, int64_t{600}, len}) {
+            const Answer straight = attend(shape.attention(), cache.view(0), seen, q);
+            for (const std::vector<int64_t> &cuts : all_cuts) {
+                INFO(shape.text() << ", " << cuts.size() << " cuts, the first at " << cuts[0] << ", len " << seen);
+                const CutView cut(cache.view(0), cuts);
+                CHECK(same_bits(attend(shape.attention(), cut.view, seen, q), straight));
+            }
+        }
+    }
+}
+
+TEST_CASE("view: token-major memory of any stride and alignment gives the bits of the cache") {
+    for (const Format format : formats) {
+        for (const Shape &shape : {Shape{2, 3, 64, 64, format, format, 600}, Shape{3, 1, 33, 7, format, format, 130}}) {
+            const Cache cache = random_cache(shape);
+            const Floats q = normal(shape.q_size(), 1);
+            const Answer of_cache = attend(shape.attention(), cache.view(0), shape.len, q);
+            for (const int64_t gap : {0, 2, 3, 36, 64}) {
+                for (const size_t shift : {0, 1, 2, 4, 20, 60}) {
+                    INFO(shape.text() << ", " << gap << " bytes between tokens, " << shift << " off a cache line");
+                    const TokenMajor foreign(cache.view(0), gap, shift);
+                    CHECK(same_bits(attend(shape.attention(), foreign.view, shape.len, q), of_cache));
+                }
+            }
+        }
+    }
+}

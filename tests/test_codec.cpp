@@ -1,0 +1,232 @@
+// What the cache stores of an f32 value, against conversions written from the formats' definitions.
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "kvlane/kvlane.hpp"
+#include "support.hpp"
+
+using kvlane::Cache;
+using kvlane::Format;
+
+namespace {
+
+using Floats = std::vector<float>;
+
+// A binary format of 16 bits: a sign, an exponent and `mantissa_bits`, as in IEEE 754.
+struct Binary16Bits {
+    Format format;
+    int mantissa_bits;
+    int bias;
+
+    int min_exponent() const { return 1 - bias; }
+    uint16_t infinity() const { return static_cast<uint16_t>(0x7fff >> mantissa_bits << mantissa_bits); }
+    uint16_t quiet_bit() const { return static_cast<uint16_t>(1 << (mantissa_bits - 1)); }
+    bool is_nan(uint16_t h) const { return (h & 0x7fff) > infinity(); }
+
+    // The value of a pattern; NaN keeps sign and payload.
+    float value(uint16_t h) const {
+        const int exponent = (h & 0x7fff) >> mantissa_bits;
+        const int mantissa = h & ((1 << mantissa_bits) - 1);
+        if ((h & 0x7fff) >= infinity()) {
+            return std::bit_cast<float>((h & 0x8000u) << 16 | 0x7f800000u |
+                                        static_cast<uint32_t>(mantissa) << (23 - mantissa_bits));
+        }
+        const int significand = exponent == 0 ? mantissa : mantissa + (1 << mantissa_bits);
+        const double magnitude = std::ldexp(significand, std::max(exponent, 1) - bias - mantissa_bits);
+        return static_cast<float>(h & 0x8000 ? -magnitude : magnitude);
+    }
+
+    // The nearest value of the format, ties to even, for a number.
+    float nearest(float x) const {
+        const int exponent = x == 0 ? min_exponent() : std::max(std::ilogb(x), min_exponent());
+        const double unit = std::ldexp(1.0, exponent - mantissa_bits);
+        const double rounded = std::nearbyint(x / unit) * unit;
+        const double limit = std::ldexp(1.0, bias + 1);
+        return static_cast<float>(std::abs(rounded) >= limit ? std::copysign(HUGE_VAL, x) : std::copysign(rounded, x));
+    }
+};
+
+constexpr Binary16Bits f16{Format::f16, 10, 15};
+constexpr Binary16Bits bf16{Format::bf16, 7, 127};
+constexpr std::array formats = {Format::f32, Format::f16, Format::bf16};
+
+// Row dims with and without a tail, and with rows shorter than any vector.
+constexpr std::array<uint32_t, 6> dims = {1, 7, 17, 33, 64, 576};
+
+uint32_t bits(float x) { return std::bit_cast<uint32_t>(x); }
+
+// Values as keys, and from behind as values, in rows of `dim`, over two KV heads.
+Cache stored(Format format, uint32_t dim, Floats &k, Floats &v) {
+    const size_t entry = 2 * size_t{dim};
+    k.resize((k.size() + entry - 1) / entry * entry, 1.0f);
+    v.assign(k.rbegin(), k.rend());
+    const auto n_tokens = static_cast<int64_t>(k.size() / entry);
+    Cache cache(1, {2, dim, dim, format, format}, n_tokens + 1, KVL_CACHE_NO_HUGE_PAGES);
+    cache.append(0, k, v);
+    cache.advance(n_tokens);
+    return cache;
+}
+
+// Sees that the bits of what is read back are those of expected(x) for each x that was appended, as keys and as values.
+template <class Expected>
+void check_survives(Format format, uint32_t dim, Floats x, Expected expected) {
+    INFO(test::name_of(format) << ", rows of " << dim);
+    Floats behind;
+    const Cache cache = stored(format, dim, x, behind);
+    const auto check = [&](const Floats &in, const Floats &out) {
+        REQUIRE(in.size() == out.size());
+        size_t n_wrong = 0;
+        for (size_t i = 0; i < in.size(); ++i) {
+            if (bits(out[i]) != bits(expected(in[i])) && ++n_wrong == 1) {
+                FAIL_CHECK("0x" << std::hex << bits(in[i]) << " became 0x" << bits(out[i]) << ", not 0x"
+                                << bits(expected(in[i])));
+            }
+        }
+        CHECK(n_wrong == 0);
+    };
+    check(x, cache.read_k(0));
+    check(behind, cache.read_v(0));
+}
+
+Floats all_values(const Binary16Bits &format) {
+    Floats x(1 << 16);
+    for (uint32_t h = 0; h < x.size(); ++h) {
+        x[h] = format.value(static_cast<uint16_t>(h));
+    }
+    return x;
+}
+
+Floats random_bits(size_t n, uint32_t seed) {
+    std::mt19937 random(seed);
+    Floats x(n);
+    std::generate(x.begin(), x.end(), [&] { return std::bit_cast<float>(static_cast<uint32_t>(random())); });
+    return x;
+}
+
+// A NaN of the format with the sign and the payload's upper bits of x, quiet.
+float as_quiet(const Binary16Bits &format, float x) {
+    return format.value(static_cast<uint16_t>(bits(x) >> 31 << 15 | format.infinity() | format.quiet_bit() |
+                                              ((bits(x) & 0x7fffff) >> (23 - format.mantissa_bits))));
+}
+
+}  // namespace
+
+TEST_CASE("codec: all 65536 values of f16 and bf16 come back as they were, NaN as a quiet one") {
+    for (const Binary16Bits &format : {f16, bf16}) {
+        for (const uint32_t dim : dims) {
+            check_survives(format.format, dim, all_values(format),
+                           [&](float x) { return std::isnan(x) ? as_quiet(format, x) : x; });
+        }
+    }
+}
+
+TEST_CASE("codec: all 65536 values of f16 and bf16 are stored as their own bits, NaN as a quiet one") {
+    for (const Binary16Bits &format : {f16, bf16}) {
+        constexpr uint32_t dim = 64;
+        Floats x = all_values(format);
+        Floats behind;
+        const Cache cache = stored(format.format, dim, x, behind);
+        const kvl_view view = cache.view(0);
+        size_t n_wrong = 0;
+        for (uint32_t h = 0; h < x.size(); ++h) {
+            const uint32_t token = h / (2 * dim);
+            const uint32_t head = h / dim % 2;
+            uint16_t got;
+            std::memcpy(&got,
+                        static_cast<const std::byte *>(view.spans[0].k) + token * view.k_token_stride_bytes +
+                            head * view.k_head_stride_bytes + h % dim * sizeof got,
+                        sizeof got);
+            n_wrong += got != (format.is_nan(static_cast<uint16_t>(h)) ? h | format.quiet_bit() : h);
+        }
+        CHECK(n_wrong == 0);
+    }
+}
+
+TEST_CASE("codec: f16 and bf16 round to the nearest value, ties to even") {
+    for (const Binary16Bits &format : {f16, bf16}) {
+        Floats x;
+        // Every tie between neighbours, the one at infinity included, and what lies close on either side of it.
+        for (uint16_t h = 0; h < format.infinity(); ++h) {
+            const double above =
+                h + 1 == format.infinity() ? std::ldexp(1.0, format.bias + 1) : format.value(static_cast<uint16_t>(h + 1));
+            const auto tie = static_cast<float>((format.value(h) + above) / 2);
+            for (const float magnitude : {std::nextafter(tie, 0.0f), tie, std::nextafter(tie, HUGE_VALF)}) {
+                x.push_back(magnitude);
+                x.push_back(-magnitude);
+            }
+        }
+        for (const float limit : {std::numeric_limits<float>::max(), std::numeric_limits<float>::min(),
+                                  std::numeric_limits<float>::denorm_min(), HUGE_VALF, 0.0f}) {
+            x.push_back(limit);
+            x.push_back(-limit);
+        }
+        const Floats random = random_bits(1 << 17, 1);
+        std::copy_if(random.begin(), random.end(), std::back_inserter(x), [](float value) { return !std::isnan(value); });
+        for (const uint32_t dim : dims) {
+            check_survives(format.format, dim, x,
+                           [&](float value) { return std::isinf(value) ? value : format.nearest(value); });
+        }
+    }
+}
+
+TEST_CASE("codec: f32 is stored verbatim, any bits") {
+    for (const uint32_t dim : dims) {
+        check_survives(Format::f32, dim, random_bits(1 << 15, 2), [](float x) { return x; });
+    }
+}
+
+TEST_CASE("codec: NaN stays NaN, whatever its payload") {
+    Floats x;
+    for (const uint32_t payload : {0x1u, 0x2u, 0xfffu, 0x1000u, 0x1fffu, 0x2000u, 0x7fffu, 0x8000u, 0xffffu, 0x10000u,
+                                   0x3fffffu, 0x400000u, 0x400001u, 0x7fffffu}) {
+        x.push_back(std::bit_cast<float>(0x7f800000u | payload));
+        x.push_back(std::bit_cast<float>(0xff800000u | payload));
+    }
+    for (const uint32_t dim : dims) {
+        check_survives(Format::f32, dim, x, [](float value) { return value; });
+        for (const Binary16Bits &format : {f16, bf16}) {
+            check_survives(format.format, dim, x,
+                           [&](float value) { return std::isnan(value) ? as_quiet(format, value) : value; });
+        }
+    }
+}
+
+TEST_CASE("codec: the padding behind rows stays zero") {
+    for (const Format format : formats) {
+        for (const uint32_t dim : dims) {
+            INFO(test::name_of(format) << ", rows of " << dim);
+            Floats k = random_bits(40 * 2 * dim, 3);
+            Floats v;
+            Cache cache = stored(format, dim, k, v);
+            cache.truncate(3);
+            cache.append(0, std::span(v).subspan(0, 20 * dim), std::span(k).subspan(0, 20 * dim));
+            cache.advance(10);
+            const kvl_view view = cache.view(0);
+            const int64_t row_bytes = dim * (format == Format::f32 ? 4 : 2);
+            const auto is_padded = [&](const void *plane, int64_t token_stride, int64_t head_stride) {
+                for (int64_t head = 0; head < 2; ++head) {
+                    for (int64_t token = 0; token < 40; ++token) {
+                        const auto *row = static_cast<const std::byte *>(plane) + head * head_stride + token * token_stride;
+                        if (!std::all_of(row + row_bytes, row + token_stride,
+                                         [](std::byte b) { return b == std::byte{0}; })) {
+                            return false;
+                        }
+                    }
+                }
+                return true;
+            };
+            CHECK(is_padded(view.spans[0].k, view.k_token_stride_bytes, view.k_head_stride_bytes));
+            CHECK(is_padded(view.spans[0].v, view.v_token_stride_bytes, view.v_head_stride_bytes));
+        }
+    }
+}

@@ -1,0 +1,188 @@
+// A call's bits do not depend on who runs its tasks, in what order, or what else is in the call.
+
+#include <algorithm>
+#include <numeric>
+
+#include "support.hpp"
+
+// Their libraries are not built for the thread sanitizer, which then sees races that are none.
+#if defined(KVLANE_TEST_TSAN)
+#undef KVLANE_TEST_OPENMP
+#undef KVLANE_TEST_TBB
+#endif
+#if defined(KVLANE_TEST_OPENMP)
+#include "kvlane/openmp.hpp"
+#endif
+#if defined(KVLANE_TEST_TBB)
+#include "kvlane/tbb.hpp"
+#endif
+
+using kvlane::Format;
+using test::same_bits;
+
+namespace {
+
+constexpr int64_t lengths[] = {0, 1, 63, 64, 65, 511, 512, 513, 1500};
+constexpr uint32_t n_sequences = std::size(lengths);
+constexpr uint32_t n_query_heads = 6;
+constexpr uint32_t n_kv_heads = 2;
+constexpr uint32_t head_dim = 40;
+constexpr uint32_t v_head_dim = 24;
+
+struct Output {
+    std::vector<float> out, lse;
+    bool is_same(const Output &other) const { return same_bits(out, other.out) && same_bits(lse, other.lse); }
+};
+
+// Sequences of many lengths, each with a cache and a query of its own.
+class Batch {
+public:
+    Batch() {
+        for (uint32_t i = 0; i < n_sequences; ++i) {
+            caches_.emplace_back(1, kvlane::Layer{n_kv_heads, head_dim, v_head_dim, Format::f16, Format::bf16}, 1500);
+            test::fill_random(caches_.back(), lengths[i], 10 * i);
+            views_.push_back(caches_.back().view(0));
+        }
+        q_ = test::random_values(n_sequences * n_query_heads * head_dim, 99);
+    }
+
+    /// Attends sequences [first, first + n) in one call that `run` makes.
+    template <class Run>
+    Output attend(uint32_t first, uint32_t n, Run run) {
+        Output to{std::vector<float>(n * n_query_heads * v_head_dim, 7.0f), std::vector<float>(n * n_query_heads, 7.0f)};
+        std::vector<kvl_sequence> sequences;
+        for (uint32_t i = 0; i < n; ++i) {
+            const kvl_view &view = views_[first + i];
+            sequences.push_back({sizeof(kvl_sequence), 0, 0, &view, view.len,
+                                 q_.data() + (first + i) * n_query_heads * head_dim,
+                                 to.out.data() + i * n_query_heads * v_head_dim, to.lse.data() + i * n_query_heads});
+        }
+        kvlane::Workspace workspace = attention_.workspace(n, 1500);
+        run(sequences, workspace);
+        return to;
+    }
+
+    Output attend(uint32_t first, uint32_t n, const kvl_executor *executor = nullptr) {
+        return attend(first, n, [&](std::span<const kvl_sequence> sequences, kvlane::Workspace &workspace) {
+            attention_.attend(sequences, workspace, executor);
+        });
+    }
+
+    /// Attends all in the form of tasks, in the order that `arrange` gives them, by n_threads.
+    template <class Arrange>
+    Output run_tasks(int n_threads, Arrange arrange) {
+        return attend(0, n_sequences, [&](std::span<const kvl_sequence> sequences, kvlane::Workspace &workspace) {
+            uint32_t n_tasks = 0;
+            kvlane::check(kvl_attend_begin(attention_.get(), sequences.data(), n_sequences, workspace.data(),
+                                           workspace.size(), &n_tasks));
+            std::vector<uint32_t> order(n_tasks);
+            std::iota(order.begin(), order.end(), 0);
+            arrange(order);
+            std::vector<std::thread> threads;
+            for (int t = 0; t < n_threads; ++t) {
+                threads.emplace_back([&, t] {
+                    for (size_t i = static_cast<size_t>(t); i < order.size(); i += static_cast<size_t>(n_threads)) {
+                        kvlane::check(kvl_attend_run_task(workspace.data(), order[i]));
+                    }
+                });
+            }
+            std::for_each(threads.begin(), threads.end(), [](std::thread &thread) { thread.join(); });
+            kvlane::check(kvl_attend_finish(workspace.data()));
+        });
+    }
+
+private:
+    std::vector<kvlane::Cache> caches_;
+    std::vector<kvl_view> views_;
+    std::vector<float> q_;
+    kvlane::Attention attention_{{n_query_heads, n_kv_heads, head_dim, v_head_dim, Format::f16, Format::bf16}};
+};
+
+constexpr int thread_counts[] = {1, 2, 3, 8};
+
+}  // namespace
+
+TEST_CASE("tasks may be run in any order and by any threads") {
+    Batch batch;
+    const Output expected = batch.attend(0, n_sequences);
+    const auto forward = [](std::vector<uint32_t> &) {};
+    const auto reverse = [](std::vector<uint32_t> &order) { std::reverse(order.begin(), order.end()); };
+    for (const int n_threads : {1, 2, 3}) {
+        CHECK(batch.run_tasks(n_threads, forward).is_same(expected));
+        CHECK(batch.run_tasks(n_threads, reverse).is_same(expected));
+        for (uint32_t seed = 0; seed < 5; ++seed) {
+            const auto shuffle = [=](std::vector<uint32_t> &order) {
+                std::shuffle(order.begin(), order.end(), std::mt19937(seed));
+            };
+            CHECK(batch.run_tasks(n_threads, shuffle).is_same(expected));
+        }
+    }
+}
+
+TEST_CASE("a sequence's result does not depend on the others in the call") {
+    Batch batch;
+    const Output together = batch.attend(0, n_sequences);
+    for (uint32_t i = 0; i < n_sequences; ++i) {
+        CAPTURE(lengths[i]);
+        const Output alone = batch.attend(i, 1);
+        CHECK(same_bits(alone.out, std::span(together.out).subspan(i * alone.out.size(), alone.out.size())));
+        CHECK(same_bits(alone.lse, std::span(together.lse).subspan(i * alone.lse.size(), alone.lse.size())));
+    }
+}
+
+TEST_CASE("a call of no sequences does nothing") {
+    Batch batch;
+    CHECK(batch.attend(0, 0).out.empty());
+    const kvlane::Attention attention({.n_query_heads = 1, .n_kv_heads = 1, .head_dim = 8});
+    kvlane::Workspace workspace = attention.workspace(0, 0);
+    uint32_t n_tasks = 7;
+    CHECK(kvl_attend_begin(attention.get(), nullptr, 0, workspace.data(), workspace.size(), &n_tasks) == KVL_OK);
+    CHECK(n_tasks == 0);
+    CHECK(kvl_attend_finish(workspace.data()) == KVL_OK);
+}
+
+TEST_CASE("an executor on the caller's threads changes no bit") {
+    Batch batch;
+    const Output expected = batch.attend(0, n_sequences);
+    for (const int n_threads : thread_counts) {
+        test::ThreadPool pool(n_threads);
+        const kvl_executor executor = pool.executor();
+        CHECK(batch.attend(0, n_sequences, &executor).is_same(expected));
+    }
+}
+
+TEST_CASE("threads may share an attention object") {
+    Batch batch;
+    const Output expected = batch.attend(0, n_sequences);
+    std::vector<std::thread> threads;
+    std::atomic<int> n_same{0};
+    for (int i = 0; i < 4; ++i) {
+        threads.emplace_back([&] { n_same += batch.attend(0, n_sequences).is_same(expected); });
+    }
+    std::for_each(threads.begin(), threads.end(), [](std::thread &thread) { thread.join(); });
+    CHECK(n_same == 4);
+}
+
+#if defined(KVLANE_TEST_OPENMP)
+TEST_CASE("OpenMP's threads change no bit") {
+    Batch batch;
+    const Output expected = batch.attend(0, n_sequences);
+    for (const int n_threads : thread_counts) {
+        kvlane::OpenMpPool pool(n_threads);
+        const kvl_executor executor = pool.executor();
+        CHECK(batch.attend(0, n_sequences, &executor).is_same(expected));
+    }
+}
+#endif
+
+#if defined(KVLANE_TEST_TBB)
+TEST_CASE("oneTBB's threads change no bit") {
+    Batch batch;
+    const Output expected = batch.attend(0, n_sequences);
+    for (const int n_threads : thread_counts) {
+        kvlane::TbbPool pool(n_threads);
+        const kvl_executor executor = pool.executor();
+        CHECK(batch.attend(0, n_sequences, &executor).is_same(expected));
+    }
+}
+#endif
