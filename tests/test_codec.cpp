@@ -7,9 +7,11 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <limits>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "kvlane/kvlane.hpp"
@@ -65,6 +67,12 @@ constexpr std::array<uint32_t, 6> dims = {1, 7, 17, 33, 64, 576};
 
 uint32_t bits(float x) { return std::bit_cast<uint32_t>(x); }
 
+std::string hex(float x) {
+    char text[16];
+    std::snprintf(text, sizeof text, "0x%08x", bits(x));
+    return text;
+}
+
 // Values as keys, and from behind as values, in rows of `dim`, over two KV heads.
 Cache stored(Format format, uint32_t dim, Floats &k, Floats &v) {
     const size_t entry = 2 * size_t{dim};
@@ -80,7 +88,7 @@ Cache stored(Format format, uint32_t dim, Floats &k, Floats &v) {
 // Sees that the bits of what is read back are those of expected(x) for each x that was appended, as keys and as values.
 template <class Expected>
 void check_survives(Format format, uint32_t dim, Floats x, Expected expected) {
-    INFO(test::name_of(format) << ", rows of " << dim);
+    INFO(std::string(test::name_of(format)) << ", rows of " << dim);
     Floats behind;
     const Cache cache = stored(format, dim, x, behind);
     const auto check = [&](const Floats &in, const Floats &out) {
@@ -204,7 +212,7 @@ TEST_CASE("codec: NaN stays NaN, whatever its payload") {
 TEST_CASE("codec: the padding behind rows stays zero") {
     for (const Format format : formats) {
         for (const uint32_t dim : dims) {
-            INFO(test::name_of(format) << ", rows of " << dim);
+            INFO(std::string(test::name_of(format)) << ", rows of " << dim);
             Floats k = random_bits(40 * 2 * dim, 3);
             Floats v;
             Cache cache = stored(format, dim, k, v);
