@@ -134,6 +134,16 @@ private:
         return lens;
     }
 
+    // Address space that could be had, but that an emulator would keep account of page by page.
+    static bool is_too_much(const kvl_cache_desc &desc, const kvl_layer_desc (&layers)[3]) {
+        double entry = 0;
+        for (const kvl_layer_desc &layer : layers) {
+            entry = std::max(entry, 1.0 * layer.n_kv_heads * (layer.head_dim + std::max(layer.head_dim, layer.v_head_dim)));
+        }
+        const double bytes = 4.0 * entry * desc.n_layers * static_cast<double>(std::max<int64_t>(desc.max_tokens, 131072));
+        return bytes > 4e9 && bytes < 1e15;
+    }
+
     void create_cache() {
         kvl_layer_desc layers[3];
         for (kvl_layer_desc &layer : layers) {
@@ -148,6 +158,9 @@ private:
                                   n_layers <= 3 && input_.one_in(2) ? n_layers : 1,
                                   0,
                                   input_.around<int64_t>(0, most_tokens)};
+        if (is_too_much(desc, layers)) {
+            return;
+        }
         kvl_cache *made = nullptr;
         const kvl_status status = kvl_cache_create(input_.pointer(&desc), &made);
         require((status == KVL_OK) == (made != nullptr), "a cache is made or an error given");

@@ -278,7 +278,7 @@ TEST_CASE("layers may differ in heads, dims and formats") {
 TEST_CASE("planes start on 64 bytes, and rows do where their size allows") {
     for (const Format format : test::all_formats()) {
         for (const uint32_t dim : {1u, 8u, 40u, 64u, 80u, 96u, 112u, 128u, 192u, 256u, 576u}) {
-            const Cache cache(2, {.n_kv_heads = 3, .head_dim = dim, .k_format = format, .v_format = format}, 100);
+            const Cache cache(2, {.n_kv_heads = 3, .head_dim = dim, .k_format = format, .v_format = format}, 101);
             const kvl_view view = cache.view(1);
             const size_t bytes = row_bytes(format, dim);
             CAPTURE(bytes);
@@ -288,7 +288,7 @@ TEST_CASE("planes start on 64 bytes, and rows do where their size allows") {
             CHECK(view.v_head_stride_bytes % 64 == 0);
             CHECK(view.k_token_stride_bytes % (bytes % 64 == 0 ? 64 : 16) == 0);
             CHECK(view.k_token_stride_bytes >= static_cast<int64_t>(bytes));
-            CHECK(view.k_head_stride_bytes >= 100 * view.k_token_stride_bytes);
+            CHECK(view.k_head_stride_bytes >= 101 * view.k_token_stride_bytes);
             CHECK(cache.info(1).bytes_per_token ==
                   3 * static_cast<uint64_t>(view.k_token_stride_bytes + view.v_token_stride_bytes));
         }
@@ -434,7 +434,7 @@ TEST_CASE("bf16 is rounded to nearest, ties to even") {
     }
 }
 
-#if defined(__linux__)
+#if defined(__linux__) && !defined(KVLANE_TEST_EMULATED)
 TEST_CASE("a reservation costs memory only as tokens fill it") {
     const auto resident_bytes = [] {
         std::FILE *file = std::fopen("/proc/self/statm", "r");
@@ -452,5 +452,9 @@ TEST_CASE("a reservation costs memory only as tokens fill it") {
     }
     cache.advance();
     CHECK(resident_bytes() - before < 64L << 20);
+}
+#else
+TEST_CASE("what a reservation costs is not measured here") {
+    MESSAGE("skipped: only Linux tells, and an emulator keeps an account of its own of every page that is reserved");
 }
 #endif

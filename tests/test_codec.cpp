@@ -96,8 +96,7 @@ void check_survives(Format format, uint32_t dim, Floats x, Expected expected) {
         size_t n_wrong = 0;
         for (size_t i = 0; i < in.size(); ++i) {
             if (bits(out[i]) != bits(expected(in[i])) && ++n_wrong == 1) {
-                FAIL_CHECK("0x" << std::hex << bits(in[i]) << " became 0x" << bits(out[i]) << ", not 0x"
-                                << bits(expected(in[i])));
+                FAIL_CHECK(hex(in[i]) << " became " << hex(out[i]) << ", not " << hex(expected(in[i])));
             }
         }
         CHECK(n_wrong == 0);

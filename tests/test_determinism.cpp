@@ -155,7 +155,8 @@ TEST_CASE("determinism: a row alone and the row in a group of 2 to 40 give the s
             }
             for (const uint32_t group : {2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 32, 33, 40}) {
                 for (const uint32_t first : {0u, 40 - group}) {
-                    INFO(std::string(test::name_of(format)) << ", len " << len << ", rows " << first << " to " << first + group);
+                    INFO(std::string(test::name_of(format))
+                         << ", len " << len << ", rows " << first << " to " << first + group);
                     const Answer got = attend(attention_of(1, group, format), cache, rows(first, group));
                     Answer want(group);
                     std::copy_n(alone.out.begin() + first * v_head_dim, group * v_head_dim, want.out.begin());
