@@ -15,7 +15,8 @@ inline constexpr int n_read_variants = 6;
 
 // One query head as runtimes without such a library do it: the scores of its whole row, softmax, then the values. scores
 // has room for len floats.
-using Naive = void(const kvl_view &view, int64_t len, uint32_t kv_head, const float *q, float scale, float *scores, float *out);
+using Naive = void(const kvl_view &view, int64_t len, uint32_t kv_head, const float *q, float scale, float *scores,
+                   float *out);
 
 struct Baseline {
     const char *name;

@@ -2,9 +2,7 @@
 
 #include "baseline.hpp"
 
-#define KVLANE_STRING_(x) #x
-#define KVLANE_STRING(x) KVLANE_STRING_(x)
-#include KVLANE_STRING(../kernels/simd/KVLANE_ISA_NAME.hpp)
+#include KVLANE_ISA_HEADER
 
 #include "../kernels/rows-inl.hpp"
 
@@ -71,6 +69,8 @@ int64_t multiply_add(int64_t n, float *sink) {
 
 }  // namespace
 
+#define KVLANE_STRING_(x) #x
+#define KVLANE_STRING(x) KVLANE_STRING_(x)
 #define KVLANE_NAME__(prefix, name) prefix##_##name
 #define KVLANE_NAME_(prefix, name) KVLANE_NAME__(prefix, name)
 #define KVLANE_NAME(prefix) KVLANE_NAME_(prefix, KVLANE_ISA_NAME)

@@ -107,7 +107,8 @@ double roofline_fraction(const Shape &shape, const Timing &timing) {
 }
 
 double limit_fraction(const Shape &shape, const Timing &timing) {
-    return std::max(roofline_fraction(shape, timing), shape.multiply_adds() / timing.multiply_adds_per_second / timing.seconds);
+    return std::max(roofline_fraction(shape, timing),
+                    shape.multiply_adds() / timing.multiply_adds_per_second / timing.seconds);
 }
 
 Case::Case(const Shape &shape)
@@ -117,7 +118,8 @@ Case::Case(const Shape &shape)
       executor_(pool_.executor()),
       cache_(filled_cache(shape, n_layers_)),
       read_pool_(filled_read_pool(shape)),
-      attention_({shape.model.n_query_heads, shape.model.n_kv_heads, shape.model.head_dim, 0, shape.k_format, shape.v_format, 0}),
+      attention_(
+          {shape.model.n_query_heads, shape.model.n_kv_heads, shape.model.head_dim, 0, shape.k_format, shape.v_format, 0}),
       workspace_(attention_.workspace(1, shape.ctx)),
       q_(normals(size_t{shape.model.n_query_heads} * shape.model.head_dim)),
       out_(q_.size()),
@@ -139,8 +141,8 @@ void Case::naive_head(const Baseline &with, uint32_t layer, uint32_t query_head)
     const Model &m = shape_.model;
     const size_t at = size_t{query_head} * m.head_dim;
     with.naive(cache_.view(layer), shape_.ctx, query_head / (m.n_query_heads / m.n_kv_heads), q_.data() + at,
-                     1 / std::sqrt(static_cast<float>(m.head_dim)), scores_.data() + query_head * static_cast<size_t>(shape_.ctx),
-                     naive_out_.data() + at);
+               1 / std::sqrt(static_cast<float>(m.head_dim)), scores_.data() + query_head * static_cast<size_t>(shape_.ctx),
+               naive_out_.data() + at);
 }
 
 double Case::time_naive() {
@@ -178,9 +180,8 @@ void Case::sample_limits() {
     }
     std::vector<float> sinks(threads * 16);
     const double read_seconds = seconds_of([&] {
-        parallel(executor_, threads, [&](uint32_t i) {
-            sinks[i * 16] = baseline().read(data + read_at_ + i * slice, slice, variant_);
-        });
+        parallel(executor_, threads,
+                 [&](uint32_t i) { sinks[i * 16] = baseline().read(data + read_at_ + i * slice, slice, variant_); });
     });
     read_at_ += slice * threads;
     read_rates_[variant_].push_back(static_cast<double>(slice * threads) / read_seconds);

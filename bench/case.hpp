@@ -41,9 +41,9 @@ struct Shape {
 
 // Medians of seconds, and what they say.
 struct Timing {
-    double seconds;                  // one call: one token through one layer
-    double read_bytes_per_second;    // the roofline: the best way to read, in this run
-    double multiply_adds_per_second; // the peak, in this run
+    double seconds;                   // one call: one token through one layer
+    double read_bytes_per_second;     // the roofline: the best way to read, in this run
+    double multiply_adds_per_second;  // the peak, in this run
 };
 
 double roofline_fraction(const Shape &shape, const Timing &timing);

@@ -57,10 +57,10 @@ Row measure(const Shape &shape) {
 }
 
 void print_head(const Options &options) {
-    std::printf("kvlane %s, isa %s, %d thread%s; keys and values come from memory\n\n", kvl_version(), kvlane::isa_in_force(),
-                options.threads, options.threads == 1 ? "" : "s");
-    std::printf("%-14s %-6s %7s %14s %7s %9s %7s %8s %11s\n", "model", "format", "context", "us/layer/token", "GB/s", "roofline",
-                "limit", "x naive", "difference");
+    std::printf("kvlane %s, isa %s, %d thread%s; keys and values come from memory\n\n", kvl_version(),
+                kvlane::isa_in_force(), options.threads, options.threads == 1 ? "" : "s");
+    std::printf("%-14s %-6s %7s %14s %7s %9s %7s %8s %11s\n", "model", "format", "context", "us/layer/token", "GB/s",
+                "roofline", "limit", "x naive", "difference");
 }
 
 // Returns whether the result is right.
@@ -69,8 +69,8 @@ bool print_row(const Shape &shape) {
                  static_cast<long long>(shape.ctx));
     const Row row = measure(shape);
     std::fprintf(stderr, "%70s\r", "");
-    std::printf("%-14s %-6s %7lld %14.1f %7.1f %8.0f%% %6.0f%% %8.1f %11.1e\n", shape.model.name, shape.format_name().c_str(),
-                static_cast<long long>(shape.ctx), row.decode.seconds * 1e6,
+    std::printf("%-14s %-6s %7lld %14.1f %7.1f %8.0f%% %6.0f%% %8.1f %11.1e\n", shape.model.name,
+                shape.format_name().c_str(), static_cast<long long>(shape.ctx), row.decode.seconds * 1e6,
                 static_cast<double>(shape.kv_bytes()) / row.decode.seconds / 1e9, 100 * roofline_fraction(shape, row.decode),
                 100 * limit_fraction(shape, row.decode), row.naive_seconds / row.decode.seconds, row.difference);
     std::fflush(stdout);
@@ -88,10 +88,11 @@ int run(const Options &options) {
             }
         }
     }
-    std::printf("\nroofline: share of the read bandwidth measured in the same run.  limit: share of what bandwidth and\n"
-                "multiply-add peak allow.  x naive: times faster than one head at a time.  difference: relative, from the\n"
-                "scalar reference; %s.\n",
-                right ? "all are right" : "SOME ARE WRONG");
+    std::printf(
+        "\nroofline: share of the read bandwidth measured in the same run.  limit: share of what bandwidth and\n"
+        "multiply-add peak allow.  x naive: times faster than one head at a time.  difference: relative, from the\n"
+        "scalar reference; %s.\n",
+        right ? "all are right" : "SOME ARE WRONG");
     return right ? 0 : 1;
 }
 
@@ -102,7 +103,9 @@ int main(int argc, char **argv) {
     bench::Options options;
     CLI::App app("Decode attention at the geometry of real models", "kvlane-demo");
     app.add_option("--model", options.models, "Models, of those that the benchmarks name")->capture_default_str();
-    app.add_option("--ctx", options.contexts, "Context lengths in tokens")->check(CLI::Range(1, 1 << 20))->capture_default_str();
+    app.add_option("--ctx", options.contexts, "Context lengths in tokens")
+        ->check(CLI::Range(1, 1 << 20))
+        ->capture_default_str();
     app.add_option("--format", options.formats, "Storage formats of keys and values")->capture_default_str();
     app.add_option("--threads", options.threads, "Threads")->check(CLI::Range(1, 1024))->capture_default_str();
     CLI11_PARSE(app, argc, argv);

@@ -25,7 +25,8 @@ kvl_status check_cache_desc(const kvl_cache_desc *desc) {
     KVLANE_TRY(check_range(desc->max_tokens, 0, KVL_MAX_TOKENS, "max_tokens"));
     KVLANE_TRY(check_not_null(desc->layers, "layers"));
     if (desc->n_layer_descs != 1 && desc->n_layer_descs != desc->n_layers) {
-        return fail(KVL_ERROR_RANGE, "n_layer_descs is %u; it must be 1 or n_layers, %u", desc->n_layer_descs, desc->n_layers);
+        return fail(KVL_ERROR_RANGE, "n_layer_descs is %u; it must be 1 or n_layers, %u", desc->n_layer_descs,
+                    desc->n_layers);
     }
     for (uint32_t i = 0; i < desc->n_layer_descs; ++i) {
         KVLANE_TRY(check_layer_desc(desc->layers[i]));
@@ -36,15 +37,15 @@ kvl_status check_cache_desc(const kvl_cache_desc *desc) {
 kvl_status check_layer(const kvl_cache *cache, uint32_t layer) {
     KVLANE_TRY(check_not_null(cache, "cache"));
     const uint32_t n_layers = cache->storage.n_layers();
-    return layer < n_layers ? KVL_OK : fail(KVL_ERROR_LAYER, "layer is %u; the cache has layers 0 to %u", layer, n_layers - 1);
+    return layer < n_layers ? KVL_OK
+                            : fail(KVL_ERROR_LAYER, "layer is %u; the cache has layers 0 to %u", layer, n_layers - 1);
 }
 
 kvl_status check_len(size_t len, int64_t n_tokens, uint32_t n_kv_heads, uint32_t dim, const char *name) {
     const uint64_t expected = static_cast<uint64_t>(n_tokens) * n_kv_heads * dim;
-    return len == expected
-               ? KVL_OK
-               : fail(KVL_ERROR_LENGTH, "%s is %zu; %" PRId64 " tokens of %u heads of %u elements need %" PRIu64, name, len,
-                      n_tokens, n_kv_heads, dim, expected);
+    return len == expected ? KVL_OK
+                           : fail(KVL_ERROR_LENGTH, "%s is %zu; %" PRId64 " tokens of %u heads of %u elements need %" PRIu64,
+                                  name, len, n_tokens, n_kv_heads, dim, expected);
 }
 
 // What both constructors share. Nothing escapes: an exception for want of memory becomes a status.
@@ -141,8 +142,8 @@ kvl_status kvl_cache_advance(kvl_cache *cache, int64_t n_tokens) {
     KVLANE_TRY(check_range(n_tokens, 1, KVL_MAX_TOKENS, "n_tokens"));
     for (uint32_t layer = 0; layer < cache->storage.n_layers(); ++layer) {
         if (cache->pending[layer] != n_tokens) {
-            return fail(KVL_ERROR_LAYER_MISSING, "n_tokens is %" PRId64 "; layer %u has %" PRId64 " pending tokens", n_tokens,
-                        layer, cache->pending[layer]);
+            return fail(KVL_ERROR_LAYER_MISSING, "n_tokens is %" PRId64 "; layer %u has %" PRId64 " pending tokens",
+                        n_tokens, layer, cache->pending[layer]);
         }
     }
     std::fill(cache->pending.begin(), cache->pending.end(), 0);
@@ -194,7 +195,8 @@ kvl_status kvl_cache_view(const kvl_cache *cache, uint32_t layer, kvl_view *view
     return KVL_OK;
 }
 
-kvl_status kvl_cache_read_k(const kvl_cache *cache, uint32_t layer, int64_t first, int64_t n_tokens, float *out, size_t out_len) {
+kvl_status kvl_cache_read_k(const kvl_cache *cache, uint32_t layer, int64_t first, int64_t n_tokens, float *out,
+                            size_t out_len) {
     KVLANE_TRY(check_read(cache, layer, first, n_tokens, out));
     const kvl_layer_desc &desc = cache->storage.layers()[layer];
     KVLANE_TRY(check_len(out_len, n_tokens, desc.n_kv_heads, desc.head_dim, "out_len"));
@@ -202,7 +204,8 @@ kvl_status kvl_cache_read_k(const kvl_cache *cache, uint32_t layer, int64_t firs
     return KVL_OK;
 }
 
-kvl_status kvl_cache_read_v(const kvl_cache *cache, uint32_t layer, int64_t first, int64_t n_tokens, float *out, size_t out_len) {
+kvl_status kvl_cache_read_v(const kvl_cache *cache, uint32_t layer, int64_t first, int64_t n_tokens, float *out,
+                            size_t out_len) {
     KVLANE_TRY(check_read(cache, layer, first, n_tokens, out));
     const kvl_layer_desc &desc = cache->storage.layers()[layer];
     KVLANE_TRY(check_len(out_len, n_tokens, desc.n_kv_heads, desc.v_head_dim, "out_len"));

@@ -25,7 +25,8 @@ bool Memory::reserve(int64_t bytes) {
     constexpr int MAP_NORESERVE = 0;
 #endif
     const int64_t reserved = bytes + huge_page_bytes;
-    void *p = mmap(nullptr, static_cast<size_t>(reserved), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *p = mmap(nullptr, static_cast<size_t>(reserved), PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) {
         return false;
     }

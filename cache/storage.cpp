@@ -13,13 +13,18 @@ constexpr int64_t max_bytes = int64_t{1} << 47;  // what an address space of 48 
 // One token's elements of every head, in the caller's memory.
 CodecRows head_rows(const float *f32, uint32_t kv_head, uint32_t n_kv_heads, uint32_t dim, int64_t n_tokens,
                     const std::byte *stored, int64_t stored_stride_bytes) {
-    return {const_cast<float *>(f32) + uint64_t{kv_head} * dim, const_cast<std::byte *>(stored),
-            int64_t{n_kv_heads} * dim * static_cast<int64_t>(sizeof(float)), stored_stride_bytes, n_tokens, dim};
+    return {const_cast<float *>(f32) + uint64_t{kv_head} * dim,
+            const_cast<std::byte *>(stored),
+            int64_t{n_kv_heads} * dim * static_cast<int64_t>(sizeof(float)),
+            stored_stride_bytes,
+            n_tokens,
+            dim};
 }
 
 }  // namespace
 
-kvl_status Storage::create(const KernelTable &kernels, std::vector<kvl_layer_desc> layers, int64_t max_tokens, bool huge_pages) {
+kvl_status Storage::create(const KernelTable &kernels, std::vector<kvl_layer_desc> layers, int64_t max_tokens,
+                           bool huge_pages) {
     int64_t bytes = 0;
     for (const kvl_layer_desc &layer : layers) {
         layouts_.push_back(layer_at(bytes, layer, max_tokens));
@@ -71,7 +76,8 @@ kvl_view Storage::view(uint32_t layer, int64_t len) const {
 // would otherwise commit a gigabyte.
 void Storage::ask_for_huge_pages(uint32_t layer, int64_t n_tokens) {
     const PlaneLayout &k = layouts_[layer].k;
-    if (!huge_pages_ || asked_[layer] || 2 * n_tokens * k.token_stride_bytes < std::min(huge_page_bytes, k.head_stride_bytes)) {
+    if (!huge_pages_ || asked_[layer] ||
+        2 * n_tokens * k.token_stride_bytes < std::min(huge_page_bytes, k.head_stride_bytes)) {
         return;
     }
     memory_.ask_for_huge_pages(layouts_[layer].offset, layouts_[layer].bytes);
@@ -82,8 +88,8 @@ void Storage::write(uint32_t layer, int64_t first, int64_t n_tokens, const float
     ask_for_huge_pages(layer, first + n_tokens);
     const kvl_view to = view(layer, 0);
     for (uint32_t head = 0; head < to.n_kv_heads; ++head) {
-        kernels_->encode[to.k_format](head_rows(k, head, to.n_kv_heads, to.head_dim, n_tokens, k_row(to, *to.spans, head, first),
-                                                to.k_token_stride_bytes));
+        kernels_->encode[to.k_format](head_rows(k, head, to.n_kv_heads, to.head_dim, n_tokens,
+                                                k_row(to, *to.spans, head, first), to.k_token_stride_bytes));
         kernels_->encode[to.v_format](head_rows(v, head, to.n_kv_heads, to.v_head_dim, n_tokens,
                                                 v_row(to, *to.spans, head, first), to.v_token_stride_bytes));
     }

@@ -41,7 +41,7 @@ private:
     std::vector<kvl_layer_desc> layers_;
     std::vector<LayerLayout> layouts_;
     std::vector<kvl_span> spans_;
-    std::vector<char> asked_;  // layers whose huge pages were asked for; not bool, which threads of different layers would share
+    std::vector<char> asked_;  // for huge pages, by layer; bools would share bytes between layers' threads
     int64_t max_tokens_ = 0;
     bool huge_pages_ = false;
     Memory memory_;

@@ -65,9 +65,9 @@ Layout layout_of(const kvl_attention &a, uint32_t n_sequences, uint64_t n_units)
 }
 
 kvl_status check_units(uint64_t n_units) {
-    return n_units <= max_units
-               ? KVL_OK
-               : fail(KVL_ERROR_RANGE, "the call has %" PRIu64 " tasks; at most %" PRIu64 " are allowed", n_units, max_units);
+    return n_units <= max_units ? KVL_OK
+                                : fail(KVL_ERROR_RANGE, "the call has %" PRIu64 " tasks; at most %" PRIu64 " are allowed",
+                                       n_units, max_units);
 }
 
 kvl_status check_geometry(uint32_t value, uint32_t expected, const char *name) {
@@ -91,9 +91,9 @@ kvl_status check_spans(const kvl_view &view) {
         }
         n_tokens += span.n_tokens;
     }
-    return n_tokens >= view.len ? KVL_OK
-                                : fail(KVL_ERROR_LENGTH, "view: len is %" PRId64 "; its spans hold %" PRId64 " tokens", view.len,
-                                       n_tokens);
+    return n_tokens >= view.len
+               ? KVL_OK
+               : fail(KVL_ERROR_LENGTH, "view: len is %" PRId64 "; its spans hold %" PRId64 " tokens", view.len, n_tokens);
 }
 
 kvl_status check_view(const kvl_attention &a, const kvl_view *view) {
@@ -110,7 +110,8 @@ kvl_status check_sequence(const kvl_attention &a, const kvl_sequence &s) {
     KVLANE_TRY(check_desc(&s, 0, "sequence"));
     KVLANE_TRY(check_view(a, s.view));
     if (s.len < 0 || s.len > s.view->len) {
-        return fail(KVL_ERROR_LENGTH, "sequence: len is %" PRId64 "; it must be from 0 to the view's %" PRId64, s.len, s.view->len);
+        return fail(KVL_ERROR_LENGTH, "sequence: len is %" PRId64 "; it must be from 0 to the view's %" PRId64, s.len,
+                    s.view->len);
     }
     KVLANE_TRY(check_not_null(s.q, "sequence: q"));
     return check_not_null(s.out, "sequence: out");
@@ -128,25 +129,30 @@ kvl_status check_sequences(const kvl_attention *attention, const kvl_sequence *s
 kvl_status check_workspace(const void *workspace, uint64_t bytes, uint64_t needed) {
     KVLANE_TRY(check_not_null(workspace, "workspace"));
     if (reinterpret_cast<uintptr_t>(workspace) % alignment != 0) {
-        return fail(KVL_ERROR_WORKSPACE_ALIGNMENT, "workspace is at %p; it must be aligned to %zu bytes", workspace, alignment);
+        return fail(KVL_ERROR_WORKSPACE_ALIGNMENT, "workspace is at %p; it must be aligned to %zu bytes", workspace,
+                    alignment);
     }
-    return bytes >= needed ? KVL_OK
-                           : fail(KVL_ERROR_WORKSPACE_SIZE, "workspace_bytes is %" PRIu64 "; this call needs %" PRIu64, bytes,
-                                  needed);
+    return bytes >= needed
+               ? KVL_OK
+               : fail(KVL_ERROR_WORKSPACE_SIZE, "workspace_bytes is %" PRIu64 "; this call needs %" PRIu64, bytes, needed);
 }
 
 kvl_status begun_call(void *workspace, Call *&call) {
     KVLANE_TRY(check_not_null(workspace, "workspace"));
     call = static_cast<Call *>(workspace);
-    return call->magic == call_magic ? KVL_OK
-                                     : fail(KVL_ERROR_WORKSPACE_STATE, "workspace at %p holds no call; kvl_attend_begin makes one",
-                                            workspace);
+    return call->magic == call_magic
+               ? KVL_OK
+               : fail(KVL_ERROR_WORKSPACE_STATE, "workspace at %p holds no call; kvl_attend_begin makes one", workspace);
 }
 
 void lay_out(const kvl_attention &a, const kvl_sequence *sequences, uint32_t n_sequences, uint32_t n_units,
              const Layout &layout, void *workspace) {
     auto *base = static_cast<std::byte *>(workspace);
-    auto *call = new (workspace) Call{call_magic, &a, sequences, n_sequences, n_units,
+    auto *call = new (workspace) Call{call_magic,
+                                      &a,
+                                      sequences,
+                                      n_sequences,
+                                      n_units,
                                       reinterpret_cast<uint32_t *>(base + layout.first_unit),
                                       reinterpret_cast<uint32_t *>(base + layout.chunks_left),
                                       reinterpret_cast<float *>(base + layout.partials)};
@@ -167,7 +173,12 @@ void merge_head(const Call &call, const kvl_sequence &s, uint32_t kv_head, uint6
         const uint64_t query_head = uint64_t{kv_head} * a.group + r;
         float m, l;
         a.kernels->merge({{first.m + r, first.l + r, first.o + r * first.o_stride, first.o_stride},
-                          partial_floats(a), n_chunks, a.v_head_dim, s.out + query_head * a.v_head_dim, &m, &l});
+                          partial_floats(a),
+                          n_chunks,
+                          a.v_head_dim,
+                          s.out + query_head * a.v_head_dim,
+                          &m,
+                          &l});
         if (s.lse) {
             s.lse[query_head] = l == 0 ? -INFINITY : m * std::numbers::ln2_v<float> + std::log(l);
         }
@@ -240,7 +251,8 @@ void kvl_attention_destroy(kvl_attention *attention) { delete attention; }
 
 const char *kvl_attention_kernel(const kvl_attention *attention) { return attention ? attention->kernel_name : nullptr; }
 
-kvl_status kvl_attention_workspace_size(const kvl_attention *attention, uint32_t n_sequences, int64_t max_len, size_t *bytes) {
+kvl_status kvl_attention_workspace_size(const kvl_attention *attention, uint32_t n_sequences, int64_t max_len,
+                                        size_t *bytes) {
     KVLANE_TRY(check_not_null(attention, "attention"));
     KVLANE_TRY(check_not_null(bytes, "bytes"));
     KVLANE_TRY(check_range(max_len, 0, KVL_MAX_TOKENS, "max_len"));
@@ -284,7 +296,8 @@ kvl_status kvl_attend_finish(void *workspace) {
         left += call->chunks_left[i];
     }
     if (left != 0) {
-        return fail(KVL_ERROR_TASK, "%" PRIu64 " of the call's %u tasks were not run; each must be, once", left, call->n_units);
+        return fail(KVL_ERROR_TASK, "%" PRIu64 " of the call's %u tasks were not run; each must be, once", left,
+                    call->n_units);
     }
     call->magic = 0;
     return KVL_OK;
@@ -308,7 +321,8 @@ kvl_status kvl_attend(const kvl_attention *attention, const kvl_sequence *sequen
     return kvl_attend_finish(workspace);
 }
 
-kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences, uint64_t *bytes) {
+kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences,
+                            uint64_t *bytes) {
     KVLANE_TRY(check_not_null(bytes, "bytes"));
     KVLANE_TRY(check_sequences(attention, sequences, n_sequences));
     const int64_t of_token = format::row_bytes(attention->k_format, attention->head_dim) +

@@ -52,10 +52,10 @@ static KVLANE_INLINE Run take_run(const DecodeChunk &c, Cursor &at, int n) {
     const int64_t left = span.n_tokens - at.token;
     const int taken = left < n ? static_cast<int>(left) : n;
     const kvl_view &view = *c.view;
-    const Run run{{k_row(view, span, c.kv_head, at.token), view.k_token_stride_bytes, taken,
-                   lines_of(view.k_format, view.head_dim)},
-                  {v_row(view, span, c.kv_head, at.token), view.v_token_stride_bytes, taken,
-                   lines_of(view.v_format, view.v_head_dim)}};
+    const Run run{
+        {k_row(view, span, c.kv_head, at.token), view.k_token_stride_bytes, taken, lines_of(view.k_format, view.head_dim)},
+        {v_row(view, span, c.kv_head, at.token), view.v_token_stride_bytes, taken,
+         lines_of(view.v_format, view.v_head_dim)}};
     at.token += taken;
     return run;
 }
@@ -148,6 +148,9 @@ void decode_chunk(const DecodeChunk &c) {
     }
     for (int64_t i = 0; i < c.group * c.out.o_stride; ++i) {
         c.out.o[i] = 0;
+    }
+    if (c.n_tokens == 0) {
+        return;
     }
     for (int row = 0; row < c.group; row += max_tile_rows) {
         decode_rows<Isa>(c, row, c.group - row < max_tile_rows ? c.group - row : max_tile_rows);

@@ -15,8 +15,8 @@ struct DotMicro {
     using Vec = typename Isa::Vec;
     static constexpr int padded_rows = ceil_power_of_two(R);
     static constexpr int tokens = Isa::dot_accumulators / padded_rows;  // of one pass
-    // Of them, side by side in registers, where they share the loads of queries. One row has none to share, and reads the keys
-    // in the order of memory, which the processor's own prefetchers follow best.
+    // Of them, side by side in registers, where they share the loads of queries. One row has none to share, and reads the
+    // keys in the order of memory, which the processor's own prefetchers follow best.
     static constexpr int block = R == 1 ? 1 : tokens < 4 ? tokens : 4;
     static constexpr int lanes = Isa::lanes;
     static_assert(R <= Isa::max_rows && tokens >= 1 && padded_rows * tokens % lanes == 0);
@@ -52,7 +52,8 @@ private:
                 prefetch_step(ahead);
             }
             Vec key[block];
-            unroll<block>([&](auto j) __attribute__((always_inline)) { key[j] = Isa::load(Format{}, k[j] + d * Format::bytes); });
+            unroll<block>([&](auto j)
+                              __attribute__((always_inline)) { key[j] = Isa::load(Format{}, k[j] + d * Format::bytes); });
             unroll<R>([&](auto r) __attribute__((always_inline)) {
                 const Vec query = Isa::in_register(Isa::load(q + int64_t{r} * a.head_dim + d));
                 unroll<block>([&](auto j) __attribute__((always_inline)) {

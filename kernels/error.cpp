@@ -32,8 +32,9 @@ kvl_status check_struct_size(size_t size, size_t expected, const char *name) {
 }
 
 kvl_status check_flags(uint32_t flags, uint32_t known, const char *name) {
-    return (flags & ~known) == 0 ? KVL_OK
-                                 : fail(KVL_ERROR_FLAGS, "%s: flags is 0x%x; only the bits of 0x%x are known", name, flags, known);
+    return (flags & ~known) == 0
+               ? KVL_OK
+               : fail(KVL_ERROR_FLAGS, "%s: flags is 0x%x; only the bits of 0x%x are known", name, flags, known);
 }
 
 kvl_status check_format(kvl_format format, const char *name) {
@@ -51,7 +52,8 @@ kvl_status check_head_dim(uint32_t dim, const char *name) {
 kvl_status check_range(int64_t value, int64_t least, int64_t most, const char *name) {
     return value >= least && value <= most
                ? KVL_OK
-               : fail(KVL_ERROR_RANGE, "%s is %" PRId64 "; it must be from %" PRId64 " to %" PRId64, name, value, least, most);
+               : fail(KVL_ERROR_RANGE, "%s is %" PRId64 "; it must be from %" PRId64 " to %" PRId64, name, value, least,
+                      most);
 }
 
 }  // namespace kvlane
@@ -63,8 +65,7 @@ const char *kvl_last_error(void) { return last_error; }
 const char *kvl_status_name(kvl_status status) {
     switch (status) {
 #define KVLANE_STATUS(name) \
-    case name:              \
-        return #name;
+    case name: return #name;
         KVLANE_STATUS(KVL_OK)
         KVLANE_STATUS(KVL_ERROR_STRUCT_SIZE)
         KVLANE_STATUS(KVL_ERROR_FLAGS)

@@ -7,9 +7,9 @@
 namespace kvlane::format {
 
 // One tag a format: what kernels are templated on.
-#define KVLANE_FORMAT(name, bits_per_element)             \
-    struct name {                                         \
-        static constexpr int bits = bits_per_element;     \
+#define KVLANE_FORMAT(name, bits_per_element)              \
+    struct name {                                          \
+        static constexpr int bits = bits_per_element;      \
         static constexpr int bytes = bits_per_element / 8; \
     };
 #include "formats.inc"

@@ -11,6 +11,7 @@ endif()
 set(isa_inc ${CMAKE_CURRENT_LIST_DIR}/isa.inc)
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${isa_inc})
 file(STRINGS ${isa_inc} isa_rows REGEX "^KVLANE_ISA\\(")
+set(KVLANE_SIMD_DIR ${CMAKE_CURRENT_LIST_DIR}/simd)
 set(KVLANE_ISAS "")
 foreach(row IN LISTS isa_rows)
   if(NOT row MATCHES "^KVLANE_ISA\\(([a-z0-9_]+), ([a-z0-9]+), [^\"]*\"([^\"]*)\"\\)$")
@@ -31,7 +32,8 @@ endforeach()
 function(kvlane_add_isa_objects prefix source)
   foreach(isa IN LISTS KVLANE_ISAS)
     add_library(${prefix}_${isa} OBJECT ${source})
-    target_compile_definitions(${prefix}_${isa} PRIVATE KVLANE_ISA_NAME=${isa})
+    target_compile_definitions(${prefix}_${isa} PRIVATE KVLANE_ISA_NAME=${isa}
+      KVLANE_ISA_HEADER="${KVLANE_SIMD_DIR}/${isa}.hpp")
     target_compile_options(${prefix}_${isa} PRIVATE ${KVLANE_ISA_FLAGS_${isa}} -O3 -ffp-contract=off -fno-exceptions
       -Wall -Wextra
       $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized> $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>) # g++ 12: its own AVX-512 headers

@@ -1,14 +1,15 @@
-// One isa's kernels. The build compiles this file once for every row of isa.inc, with that row's flags and
-// KVLANE_ISA_NAME set to its name.
+// One isa's kernels. The build compiles this file once for every row of isa.inc, with that row's flags, KVLANE_ISA_NAME set
+// to its name and KVLANE_ISA_HEADER to its header in simd/.
 
-#define KVLANE_STRING_(x) #x
-#define KVLANE_STRING(x) KVLANE_STRING_(x)
-#include KVLANE_STRING(simd/KVLANE_ISA_NAME.hpp)
+#include KVLANE_ISA_HEADER
 
 #include "decode-inl.hpp"
 #include "dot-inl.hpp"
 #include "encode-inl.hpp"
 #include "weighted_sum-inl.hpp"
+
+#define KVLANE_STRING_(x) #x
+#define KVLANE_STRING(x) KVLANE_STRING_(x)
 
 namespace kvlane {
 

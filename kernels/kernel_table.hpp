@@ -42,7 +42,7 @@ struct DecodeChunk {
     const kvl_view *view;
     uint32_t kv_head;
     int64_t first;     // first token
-    int64_t n_tokens;  // at least 1
+    int64_t n_tokens;  // 0 where the sequence is empty
     const float *q;    // [group, head_dim]
     int group;
     float scale;  // of the scores, into units of log2
@@ -53,11 +53,11 @@ struct DecodeChunk {
 
 // One output head: partials [n_chunks] of one row, at a constant distance, merged in order.
 struct MergeRow {
-    Partial first;              // this row's place in the first chunk's partial
-    int64_t chunk_stride;       // floats from one chunk's partial to the next
-    int64_t n_chunks;           // at least 1
+    Partial first;         // this row's place in the first chunk's partial
+    int64_t chunk_stride;  // floats from one chunk's partial to the next
+    int64_t n_chunks;      // at least 1
     uint32_t v_head_dim;
-    float *out;                 // [v_head_dim]
+    float *out;  // [v_head_dim]
     float *m;
     float *l;
 };

@@ -27,7 +27,7 @@ struct DotRows {
     int head_dim;
     StoredRows k;
     StoredRows ahead;  // to be brought near meanwhile
-    float *scores;  // rows score_stride apart
+    float *scores;     // rows score_stride apart
 };
 
 // o[r] = rescale[r] * o[r] + sum over t of p[r][t] * v[t]
@@ -52,7 +52,8 @@ template <int N, class Body>
 KVLANE_INLINE void unroll(Body &&body) {
     [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
         (body(std::integral_constant<int, I>{}), ...);
-    }(std::make_integer_sequence<int, N>{});
+    }
+    (std::make_integer_sequence<int, N>{});
 }
 
 static constexpr int ceil_power_of_two(int n) { return n <= 1 ? 1 : 2 * ceil_power_of_two((n + 1) / 2); }
@@ -70,8 +71,8 @@ struct Prefetcher {
 
 static KVLANE_INLINE Prefetcher prefetcher_of(const StoredRows &ahead, int n_steps) {
     const int n_lines = ahead.n * ahead.lines;
-    return {ahead.first, ahead.stride_bytes - int64_t{ahead.lines} * cache_line_bytes, ahead.lines, ahead.lines, ahead.n,
-            n_steps > 0 ? (n_lines + n_steps - 1) / n_steps : 0};
+    return {ahead.first, ahead.stride_bytes - int64_t{ahead.lines} * cache_line_bytes, ahead.lines, ahead.lines,
+            ahead.n,     n_steps > 0 ? (n_lines + n_steps - 1) / n_steps : 0};
 }
 
 // Into L2: more can be under way there than to L1, and a tile ahead has time to come.

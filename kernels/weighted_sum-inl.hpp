@@ -76,9 +76,8 @@ private:
         }
         all_ahead = ahead;
         unroll<R>([&](auto r) __attribute__((always_inline)) {
-            unroll<N>([&](auto i) __attribute__((always_inline)) {
-                Isa::store(o + r * a.o_stride + i * lanes, acc[r * N + i]);
-            });
+            unroll<N>([&](auto i)
+                          __attribute__((always_inline)) { Isa::store(o + r * a.o_stride + i * lanes, acc[r * N + i]); });
         });
     }
 };

@@ -629,3 +629,20 @@ TEST_CASE("view: token-major memory of any stride and alignment gives the bits o
         }
     }
 }
+
+TEST_CASE("view: one without spans, or with an empty one, has no token to see") {
+    const kvl_span empty{nullptr, nullptr, 0};
+    for (const uint32_t n_spans : {0u, 1u}) {
+        const Shape shape{1, 1, 8, 8, Format::f16, Format::f16, 0};
+        kvl_view view{};
+        view.struct_size = sizeof view;
+        view.n_kv_heads = 1;
+        view.head_dim = view.v_head_dim = 8;
+        view.k_format = view.v_format = KVL_F16;
+        view.spans = n_spans ? &empty : nullptr;
+        view.n_spans = n_spans;
+        const Answer got = attend(shape.attention(), view, 0, Floats(8, 1.0f));
+        CHECK(same_bits(got.out, Floats(8, 0.0f)));
+        CHECK(same_bits(got.lse, Floats(1, -infinity)));
+    }
+}

@@ -300,7 +300,7 @@ KVL_API kvl_status kvl_attention_workspace_size(const kvl_attention *attention, 
 /// Pre:    out and lse overlap nothing else of the call
 typedef struct kvl_sequence {
     size_t struct_size;
-    uint32_t flags; /* none are defined */
+    uint32_t flags;    /* none are defined */
     uint32_t reserved; /* 0 */
     const kvl_view *view;
     int64_t len; /* visible tokens, 0 to view->len; at 0, out is 0 and lse is -infinity */

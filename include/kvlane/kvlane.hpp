@@ -138,8 +138,8 @@ private:
             descs.push_back({sizeof(kvl_layer_desc), 0, layer.n_kv_heads, layer.head_dim, layer.v_head_dim,
                              static_cast<kvl_format>(layer.k_format), static_cast<kvl_format>(layer.v_format)});
         }
-        const kvl_cache_desc desc{sizeof(kvl_cache_desc), flags, n_layers, descs.data(), static_cast<uint32_t>(descs.size()),
-                                  0, max_tokens};
+        const kvl_cache_desc desc{
+            sizeof(kvl_cache_desc), flags, n_layers, descs.data(), static_cast<uint32_t>(descs.size()), 0, max_tokens};
         kvl_cache *cache;
         check(kvl_cache_create(&desc, &cache));
         cache_.reset(cache);
@@ -202,9 +202,10 @@ public:
     }
 
     /// Attends one query token of each sequence; on the calling thread where executor is null.
-    void attend(std::span<const kvl_sequence> sequences, Workspace &workspace, const kvl_executor *executor = nullptr) const {
-        check(kvl_attend(get(), sequences.data(), static_cast<uint32_t>(sequences.size()), workspace.data(), workspace.size(),
-                         executor));
+    void attend(std::span<const kvl_sequence> sequences, Workspace &workspace,
+                const kvl_executor *executor = nullptr) const {
+        check(kvl_attend(get(), sequences.data(), static_cast<uint32_t>(sequences.size()), workspace.data(),
+                         workspace.size(), executor));
     }
 
     /// Attends one query token of one sequence to all that the view sees.

@@ -70,9 +70,7 @@ struct avx512 : XsimdIsa<avx512, xsimd::avx512bw> {
 private:
     static __mmask16 first(int n) { return static_cast<__mmask16>((1u << n) - 1); }
 
-    static Vec widen_bf16(__m256i h) {
-        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
-    }
+    static Vec widen_bf16(__m256i h) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16)); }
 
     // Quarter j of the result holds the sums of a, b, c and d over their quarter j.
     static __m512 sums_in_quarters(__m512 a, __m512 b, __m512 c, __m512 d) {

@@ -38,7 +38,9 @@ struct neon : XsimdIsa<neon, xsimd::neon64> {
     }
 
 private:
-    static uint16x4_t load_u16(const std::byte *p) { return vreinterpret_u16_u8(vld1_u8(reinterpret_cast<const uint8_t *>(p))); }
+    static uint16x4_t load_u16(const std::byte *p) {
+        return vreinterpret_u16_u8(vld1_u8(reinterpret_cast<const uint8_t *>(p)));
+    }
     static void store_u16(std::byte *p, uint16x4_t h) { vst1_u8(reinterpret_cast<uint8_t *>(p), vreinterpret_u8_u16(h)); }
 };
 

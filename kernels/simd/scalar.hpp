@@ -36,7 +36,8 @@ struct scalar {
     }
     static constexpr float zero_power = -127;
     static Vec scale_by_power(Vec a, Vec n) {
-        return {a.x * Half<scalar>::value(static_cast<uint32_t>(static_cast<int32_t>(n.x) + 127) << 23)};
+        const float in_last_place = n.x + (0x1.8p23f + 127);  // the whole number's bits, for NaN too without a conversion
+        return {a.x * Half<scalar>::value(Half<scalar>::bits(in_last_place) << 23)};
     }
     static float reduce_add(Vec a) { return a.x; }
     static float reduce_max(Vec a) { return a.x; }
@@ -55,7 +56,9 @@ struct scalar {
 
     // A vector of one lane has no part.
     template <class Format>
-    static Vec load_partial(Format, const std::byte *, int) { return {0}; }
+    static Vec load_partial(Format, const std::byte *, int) {
+        return {0};
+    }
     template <class Format>
     static void store_partial(Format, std::byte *, Vec, int) {}
 

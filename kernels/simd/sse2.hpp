@@ -36,7 +36,8 @@ struct sse2 : XsimdIsa<sse2, xsimd::sse2> {
         const __m128i is_small = _mm_cmplt_epi32(magnitude, _mm_set1_epi32(0x400));
         const __m128i is_infinite = _mm_cmpgt_epi32(magnitude, _mm_set1_epi32(0x7bff));
         const __m128i is_nan = _mm_cmpgt_epi32(magnitude, _mm_set1_epi32(0x7c00));
-        const __m128i rebias = _mm_add_epi32(_mm_set1_epi32(112 << 23), _mm_and_si128(is_infinite, _mm_set1_epi32(112 << 23)));
+        const __m128i rebias =
+            _mm_add_epi32(_mm_set1_epi32(112 << 23), _mm_and_si128(is_infinite, _mm_set1_epi32(112 << 23)));
         const __m128i quiet = _mm_and_si128(is_nan, _mm_set1_epi32(0x400000));
         const __m128i large = _mm_or_si128(_mm_add_epi32(_mm_slli_epi32(magnitude, 13), rebias), quiet);
         const __m128i either =
