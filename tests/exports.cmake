@@ -1,5 +1,5 @@
 # Fails when the shared library exports anything but the C ABI, or does not carry its version.
-#   cmake -DNM=… -DREADELF=… -DLIBRARY=… -DSONAME=… -DVERSION=… -P exports.cmake
+#   cmake -DNM=… -DREADELF=… -DLIBRARY=… -DVERSION=… -P exports.cmake
 
 execute_process(COMMAND ${NM} -D -P --defined-only ${LIBRARY} OUTPUT_VARIABLE symbols COMMAND_ERROR_IS_FATAL ANY)
 string(REGEX MATCHALL "[^\n]+\n" lines "${symbols}")
@@ -12,9 +12,11 @@ foreach(line IN LISTS lines)
   endif()
 endforeach()
 
+# A minor version may change the ABI as long as the major one is 0.
+string(REGEX MATCH "^[0-9]+\\.[0-9]+" abi_version "${VERSION}")
 execute_process(COMMAND ${READELF} -d ${LIBRARY} OUTPUT_VARIABLE dynamic COMMAND_ERROR_IS_FATAL ANY)
-string(FIND "${dynamic}" "[${SONAME}]" has_soname)
-string(FIND "${LIBRARY}" ".so.${VERSION}" has_version)
+string(FIND "${dynamic}" "[libkvlane.so.${abi_version}]" has_soname)
+string(FIND "${LIBRARY}" "libkvlane.so.${VERSION}" has_version)
 if(has_soname EQUAL -1 OR has_version EQUAL -1)
-  message(FATAL_ERROR "${LIBRARY} is not version ${VERSION} with the soname ${SONAME}:\n${dynamic}")
+  message(FATAL_ERROR "${LIBRARY} is not version ${VERSION} with the soname libkvlane.so.${abi_version}:\n${dynamic}")
 endif()
