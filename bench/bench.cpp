@@ -2,6 +2,7 @@
 
 #include <benchmark/benchmark.h>
 
+#include <memory>
 #include <set>
 #include <thread>
 
@@ -12,9 +13,20 @@ namespace {
 
 using TimeOnce = double (Case::*)();
 
+// The case of that shape: the last one, where it is asked for again, as a row's trials and repetitions do.
+Case &case_of(const Shape &shape) {
+    static std::unique_ptr<Case> last;
+    if (!last || !(last->shape() == shape)) {
+        last.reset();
+        last = std::make_unique<Case>(shape);
+    }
+    return *last;
+}
+
 // Each iteration times one call, then samples the machine's limits: all of a row's figures are of one stretch of time.
 void run(benchmark::State &state, const Shape &shape, TimeOnce time_once) {
-    Case c(shape);
+    Case &c = case_of(shape);
+    c.forget_limits();
     for (int i = 0; i < 3 * n_read_variants; ++i) {
         (c.*time_once)();
         c.sample_limits();
@@ -47,12 +59,16 @@ void add(const char *kind, const Shape &shape, TimeOnce time_once) {
 
 void add_model(const Model &model) {
     const int all_threads = static_cast<int>(std::thread::hardware_concurrency());
+    using kvlane::Format;
+    std::vector<std::pair<Format, Format>> formats{{Format::f16, Format::bf16}};
     for (kvl_format format = 0; kvl_format_name(format); ++format) {
-        const kvlane::Format f{format};
+        formats.emplace_back(Format{format}, Format{format});
+    }
+    for (const auto &[k_format, v_format] : formats) {
         for (const int64_t ctx : {128, 512, 2048, 8192, 32768}) {
             for (const int threads : std::set{1, all_threads}) {
                 for (const bool cold : {true, false}) {
-                    const Shape shape{model, f, f, ctx, threads, cold};
+                    const Shape shape{model, k_format, v_format, ctx, threads, cold};
                     add("decode", shape, &Case::time_decode);
                     add("naive", shape, &Case::time_naive);
                 }

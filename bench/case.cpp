@@ -19,9 +19,12 @@ double seconds_of(Work &&work) {
     return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// Runs body(i) for i in [0, n) on the executor.
+// Runs body(i) for i in [0, n) on the executor; on the calling thread where there is only one.
 template <class Body>
 void parallel(const kvl_executor &executor, uint32_t n, Body &&body) {
+    if (n == 1) {
+        return body(0);
+    }
     executor.parallel_for(
         executor.pool, n, [](void *context, uint32_t i) { (*static_cast<Body *>(context))(i); }, &body);
 }
@@ -52,9 +55,10 @@ std::vector<float> normals(size_t n) {
 kvlane::Cache filled_cache(const Shape &shape, uint32_t n_layers) {
     const Model &m = shape.model;
     kvlane::Cache cache(n_layers, {m.n_kv_heads, m.head_dim, 0, shape.k_format, shape.v_format}, shape.ctx);
-    const std::vector<float> rows = normals(static_cast<size_t>(shape.ctx) * m.n_kv_heads * m.head_dim);
+    const std::vector<float> k = normals(static_cast<size_t>(shape.ctx) * m.n_kv_heads * m.head_dim);
+    const std::vector<float> v(k.rbegin(), k.rend());
     for (uint32_t layer = 0; layer < n_layers; ++layer) {
-        cache.append(layer, rows, rows);
+        cache.append(layer, k, v);
     }
     cache.advance(shape.ctx);
     return cache;
@@ -198,6 +202,13 @@ void Case::sample_limits() {
     }
     multiply_add_rates_.push_back(multiply_adds / seconds);
     benchmark::DoNotOptimize(sinks.data());
+}
+
+void Case::forget_limits() {
+    for (auto &rates : read_rates_) {
+        rates.clear();
+    }
+    multiply_add_rates_.clear();
 }
 
 Timing Case::timing(std::vector<double> seconds) const {

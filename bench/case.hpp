@@ -18,6 +18,8 @@ struct Model {
     uint32_t n_query_heads;
     uint32_t n_kv_heads;
     uint32_t head_dim;
+
+    bool operator==(const Model &) const = default;
 };
 
 inline constexpr Model models[] = {
@@ -34,6 +36,7 @@ struct Shape {
     int threads;
     bool cold;  // every call's keys and values come from memory, or else from the caches of the call before
 
+    bool operator==(const Shape &) const = default;
     std::string format_name() const;  // "f16", or "f16+bf16" where K and V differ
     uint64_t kv_bytes() const;
     double multiply_adds() const;
@@ -60,6 +63,7 @@ public:
     double time_decode();
     double time_naive();
     void sample_limits();  // one way to read, in turn, and the multiply-adds
+    void forget_limits();
 
     // The limits sampled so far, with the seconds that the caller took.
     Timing timing(std::vector<double> seconds) const;

@@ -3,7 +3,9 @@
 
 #include <bit>
 #include <cmath>
+#include <iterator>
 
+#include "../kernels/formats.hpp"
 #include "../kernels/view.hpp"
 #include "baseline.hpp"
 
@@ -70,6 +72,7 @@ using AddRow = void(float, const std::byte *, uint32_t, float *);
 // By format, in the order of formats.inc.
 constexpr Dot *dots[] = {dot<F32>, dot<F16>, dot<Bf16>};
 constexpr AddRow *add_rows[] = {add_row<F32>, add_row<F16>, add_row<Bf16>};
+static_assert(std::size(dots) == kvlane::format::count && std::size(add_rows) == kvlane::format::count);
 
 }  // namespace
 

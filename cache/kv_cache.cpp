@@ -21,6 +21,7 @@ kvl_status check_layer_desc(const kvl_layer_desc &layer) {
 
 kvl_status check_cache_desc(const kvl_cache_desc *desc) {
     KVLANE_TRY(check_desc(desc, KVL_CACHE_NO_HUGE_PAGES, "desc"));
+    KVLANE_TRY(check_reserved(desc->reserved, "desc"));
     KVLANE_TRY(check_range(desc->n_layers, 1, KVL_MAX_LAYERS, "n_layers"));
     KVLANE_TRY(check_range(desc->max_tokens, 0, KVL_MAX_TOKENS, "max_tokens"));
     KVLANE_TRY(check_not_null(desc->layers, "layers"));
@@ -191,6 +192,7 @@ kvl_status kvl_cache_layer_info(const kvl_cache *cache, uint32_t layer, kvl_laye
 kvl_status kvl_cache_view(const kvl_cache *cache, uint32_t layer, kvl_view *view) {
     KVLANE_TRY(check_layer(cache, layer));
     KVLANE_TRY(check_not_null(view, "view"));
+    KVLANE_TRY(check_struct_size(view->struct_size, sizeof *view, "view"));
     *view = cache->storage.view(layer, cache->visible(layer));
     return KVL_OK;
 }

@@ -18,7 +18,7 @@ using namespace kvlane;
 namespace {
 
 // At the start of a workspace. Behind it: the first unit of every sequence and their end, the chunks that each
-// (sequence, KV head) still waits for, and the units' partials.
+// (sequence, KV head) still waits for, which units were run, and their partials.
 struct Call {
     uint64_t magic;
     const kvl_attention *attention;
@@ -27,6 +27,7 @@ struct Call {
     uint32_t n_units;
     uint32_t *first_unit;
     uint32_t *chunks_left;
+    uint8_t *is_run;
     float *partials;
 };
 
@@ -51,6 +52,7 @@ Partial partial_of(const kvl_attention &a, float *partials, uint64_t unit) {
 struct Layout {
     uint64_t first_unit;
     uint64_t chunks_left;
+    uint64_t is_run;
     uint64_t partials;
     uint64_t bytes;
 };
@@ -59,7 +61,8 @@ Layout layout_of(const kvl_attention &a, uint32_t n_sequences, uint64_t n_units)
     Layout layout;
     layout.first_unit = aligned(sizeof(Call));
     layout.chunks_left = layout.first_unit + aligned((uint64_t{n_sequences} + 1) * sizeof(uint32_t));
-    layout.partials = layout.chunks_left + aligned(uint64_t{n_sequences} * a.n_kv_heads * sizeof(uint32_t));
+    layout.is_run = layout.chunks_left + aligned(uint64_t{n_sequences} * a.n_kv_heads * sizeof(uint32_t));
+    layout.partials = layout.is_run + aligned(n_units);
     layout.bytes = layout.partials + n_units * static_cast<uint64_t>(partial_floats(a)) * sizeof(float);
     return layout;
 }
@@ -98,6 +101,7 @@ kvl_status check_spans(const kvl_view &view) {
 
 kvl_status check_view(const kvl_attention &a, const kvl_view *view) {
     KVLANE_TRY(check_desc(view, 0, "view"));
+    KVLANE_TRY(check_reserved(view->reserved, "view"));
     KVLANE_TRY(check_geometry(view->n_kv_heads, a.n_kv_heads, "n_kv_heads"));
     KVLANE_TRY(check_geometry(view->head_dim, a.head_dim, "head_dim"));
     KVLANE_TRY(check_geometry(view->v_head_dim, a.v_head_dim, "v_head_dim"));
@@ -108,6 +112,7 @@ kvl_status check_view(const kvl_attention &a, const kvl_view *view) {
 
 kvl_status check_sequence(const kvl_attention &a, const kvl_sequence &s) {
     KVLANE_TRY(check_desc(&s, 0, "sequence"));
+    KVLANE_TRY(check_reserved(s.reserved, "sequence"));
     KVLANE_TRY(check_view(a, s.view));
     if (s.len < 0 || s.len > s.view->len) {
         return fail(KVL_ERROR_LENGTH, "sequence: len is %" PRId64 "; it must be from 0 to the view's %" PRId64, s.len,
@@ -155,6 +160,7 @@ void lay_out(const kvl_attention &a, const kvl_sequence *sequences, uint32_t n_s
                                       n_units,
                                       reinterpret_cast<uint32_t *>(base + layout.first_unit),
                                       reinterpret_cast<uint32_t *>(base + layout.chunks_left),
+                                      reinterpret_cast<uint8_t *>(base + layout.is_run),
                                       reinterpret_cast<float *>(base + layout.partials)};
     uint32_t unit = 0;
     for (uint32_t s = 0; s < n_sequences; ++s) {
@@ -164,6 +170,7 @@ void lay_out(const kvl_attention &a, const kvl_sequence *sequences, uint32_t n_s
         unit += n_chunks * a.n_kv_heads;
     }
     call->first_unit[n_sequences] = unit;
+    std::fill_n(call->is_run, n_units, uint8_t{0});
 }
 
 void merge_head(const Call &call, const kvl_sequence &s, uint32_t kv_head, uint64_t first_unit, int64_t n_chunks) {
@@ -194,7 +201,7 @@ void run_unit(const Call &call, uint32_t unit) {
     const uint32_t kv_head = (unit - call.first_unit[sequence]) / n_chunks;
     const uint32_t chunk = (unit - call.first_unit[sequence]) % n_chunks;
     const int64_t first = chunk * chunk_tokens;
-    a.kernels->decode_chunk({s.view, kv_head, first, std::min(chunk_tokens, s.len - first),
+    a.kernels->decode_chunk({s.view, kv_head, first, std::min(chunk_tokens, s.len - first), s.len - first,
                              s.q + uint64_t{kv_head} * a.group * a.head_dim, static_cast<int>(a.group), a.log2_scale, a.dot,
                              a.sum, partial_of(a, call.partials, unit)});
     std::atomic_ref<uint32_t> chunks_left(call.chunks_left[uint64_t{sequence} * a.n_kv_heads + kv_head]);
@@ -219,8 +226,11 @@ kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_attention **
     KVLANE_TRY(check_head_dim(v_head_dim, "v_head_dim"));
     KVLANE_TRY(check_format(desc->k_format, "k_format"));
     KVLANE_TRY(check_format(desc->v_format, "v_format"));
-    if (!std::isfinite(desc->scale)) {
-        return fail(KVL_ERROR_SCALE, "scale is %g; it must be finite, or 0 for 1 / sqrt(head_dim)", desc->scale);
+    const double scale = desc->scale != 0 ? desc->scale : 1 / std::sqrt(static_cast<double>(desc->head_dim));
+    const auto log2_scale = static_cast<float>(scale * std::numbers::log2e);
+    if (!std::isfinite(log2_scale)) {
+        return fail(KVL_ERROR_SCALE, "scale is %g; it must be finite, in units of log2 too, or 0 for 1 / sqrt(head_dim)",
+                    desc->scale);
     }
     const KernelTable *kernels;
     KVLANE_TRY(kernels_in_force(kernels));
@@ -228,7 +238,6 @@ kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_attention **
     if (!made) {
         return fail(KVL_ERROR_MEMORY, "no memory for an attention object of %zu bytes", sizeof *made);
     }
-    const double scale = desc->scale != 0 ? desc->scale : 1 / std::sqrt(static_cast<double>(desc->head_dim));
     *made = {.kernels = kernels,
              .dot = kernels->dot[desc->k_format],
              .sum = kernels->sum[desc->v_format],
@@ -239,7 +248,7 @@ kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_attention **
              .v_head_dim = v_head_dim,
              .k_format = desc->k_format,
              .v_format = desc->v_format,
-             .log2_scale = static_cast<float>(scale * std::numbers::log2e),
+             .log2_scale = log2_scale,
              .kernel_name = {}};
     std::snprintf(made->kernel_name, sizeof made->kernel_name, "%s/%s+%s/group:%u", kernels->name,
                   format::names[desc->k_format], format::names[desc->v_format], made->group);
@@ -257,6 +266,7 @@ kvl_status kvl_attention_workspace_size(const kvl_attention *attention, uint32_t
     KVLANE_TRY(check_not_null(bytes, "bytes"));
     KVLANE_TRY(check_range(max_len, 0, KVL_MAX_TOKENS, "max_len"));
     const uint64_t units_of_one = static_cast<uint64_t>(n_chunks_of(max_len)) * attention->n_kv_heads;
+    KVLANE_TRY(check_units(units_of_one));
     KVLANE_TRY(check_units(units_of_one * n_sequences));
     *bytes = layout_of(*attention, n_sequences, units_of_one * n_sequences).bytes;
     return KVL_OK;
@@ -269,8 +279,8 @@ kvl_status kvl_attend_begin(const kvl_attention *attention, const kvl_sequence *
     uint64_t n_units = 0;
     for (uint32_t i = 0; i < n_sequences; ++i) {
         n_units += static_cast<uint64_t>(n_chunks_of(sequences[i].len)) * attention->n_kv_heads;
+        KVLANE_TRY(check_units(n_units));
     }
-    KVLANE_TRY(check_units(n_units));
     const Layout layout = layout_of(*attention, n_sequences, n_units);
     KVLANE_TRY(check_workspace(workspace, workspace_bytes, layout.bytes));
     lay_out(*attention, sequences, n_sequences, static_cast<uint32_t>(n_units), layout, workspace);
@@ -283,6 +293,9 @@ kvl_status kvl_attend_run_task(void *workspace, uint32_t task) {
     KVLANE_TRY(begun_call(workspace, call));
     if (task >= call->n_units) {
         return fail(KVL_ERROR_TASK, "task is %u; the call has %u", task, call->n_units);
+    }
+    if (std::atomic_ref(call->is_run[task]).exchange(1, std::memory_order_relaxed)) {
+        return fail(KVL_ERROR_TASK, "task is %u; it was run already, and each must be once", task);
     }
     run_unit(*call, task);
     return KVL_OK;
@@ -310,7 +323,7 @@ kvl_status kvl_attend(const kvl_attention *attention, const kvl_sequence *sequen
         return check_not_null(nullptr, "executor: parallel_for");
     }
     KVLANE_TRY(kvl_attend_begin(attention, sequences, n_sequences, workspace, workspace_bytes, &n_tasks));
-    const auto run = [](void *context, uint32_t task) { run_unit(*static_cast<const Call *>(context), task); };
+    const auto run = [](void *context, uint32_t task) { (void)kvl_attend_run_task(context, task); };
     if (executor) {
         executor->parallel_for(executor->pool, n_tasks, run, workspace);
     } else {

@@ -60,10 +60,16 @@ static KVLANE_INLINE Run take_run(const DecodeChunk &c, Cursor &at, int n) {
     return run;
 }
 
+static KVLANE_INLINE int tokens_left(int64_t n_tokens, int64_t done, int most) {
+    const int64_t left = n_tokens - done;
+    return left < 0 ? 0 : left < most ? static_cast<int>(left) : most;
+}
+
 // One of a chunk's two streams, keys or values: where it is, and a tile further on, what is to be brought near.
 struct Stream {
     Cursor at;
     Cursor ahead;
+    int64_t ahead_left;  // visible tokens from there on
 };
 
 static KVLANE_INLINE void skip(const DecodeChunk &c, Cursor &at, int n) {
@@ -78,9 +84,14 @@ static KVLANE_INLINE void skip(const DecodeChunk &c, Cursor &at, int n) {
 // The next run of at most n tokens, and the rows a tile ahead of it.
 static KVLANE_INLINE Run next_run(const DecodeChunk &c, Stream &s, int n, Run &ahead) {
     const Run run = take_run(c, s.at, n);
-    Cursor peek = s.ahead;
-    ahead = take_run(c, peek, run.k.n);
-    skip(c, s.ahead, run.k.n);
+    const int n_ahead = tokens_left(s.ahead_left, 0, run.k.n);
+    ahead = {};
+    if (n_ahead > 0) {
+        Cursor peek = s.ahead;
+        ahead = take_run(c, peek, n_ahead);
+        skip(c, s.ahead, n_ahead);
+        s.ahead_left -= n_ahead;
+    }
     return run;
 }
 
@@ -110,19 +121,14 @@ static KVLANE_INLINE void sum_block(const DecodeChunk &c, Stream &v, int row, in
     }
 }
 
-static KVLANE_INLINE int tokens_left(int64_t n_tokens, int64_t done, int most) {
-    const int64_t left = n_tokens - done;
-    return left < 0 ? 0 : left < most ? static_cast<int>(left) : most;
-}
-
 // All of a chunk's tokens for rows [row, row + n_rows).
 template <class Isa>
 void decode_rows(const DecodeChunk &c, int row, int n_rows) {
     alignas(64) float scores[2][max_tile_rows * score_stride];
     float rescale[max_tile_rows];
     const int block_tokens = n_rows > 1 ? tile_tokens : short_block_tokens;
-    Stream k{cursor_at(*c.view, c.first), cursor_at(*c.view, c.first)};
-    skip(c, k.ahead, tile_tokens);
+    Stream k{cursor_at(*c.view, c.first), cursor_at(*c.view, c.first), c.n_visible - tile_tokens};
+    skip(c, k.ahead, tokens_left(c.n_visible, 0, tile_tokens));
     Stream v = k;
     int n_weights = 0;
     for (int64_t tile = 0; tile < c.n_tokens + tile_tokens; tile += tile_tokens) {

@@ -37,6 +37,10 @@ kvl_status check_flags(uint32_t flags, uint32_t known, const char *name) {
                : fail(KVL_ERROR_FLAGS, "%s: flags is 0x%x; only the bits of 0x%x are known", name, flags, known);
 }
 
+kvl_status check_reserved(uint32_t reserved, const char *name) {
+    return reserved == 0 ? KVL_OK : fail(KVL_ERROR_FLAGS, "%s: reserved is %u; it must be 0", name, reserved);
+}
+
 kvl_status check_format(kvl_format format, const char *name) {
     return format < format::count
                ? KVL_OK

@@ -18,7 +18,7 @@ static constexpr int64_t chunk_tokens = 512;
 // Tokens of one softmax update.
 static constexpr int tile_tokens = 64;
 
-// Query heads worked on together: bounds the scores on the stack to 8 KB.
+// Query heads worked on together: bounds the scores on the stack to 20 KB.
 static constexpr int max_tile_rows = 32;
 
 // (m, l, o) of `group` rows over one chunk: m is the running maximum of the scores in units of log2, l the sum of
@@ -41,9 +41,10 @@ using SumFn = void (*)(const SumRows &);
 struct DecodeChunk {
     const kvl_view *view;
     uint32_t kv_head;
-    int64_t first;     // first token
-    int64_t n_tokens;  // 0 where the sequence is empty
-    const float *q;    // [group, head_dim]
+    int64_t first;      // first token
+    int64_t n_tokens;   // 0 where the sequence is empty
+    int64_t n_visible;  // of the sequence, from first on
+    const float *q;     // [group, head_dim]
     int group;
     float scale;  // of the scores, into units of log2
     DotFn dot;

@@ -42,7 +42,7 @@ private:
     }
 
     // N vectors from element d on, or the part of one that is left there.
-    template <int N, bool Partial>
+    template <int N, bool Tail>
     static void block(const SumRows &a, int first_row, int d, Prefetcher &all_ahead) {
         Prefetcher ahead = all_ahead;  // in registers
         const float *p = a.p + int64_t{first_row} * score_stride;
@@ -61,7 +61,7 @@ private:
             }
             Vec value[N];
             unroll<N>([&](auto i) __attribute__((always_inline)) {
-                if constexpr (Partial) {
+                if constexpr (Tail) {
                     value[i] = Isa::load_partial(Format{}, v, a.v_head_dim - d);
                 } else {
                     value[i] = Isa::load(Format{}, v + i * lanes * Format::bytes);

@@ -275,6 +275,7 @@ private:
     };
 
     bool make_call(Call &call) {
+        call.view.struct_size = sizeof call.view;
         if (!attention_ || kvl_cache_view(cache_, input_.around(0u, 2u), &call.view) != KVL_OK) {
             return false;
         }

@@ -6,9 +6,9 @@
 
 #if defined(__linux__) && defined(__GLIBC__) && !defined(KVLANE_TEST_ASAN) && !defined(KVLANE_TEST_TSAN)
 
-#include <cerrno>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include <cerrno>
 
 namespace {
 
@@ -99,6 +99,7 @@ TEST_CASE("append, advance, view, read and truncate do not allocate") {
             }
             CHECK(allocations_of([&] { return kvl_cache_advance(cache.get(), 3000); }) == 0);
         }
+        view.struct_size = sizeof view;
         CHECK(allocations_of([&] { return kvl_cache_view(cache.get(), 1, &view); }) == 0);
         CHECK(allocations_of([&] { return kvl_cache_layer_info(cache.get(), 1, &info); }) == 0);
         CHECK(allocations_of([&] { return kvl_cache_read_k(cache.get(), 0, 5, 3000, read.data(), read.size()); }) == 0);

@@ -315,15 +315,17 @@ TEST_CASE("attention: scores of minus infinity weigh nothing, be they all, the f
     constexpr int64_t len = 1100;
     const Shape shape{1, 3, 40, 24, Format::f32, Format::f32, len};
     const Floats q = Floats(shape.q_size(), 1.0f);
-    for (const auto &[first, last] : {std::pair<int64_t, int64_t>{0, len},
-                                      {0, 1},
-                                      {0, 64},
-                                      {0, 512},
-                                      {0, 1099},
-                                      {1, len},
-                                      {512, len},
-                                      {1024, len},
-                                      {600, 601}}) {
+    for (const auto &range : {std::pair<int64_t, int64_t>{0, len},
+                              {0, 1},
+                              {0, 64},
+                              {0, 512},
+                              {0, 1099},
+                              {1, len},
+                              {512, len},
+                              {1024, len},
+                              {600, 601}}) {
+        const int64_t first = range.first;
+        const int64_t last = range.second;
         INFO("tokens " << first << " to " << last << " score minus infinity");
         Floats k = normal(shape.k_size(), 2);
         for (int64_t t = first; t < last; ++t) {

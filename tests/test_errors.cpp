@@ -35,11 +35,32 @@ struct World {
     std::vector<float> read = std::vector<float>(4 * n_values, 7.0f);
     kvl_cache *made_cache = cache.get();
     kvl_attention *made_attention = attention.get();
-    kvl_layer_info info{.struct_size = sizeof(kvl_layer_info), .flags = 0, .n_kv_heads = 7, .head_dim = 7, .v_head_dim = 7,
-                        .k_format = 7, .v_format = 7, .k_entry_size = 7, .v_entry_size = 7, .len = 7, .bytes_per_token = 7};
-    kvl_view made_view{.struct_size = 7, .flags = 7, .n_kv_heads = 7, .head_dim = 7, .v_head_dim = 7, .k_format = 7,
-                       .v_format = 7, .k_token_stride_bytes = 7, .k_head_stride_bytes = 7, .v_token_stride_bytes = 7,
-                       .v_head_stride_bytes = 7, .len = 7, .spans = nullptr, .n_spans = 7, .reserved = 7};
+    kvl_layer_info info{.struct_size = sizeof(kvl_layer_info),
+                        .flags = 0,
+                        .n_kv_heads = 7,
+                        .head_dim = 7,
+                        .v_head_dim = 7,
+                        .k_format = 7,
+                        .v_format = 7,
+                        .k_entry_size = 7,
+                        .v_entry_size = 7,
+                        .len = 7,
+                        .bytes_per_token = 7};
+    kvl_view made_view{.struct_size = 7,
+                       .flags = 7,
+                       .n_kv_heads = 7,
+                       .head_dim = 7,
+                       .v_head_dim = 7,
+                       .k_format = 7,
+                       .v_format = 7,
+                       .k_token_stride_bytes = 7,
+                       .k_head_stride_bytes = 7,
+                       .v_token_stride_bytes = 7,
+                       .v_head_stride_bytes = 7,
+                       .len = 7,
+                       .spans = nullptr,
+                       .n_spans = 7,
+                       .reserved = 7};
     size_t size = 7;
     uint64_t n_bytes = 7;
     uint32_t n_tasks = 7;
@@ -141,38 +162,49 @@ Failures failures_of_cache_create() {
     using LayerDesc = kvl_layer_desc;
     return {
         {"no descriptor", KVL_ERROR_NULL, {"desc"}, [](World &w) { return kvl_cache_create(nullptr, &w.made_cache); }},
-        {"no output", KVL_ERROR_NULL, {"cache"},
+        {"no output",
+         KVL_ERROR_NULL,
+         {"cache"},
          [](World &) {
              const kvl_layer_desc layer{sizeof layer, 0, 2, 8, 0, KVL_F32, KVL_F32};
              const kvl_cache_desc desc{sizeof desc, 0, 2, &layer, 1, 0, 4};
              return kvl_cache_create(&desc, nullptr);
          }},
-        {"struct_size", KVL_ERROR_STRUCT_SIZE, {"desc", "struct_size", "3", std::to_string(sizeof(Desc))},
+        {"struct_size",
+         KVL_ERROR_STRUCT_SIZE,
+         {"desc", "struct_size", "3", std::to_string(sizeof(Desc))},
          with([](Desc &d, LayerDesc &) { d.struct_size = 3; })},
         {"flags", KVL_ERROR_FLAGS, {"desc", "flags", "0x82", "0x1"}, with([](Desc &d, LayerDesc &) { d.flags = 0x82; })},
         {"layers null", KVL_ERROR_NULL, {"layers"}, with([](Desc &d, LayerDesc &) { d.layers = nullptr; })},
         {"no layers", KVL_ERROR_RANGE, {"n_layers", "0", "65536"}, with([](Desc &d, LayerDesc &) { d.n_layers = 0; })},
         {"many layers", KVL_ERROR_RANGE, {"n_layers", "65537"}, with([](Desc &d, LayerDesc &) { d.n_layers = 65537; })},
-        {"layer descriptors", KVL_ERROR_RANGE, {"n_layer_descs", "3", "1 or", "2"},
-         with([](Desc &d, LayerDesc &) { d.n_layer_descs = 3; })},
-        {"no layer descriptors", KVL_ERROR_RANGE, {"n_layer_descs", "0"},
-         with([](Desc &d, LayerDesc &) { d.n_layer_descs = 0; })},
+        {"layer descriptors", KVL_ERROR_RANGE, {"n_layer_descs", "3", "1 or", "2"}, with([](Desc &d, LayerDesc &) {
+             d.n_layer_descs = 3;
+         })},
+        {"no layer descriptors", KVL_ERROR_RANGE, {"n_layer_descs", "0"}, with([](Desc &d, LayerDesc &) {
+             d.n_layer_descs = 0;
+         })},
         {"negative capacity", KVL_ERROR_RANGE, {"max_tokens", "-1"}, with([](Desc &d, LayerDesc &) { d.max_tokens = -1; })},
-        {"capacity", KVL_ERROR_RANGE, {"max_tokens", "2147483649", "2147483648"},
-         with([](Desc &d, LayerDesc &) { d.max_tokens = KVL_MAX_TOKENS + 1; })},
-        {"layer's struct_size", KVL_ERROR_STRUCT_SIZE, {"layer", "struct_size"},
-         with([](Desc &, LayerDesc &l) { l.struct_size = 0; })},
+        {"capacity", KVL_ERROR_RANGE, {"max_tokens", "2147483649", "2147483648"}, with([](Desc &d, LayerDesc &) {
+             d.max_tokens = KVL_MAX_TOKENS + 1;
+         })},
+        {"layer's struct_size", KVL_ERROR_STRUCT_SIZE, {"layer", "struct_size"}, with([](Desc &, LayerDesc &l) {
+             l.struct_size = 0;
+         })},
         {"layer's flags", KVL_ERROR_FLAGS, {"layer", "flags", "0x1"}, with([](Desc &, LayerDesc &l) { l.flags = 1; })},
         {"no heads", KVL_ERROR_RANGE, {"n_kv_heads", "0"}, with([](Desc &, LayerDesc &l) { l.n_kv_heads = 0; })},
         {"many heads", KVL_ERROR_RANGE, {"n_kv_heads", "65537"}, with([](Desc &, LayerDesc &l) { l.n_kv_heads = 65537; })},
         {"head_dim 0", KVL_ERROR_HEAD_DIM, {"head_dim", "0", "1024"}, with([](Desc &, LayerDesc &l) { l.head_dim = 0; })},
-        {"head_dim", KVL_ERROR_HEAD_DIM, {"head_dim", "1025", "1024"},
-         with([](Desc &, LayerDesc &l) { l.head_dim = 1025; })},
-        {"v_head_dim", KVL_ERROR_HEAD_DIM, {"v_head_dim", "1025", "1024"},
-         with([](Desc &, LayerDesc &l) { l.v_head_dim = 1025; })},
+        {"head_dim", KVL_ERROR_HEAD_DIM, {"head_dim", "1025", "1024"}, with([](Desc &, LayerDesc &l) {
+             l.head_dim = 1025;
+         })},
+        {"v_head_dim", KVL_ERROR_HEAD_DIM, {"v_head_dim", "1025", "1024"}, with([](Desc &, LayerDesc &l) {
+             l.v_head_dim = 1025;
+         })},
         {"k_format", KVL_ERROR_FORMAT, {"k_format", "99"}, with([](Desc &, LayerDesc &l) { l.k_format = 99; })},
-        {"v_format", KVL_ERROR_FORMAT, {"v_format", "4000000000"},
-         with([](Desc &, LayerDesc &l) { l.v_format = 4000000000u; })},
+        {"v_format", KVL_ERROR_FORMAT, {"v_format", "4000000000"}, with([](Desc &, LayerDesc &l) {
+             l.v_format = 4000000000u;
+         })},
         {"more than an address space", KVL_ERROR_MEMORY, {"max_tokens", "2147483648"}, with([](Desc &d, LayerDesc &l) {
              d.n_layers = 65536;
              d.max_tokens = KVL_MAX_TOKENS;
@@ -186,42 +218,70 @@ Failures failures_of_cache() {
     return {
         {"copy of null", KVL_ERROR_NULL, {"source"}, [](World &w) { return kvl_cache_copy(nullptr, &w.made_cache); }},
         {"copy to null", KVL_ERROR_NULL, {"copy"}, [](World &w) { return kvl_cache_copy(w.cache.get(), nullptr); }},
-        {"append to null", KVL_ERROR_NULL, {"cache"},
+        {"append to null",
+         KVL_ERROR_NULL,
+         {"cache"},
          [](World &w) { return kvl_cache_append(nullptr, 1, 1, w.values.data(), 16, w.values.data(), 16); }},
         {"append, layer", KVL_ERROR_LAYER, {"layer", "2", "0 to 1"}, [](World &w) { return w.append(2, 1); }},
         {"append, no tokens", KVL_ERROR_RANGE, {"n_tokens", "0"}, [](World &w) { return w.append(1, 0); }},
         {"append, negative", KVL_ERROR_RANGE, {"n_tokens", "-1"}, [](World &w) { return w.append(1, -1); }},
-        {"append, k null", KVL_ERROR_NULL, {"k is"},
+        {"append, k null",
+         KVL_ERROR_NULL,
+         {"k is"},
          [](World &w) { return kvl_cache_append(w.cache.get(), 1, 1, nullptr, 16, w.values.data(), 16); }},
-        {"append, v null", KVL_ERROR_NULL, {"v is"},
+        {"append, v null",
+         KVL_ERROR_NULL,
+         {"v is"},
          [](World &w) { return kvl_cache_append(w.cache.get(), 1, 1, w.values.data(), 16, nullptr, 16); }},
-        {"append, k_len", KVL_ERROR_LENGTH, {"k_len", "15", "16"},
+        {"append, k_len",
+         KVL_ERROR_LENGTH,
+         {"k_len", "15", "16"},
          [](World &w) { return kvl_cache_append(w.cache.get(), 1, 1, w.values.data(), 15, w.values.data(), 16); }},
-        {"append, v_len", KVL_ERROR_LENGTH, {"v_len", "17", "16"},
+        {"append, v_len",
+         KVL_ERROR_LENGTH,
+         {"v_len", "17", "16"},
          [](World &w) { return kvl_cache_append(w.cache.get(), 1, 1, w.values.data(), 16, w.values.data(), 17); }},
         {"append twice", KVL_ERROR_APPEND_TWICE, {"layer 0", "1 pending"}, [](World &w) { return w.append(0, 1); }},
-        {"append past capacity", KVL_ERROR_CAPACITY, {"n_tokens", "3", "2 of at most 4"},
+        {"append past capacity",
+         KVL_ERROR_CAPACITY,
+         {"n_tokens", "3", "2 of at most 4"},
          [](World &w) { return w.append(1, 3); }},
         {"advance of null", KVL_ERROR_NULL, {"cache"}, [](World &) { return kvl_cache_advance(nullptr, 1); }},
         {"advance by 0", KVL_ERROR_RANGE, {"n_tokens", "0"}, [](World &w) { return kvl_cache_advance(w.cache.get(), 0); }},
-        {"advance, layer missing", KVL_ERROR_LAYER_MISSING, {"n_tokens is 1", "layer 1", "0 pending"},
+        {"advance, layer missing",
+         KVL_ERROR_LAYER_MISSING,
+         {"n_tokens is 1", "layer 1", "0 pending"},
          [](World &w) { return kvl_cache_advance(w.cache.get(), 1); }},
-        {"advance by another number", KVL_ERROR_LAYER_MISSING, {"n_tokens is 2", "layer 0", "1 pending"},
+        {"advance by another number",
+         KVL_ERROR_LAYER_MISSING,
+         {"n_tokens is 2", "layer 0", "1 pending"},
          [](World &w) { return kvl_cache_advance(w.cache.get(), 2); }},
         {"truncate null", KVL_ERROR_NULL, {"cache"}, [](World &) { return kvl_cache_truncate(nullptr, 0); }},
-        {"truncate below 0", KVL_ERROR_LENGTH, {"len", "-1", "2"},
+        {"truncate below 0",
+         KVL_ERROR_LENGTH,
+         {"len", "-1", "2"},
          [](World &w) { return kvl_cache_truncate(w.cache.get(), -1); }},
-        {"truncate past len", KVL_ERROR_LENGTH, {"len", "3", "2"},
+        {"truncate past len",
+         KVL_ERROR_LENGTH,
+         {"len", "3", "2"},
          [](World &w) { return kvl_cache_truncate(w.cache.get(), 3); }},
         {"clear null", KVL_ERROR_NULL, {"cache"}, [](World &) { return kvl_cache_clear(nullptr); }},
         {"info of null", KVL_ERROR_NULL, {"cache"}, [](World &w) { return kvl_cache_layer_info(nullptr, 0, &w.info); }},
-        {"info, layer", KVL_ERROR_LAYER, {"layer", "2"},
+        {"info, layer",
+         KVL_ERROR_LAYER,
+         {"layer", "2"},
          [](World &w) { return kvl_cache_layer_info(w.cache.get(), 2, &w.info); }},
         {"info to null", KVL_ERROR_NULL, {"info"}, [](World &w) { return kvl_cache_layer_info(w.cache.get(), 0, nullptr); }},
         {"view of null", KVL_ERROR_NULL, {"cache"}, [](World &w) { return kvl_cache_view(nullptr, 0, &w.made_view); }},
-        {"view, layer", KVL_ERROR_LAYER, {"layer", "9"},
+        {"view, layer",
+         KVL_ERROR_LAYER,
+         {"layer", "9"},
          [](World &w) { return kvl_cache_view(w.cache.get(), 9, &w.made_view); }},
         {"view to null", KVL_ERROR_NULL, {"view"}, [](World &w) { return kvl_cache_view(w.cache.get(), 0, nullptr); }},
+        {"view of unknown size",
+         KVL_ERROR_STRUCT_SIZE,
+         {"view", "struct_size"},
+         [](World &w) { return kvl_cache_view(w.cache.get(), 0, &w.made_view); }},
     };
 }
 
@@ -230,20 +290,34 @@ using Read = kvl_status (*)(const kvl_cache *, uint32_t, int64_t, int64_t, float
 Failures failures_of_read(Read read) {
     return {
         {"read of null", KVL_ERROR_NULL, {"cache"}, [=](World &w) { return read(nullptr, 0, 0, 1, w.read.data(), 16); }},
-        {"read, layer", KVL_ERROR_LAYER, {"layer", "2"},
+        {"read, layer",
+         KVL_ERROR_LAYER,
+         {"layer", "2"},
          [=](World &w) { return read(w.cache.get(), 2, 0, 1, w.read.data(), 16); }},
-        {"read, first < 0", KVL_ERROR_RANGE, {"first", "-1"},
+        {"read, first < 0",
+         KVL_ERROR_RANGE,
+         {"first", "-1"},
          [=](World &w) { return read(w.cache.get(), 0, -1, 1, w.read.data(), 16); }},
-        {"read, first", KVL_ERROR_RANGE, {"first", "4", "3"},
+        {"read, first",
+         KVL_ERROR_RANGE,
+         {"first", "4", "3"},
          [=](World &w) { return read(w.cache.get(), 0, 4, 0, w.read.data(), 0); }},
-        {"read, n_tokens < 0", KVL_ERROR_RANGE, {"n_tokens", "-1"},
+        {"read, n_tokens < 0",
+         KVL_ERROR_RANGE,
+         {"n_tokens", "-1"},
          [=](World &w) { return read(w.cache.get(), 0, 0, -1, w.read.data(), 16); }},
-        {"read past len", KVL_ERROR_RANGE, {"n_tokens", "3", "2"},
+        {"read past len",
+         KVL_ERROR_RANGE,
+         {"n_tokens", "3", "2"},
          [=](World &w) { return read(w.cache.get(), 1, 0, 3, w.read.data(), 48); }},
-        {"read, no overflow", KVL_ERROR_RANGE, {"n_tokens", "9223372036854775807"},
+        {"read, no overflow",
+         KVL_ERROR_RANGE,
+         {"n_tokens", "9223372036854775807"},
          [=](World &w) { return read(w.cache.get(), 0, 1, INT64_MAX, w.read.data(), 16); }},
         {"read to null", KVL_ERROR_NULL, {"out"}, [=](World &w) { return read(w.cache.get(), 0, 0, 1, nullptr, 16); }},
-        {"read, out_len", KVL_ERROR_LENGTH, {"out_len", "17", "16"},
+        {"read, out_len",
+         KVL_ERROR_LENGTH,
+         {"out_len", "17", "16"},
          [=](World &w) { return read(w.cache.get(), 0, 0, 1, w.read.data(), 17); }},
     };
 }
@@ -252,22 +326,28 @@ Failures failures_of_attention_create() {
     const auto with = create_attention_with;
     using Desc = kvl_attention_desc;
     return {
-        {"no descriptor", KVL_ERROR_NULL, {"desc"},
+        {"no descriptor",
+         KVL_ERROR_NULL,
+         {"desc"},
          [](World &w) { return kvl_attention_create(nullptr, &w.made_attention); }},
-        {"no output", KVL_ERROR_NULL, {"attention"},
+        {"no output",
+         KVL_ERROR_NULL,
+         {"attention"},
          [](World &) {
              const kvl_attention_desc desc{sizeof desc, 0, 4, 2, 8, 0, KVL_F32, KVL_F32, 0};
              return kvl_attention_create(&desc, nullptr);
          }},
-        {"struct_size", KVL_ERROR_STRUCT_SIZE, {"struct_size", "99", std::to_string(sizeof(Desc))},
-         with([](Desc &d) { d.struct_size = 99; })},
+        {"struct_size", KVL_ERROR_STRUCT_SIZE, {"struct_size", "99", std::to_string(sizeof(Desc))}, with([](Desc &d) {
+             d.struct_size = 99;
+         })},
         {"flags", KVL_ERROR_FLAGS, {"flags", "0x1"}, with([](Desc &d) { d.flags = 1; })},
         {"no KV heads", KVL_ERROR_RANGE, {"n_kv_heads", "0"}, with([](Desc &d) { d.n_kv_heads = 0; })},
         {"many KV heads", KVL_ERROR_RANGE, {"n_kv_heads", "65537"}, with([](Desc &d) { d.n_kv_heads = 65537; })},
         {"no query heads", KVL_ERROR_RANGE, {"n_query_heads", "0"}, with([](Desc &d) { d.n_query_heads = 0; })},
         {"many query heads", KVL_ERROR_RANGE, {"n_query_heads", "65538"}, with([](Desc &d) { d.n_query_heads = 65538; })},
-        {"no multiple", KVL_ERROR_HEADS, {"n_query_heads", "5", "multiple", "2"},
-         with([](Desc &d) { d.n_query_heads = 5; })},
+        {"no multiple", KVL_ERROR_HEADS, {"n_query_heads", "5", "multiple", "2"}, with([](Desc &d) {
+             d.n_query_heads = 5;
+         })},
         {"fewer query heads", KVL_ERROR_HEADS, {"n_query_heads", "1", "2"}, with([](Desc &d) { d.n_query_heads = 1; })},
         {"head_dim 0", KVL_ERROR_HEAD_DIM, {"head_dim", "0", "1024"}, with([](Desc &d) { d.head_dim = 0; })},
         {"head_dim", KVL_ERROR_HEAD_DIM, {"head_dim", "1025", "1024"}, with([](Desc &d) { d.head_dim = 1025; })},
@@ -276,16 +356,29 @@ Failures failures_of_attention_create() {
         {"v_format", KVL_ERROR_FORMAT, {"v_format", "99"}, with([](Desc &d) { d.v_format = 99; })},
         {"scale", KVL_ERROR_SCALE, {"scale", "inf", "finite"}, with([](Desc &d) { d.scale = infinity; })},
         {"negative scale", KVL_ERROR_SCALE, {"scale", "-inf"}, with([](Desc &d) { d.scale = -infinity; })},
+        {"scale too large for units of log2", KVL_ERROR_SCALE, {"scale", "3e+38", "log2"}, with([](Desc &d) {
+             d.scale = 3e38f;
+         })},
         {"scale that is no number", KVL_ERROR_SCALE, {"scale", "nan"}, with([](Desc &d) { d.scale = infinity - infinity; })},
-        {"workspace for null", KVL_ERROR_NULL, {"attention"},
+        {"workspace for null",
+         KVL_ERROR_NULL,
+         {"attention"},
          [](World &w) { return kvl_attention_workspace_size(nullptr, 1, 4, &w.size); }},
-        {"workspace to null", KVL_ERROR_NULL, {"bytes"},
+        {"workspace to null",
+         KVL_ERROR_NULL,
+         {"bytes"},
          [](World &w) { return kvl_attention_workspace_size(w.attention.get(), 1, 4, nullptr); }},
-        {"workspace, max_len < 0", KVL_ERROR_RANGE, {"max_len", "-1"},
+        {"workspace, max_len < 0",
+         KVL_ERROR_RANGE,
+         {"max_len", "-1"},
          [](World &w) { return kvl_attention_workspace_size(w.attention.get(), 1, -1, &w.size); }},
-        {"workspace, max_len", KVL_ERROR_RANGE, {"max_len", "2147483649"},
+        {"workspace, max_len",
+         KVL_ERROR_RANGE,
+         {"max_len", "2147483649"},
          [](World &w) { return kvl_attention_workspace_size(w.attention.get(), 1, KVL_MAX_TOKENS + 1, &w.size); }},
-        {"workspace, many tasks", KVL_ERROR_RANGE, {"tasks", "2147483647"},
+        {"workspace, many tasks",
+         KVL_ERROR_RANGE,
+         {"tasks", "2147483647"},
          [](World &w) { return kvl_attention_workspace_size(w.attention.get(), UINT32_MAX, KVL_MAX_TOKENS, &w.size); }},
     };
 }
@@ -302,39 +395,57 @@ Failures failures_of_sequences(kvl_status (World::*call)()) {
         return with([=](World &w, kvl_sequence &) { spoil(w, w.view); });
     };
     return {
-        {"struct_size", KVL_ERROR_STRUCT_SIZE, {"sequence", "struct_size", "1"},
-         with([](World &, kvl_sequence &s) { s.struct_size = 1; })},
+        {"struct_size", KVL_ERROR_STRUCT_SIZE, {"sequence", "struct_size", "1"}, with([](World &, kvl_sequence &s) {
+             s.struct_size = 1;
+         })},
         {"flags", KVL_ERROR_FLAGS, {"sequence", "flags", "0x4"}, with([](World &, kvl_sequence &s) { s.flags = 4; })},
+        {"reserved", KVL_ERROR_FLAGS, {"sequence", "reserved", "99"}, with([](World &, kvl_sequence &s) {
+             s.reserved = 99;
+         })},
+        {"view reserved", KVL_ERROR_FLAGS, {"view", "reserved", "99"}, with_view([](World &, kvl_view &v) {
+             v.reserved = 99;
+         })},
         {"view null", KVL_ERROR_NULL, {"view"}, with([](World &, kvl_sequence &s) { s.view = nullptr; })},
         {"q null", KVL_ERROR_NULL, {"sequence", "q"}, with([](World &, kvl_sequence &s) { s.q = nullptr; })},
         {"out null", KVL_ERROR_NULL, {"sequence", "out"}, with([](World &, kvl_sequence &s) { s.out = nullptr; })},
         {"len < 0", KVL_ERROR_LENGTH, {"sequence", "len", "-1", "3"}, with([](World &, kvl_sequence &s) { s.len = -1; })},
-        {"len over the view's", KVL_ERROR_LENGTH, {"sequence", "len", "4", "3"},
-         with([](World &, kvl_sequence &s) { s.len = 4; })},
-        {"view's struct_size", KVL_ERROR_STRUCT_SIZE, {"view", "struct_size", "0"},
-         with_view([](World &, kvl_view &v) { v.struct_size = 0; })},
-        {"view's flags", KVL_ERROR_FLAGS, {"view", "flags", "0x80"},
-         with_view([](World &, kvl_view &v) { v.flags = 0x80; })},
-        {"view's heads", KVL_ERROR_GEOMETRY, {"view", "n_kv_heads", "4", "2"},
-         with_view([](World &, kvl_view &v) { v.n_kv_heads = 4; })},
-        {"view's head_dim", KVL_ERROR_GEOMETRY, {"view", "head_dim", "16", "8"},
-         with_view([](World &, kvl_view &v) { v.head_dim = 16; })},
-        {"view's v_head_dim", KVL_ERROR_GEOMETRY, {"view", "v_head_dim", "4", "8"},
-         with_view([](World &, kvl_view &v) { v.v_head_dim = 4; })},
-        {"view's k_format", KVL_ERROR_GEOMETRY, {"view", "k_format", "1", "0"},
-         with_view([](World &, kvl_view &v) { v.k_format = KVL_F16; })},
-        {"view's v_format", KVL_ERROR_GEOMETRY, {"view", "v_format", "2", "0"},
-         with_view([](World &, kvl_view &v) { v.v_format = KVL_BF16; })},
+        {"len over the view's", KVL_ERROR_LENGTH, {"sequence", "len", "4", "3"}, with([](World &, kvl_sequence &s) {
+             s.len = 4;
+         })},
+        {"view's struct_size", KVL_ERROR_STRUCT_SIZE, {"view", "struct_size", "0"}, with_view([](World &, kvl_view &v) {
+             v.struct_size = 0;
+         })},
+        {"view's flags", KVL_ERROR_FLAGS, {"view", "flags", "0x80"}, with_view([](World &, kvl_view &v) {
+             v.flags = 0x80;
+         })},
+        {"view's heads", KVL_ERROR_GEOMETRY, {"view", "n_kv_heads", "4", "2"}, with_view([](World &, kvl_view &v) {
+             v.n_kv_heads = 4;
+         })},
+        {"view's head_dim", KVL_ERROR_GEOMETRY, {"view", "head_dim", "16", "8"}, with_view([](World &, kvl_view &v) {
+             v.head_dim = 16;
+         })},
+        {"view's v_head_dim", KVL_ERROR_GEOMETRY, {"view", "v_head_dim", "4", "8"}, with_view([](World &, kvl_view &v) {
+             v.v_head_dim = 4;
+         })},
+        {"view's k_format", KVL_ERROR_GEOMETRY, {"view", "k_format", "1", "0"}, with_view([](World &, kvl_view &v) {
+             v.k_format = KVL_F16;
+         })},
+        {"view's v_format", KVL_ERROR_GEOMETRY, {"view", "v_format", "2", "0"}, with_view([](World &, kvl_view &v) {
+             v.v_format = KVL_BF16;
+         })},
         {"view's len < 0", KVL_ERROR_RANGE, {"view", "len", "-1"}, with_view([](World &, kvl_view &v) { v.len = -1; })},
-        {"view's len over its spans", KVL_ERROR_LENGTH, {"view", "len", "5", "4"},
-         with_view([](World &, kvl_view &v) { v.len = 5; })},
-        {"view without spans", KVL_ERROR_LENGTH, {"view", "len", "3", "0"},
-         with_view([](World &, kvl_view &v) { v.n_spans = 0; })},
+        {"view's len over its spans", KVL_ERROR_LENGTH, {"view", "len", "5", "4"}, with_view([](World &, kvl_view &v) {
+             v.len = 5;
+         })},
+        {"view without spans", KVL_ERROR_LENGTH, {"view", "len", "3", "0"}, with_view([](World &, kvl_view &v) {
+             v.n_spans = 0;
+         })},
         {"view's spans null", KVL_ERROR_NULL, {"view", "spans"}, with_view([](World &, kvl_view &v) { v.spans = nullptr; })},
         {"span's k null", KVL_ERROR_NULL, {"span", "k"}, with_view([](World &w, kvl_view &) { w.span.k = nullptr; })},
         {"span's v null", KVL_ERROR_NULL, {"span", "v"}, with_view([](World &w, kvl_view &) { w.span.v = nullptr; })},
-        {"span's tokens < 0", KVL_ERROR_RANGE, {"span", "n_tokens", "-2"},
-         with_view([](World &w, kvl_view &) { w.span.n_tokens = -2; })},
+        {"span's tokens < 0", KVL_ERROR_RANGE, {"span", "n_tokens", "-2"}, with_view([](World &w, kvl_view &) {
+             w.span.n_tokens = -2;
+         })},
     };
 }
 
@@ -342,45 +453,71 @@ Failures failures_of_sequences(kvl_status (World::*call)()) {
 Failures failures_of_workspace(kvl_status (World::*call)(void *, size_t)) {
     return {
         {"workspace null", KVL_ERROR_NULL, {"workspace"}, [=](World &w) { return (w.*call)(nullptr, w.workspace.size()); }},
-        {"workspace misaligned", KVL_ERROR_WORKSPACE_ALIGNMENT, {"workspace", "64"},
+        {"workspace misaligned",
+         KVL_ERROR_WORKSPACE_ALIGNMENT,
+         {"workspace", "64"},
          [=](World &w) { return (w.*call)(static_cast<std::byte *>(w.workspace.data()) + 32, w.workspace.size()); }},
-        {"workspace too small", KVL_ERROR_WORKSPACE_SIZE, {"workspace_bytes"},
+        {"workspace too small",
+         KVL_ERROR_WORKSPACE_SIZE,
+         {"workspace_bytes"},
          [=](World &w) { return (w.*call)(w.workspace.data(), w.workspace.size() - 1); }},
-        {"no workspace", KVL_ERROR_WORKSPACE_SIZE, {"workspace_bytes", "0"},
+        {"no workspace",
+         KVL_ERROR_WORKSPACE_SIZE,
+         {"workspace_bytes", "0"},
          [=](World &w) { return (w.*call)(w.workspace.data(), 0); }},
     };
 }
 
 Failures failures_of_calls() {
     return {
-        {"attend without attention", KVL_ERROR_NULL, {"attention"},
+        {"attend without attention",
+         KVL_ERROR_NULL,
+         {"attention"},
          [](World &w) { return kvl_attend(nullptr, w.pair, 2, w.workspace.data(), w.workspace.size(), nullptr); }},
-        {"attend to null", KVL_ERROR_NULL, {"sequences"},
+        {"attend to null",
+         KVL_ERROR_NULL,
+         {"sequences"},
          [](World &w) {
              return kvl_attend(w.attention.get(), nullptr, 1, w.workspace.data(), w.workspace.size(), nullptr);
          }},
-        {"executor without parallel_for", KVL_ERROR_NULL, {"executor", "parallel_for"},
+        {"executor without parallel_for",
+         KVL_ERROR_NULL,
+         {"executor", "parallel_for"},
          [](World &w) {
              const kvl_executor executor{nullptr, nullptr};
              return kvl_attend(w.attention.get(), w.pair, 2, w.workspace.data(), w.workspace.size(), &executor);
          }},
-        {"begin without attention", KVL_ERROR_NULL, {"attention"},
+        {"begin without attention",
+         KVL_ERROR_NULL,
+         {"attention"},
          [](World &w) { return kvl_attend_begin(nullptr, w.pair, 2, w.workspace.data(), w.workspace.size(), &w.n_tasks); }},
-        {"begin without n_tasks", KVL_ERROR_NULL, {"n_tasks"},
+        {"begin without n_tasks",
+         KVL_ERROR_NULL,
+         {"n_tasks"},
          [](World &w) {
              return kvl_attend_begin(w.attention.get(), w.pair, 2, w.workspace.data(), w.workspace.size(), nullptr);
          }},
         {"task of null", KVL_ERROR_NULL, {"workspace"}, [](World &) { return kvl_attend_run_task(nullptr, 0); }},
-        {"task of no call", KVL_ERROR_WORKSPACE_STATE, {"workspace", "kvl_attend_begin"},
+        {"task of no call",
+         KVL_ERROR_WORKSPACE_STATE,
+         {"workspace", "kvl_attend_begin"},
          [](World &w) { return kvl_attend_run_task(w.workspace.data(), 0); }},
         {"finish of null", KVL_ERROR_NULL, {"workspace"}, [](World &) { return kvl_attend_finish(nullptr); }},
-        {"finish of no call", KVL_ERROR_WORKSPACE_STATE, {"workspace", "kvl_attend_begin"},
+        {"finish of no call",
+         KVL_ERROR_WORKSPACE_STATE,
+         {"workspace", "kvl_attend_begin"},
          [](World &w) { return kvl_attend_finish(w.workspace.data()); }},
-        {"bytes without attention", KVL_ERROR_NULL, {"attention"},
+        {"bytes without attention",
+         KVL_ERROR_NULL,
+         {"attention"},
          [](World &w) { return kvl_attend_bytes(nullptr, w.pair, 2, &w.n_bytes); }},
-        {"bytes of null", KVL_ERROR_NULL, {"sequences"},
+        {"bytes of null",
+         KVL_ERROR_NULL,
+         {"sequences"},
          [](World &w) { return kvl_attend_bytes(w.attention.get(), nullptr, 2, &w.n_bytes); }},
-        {"bytes to null", KVL_ERROR_NULL, {"bytes"},
+        {"bytes to null",
+         KVL_ERROR_NULL,
+         {"bytes"},
          [](World &w) { return kvl_attend_bytes(w.attention.get(), w.pair, 2, nullptr); }},
         {"format of null", KVL_ERROR_NULL, {"name"}, [](World &w) { return kvl_format_from_name(nullptr, &w.format); }},
         {"format to null", KVL_ERROR_NULL, {"format"}, [](World &) { return kvl_format_from_name("f16", nullptr); }},
@@ -454,6 +591,15 @@ TEST_CASE("a task out of range runs nothing") {
     CHECK(kvl_attend_run_task(world.workspace.data(), world.n_tasks) == KVL_ERROR_TASK);
     CHECK(std::string(kvl_last_error()).find("task is 4; the call has 4") != std::string::npos);
     CHECK(world.state() == before);
+}
+
+TEST_CASE("a task run again is refused, and does not stand in for another") {
+    World world;
+    REQUIRE(world.begin() == KVL_OK);
+    REQUIRE(kvl_attend_run_task(world.workspace.data(), 0) == KVL_OK);
+    CHECK(kvl_attend_run_task(world.workspace.data(), 0) == KVL_ERROR_TASK);
+    CHECK(std::string(kvl_last_error()).find("task is 0; it was run already") != std::string::npos);
+    CHECK(kvl_attend_finish(world.workspace.data()) == KVL_ERROR_TASK);
 }
 
 TEST_CASE("finish before all tasks ran is refused, and the call goes on") {

@@ -44,13 +44,13 @@ extern "C" {
 typedef enum kvl_status {
     KVL_OK = 0,
     KVL_ERROR_STRUCT_SIZE,         /* a descriptor's struct_size is not that of its type */
-    KVL_ERROR_FLAGS,               /* an unknown flag */
+    KVL_ERROR_FLAGS,               /* an unknown flag, or a reserved field that is not 0 */
     KVL_ERROR_NULL,                /* a null pointer */
     KVL_ERROR_RANGE,               /* a count that is out of its range */
     KVL_ERROR_FORMAT,              /* an unknown storage format */
     KVL_ERROR_HEADS,               /* n_query_heads is not a multiple of n_kv_heads */
     KVL_ERROR_HEAD_DIM,            /* head_dim or v_head_dim is 0 or over KVL_MAX_HEAD_DIM */
-    KVL_ERROR_SCALE,               /* scale is not finite */
+    KVL_ERROR_SCALE,               /* scale is not finite, or too large for it */
     KVL_ERROR_LAYER,               /* layer is out of range */
     KVL_ERROR_LENGTH,              /* a buffer's or a sequence's length is wrong */
     KVL_ERROR_CAPACITY,            /* the cache would exceed max_tokens */
@@ -60,7 +60,7 @@ typedef enum kvl_status {
     KVL_ERROR_WORKSPACE_SIZE,      /* the workspace is too small */
     KVL_ERROR_WORKSPACE_ALIGNMENT, /* the workspace is not aligned to KVL_WORKSPACE_ALIGNMENT */
     KVL_ERROR_WORKSPACE_STATE,     /* the workspace holds no call that was begun */
-    KVL_ERROR_TASK,                /* a task is out of range, or was not run before finish */
+    KVL_ERROR_TASK,                /* a task is out of range, run twice, or not run before finish */
     KVL_ERROR_ISA,                 /* KVLANE_ISA names no instruction set that this CPU can run */
     KVL_ERROR_MEMORY               /* the system has no memory or address space to give */
 } kvl_status;
@@ -239,8 +239,8 @@ typedef struct kvl_layer_info {
 KVL_API kvl_status kvl_cache_layer_info(const kvl_cache *cache, uint32_t layer, kvl_layer_info *info);
 
 /// Makes a view of one layer as stored, its pending tokens included. Its pointers stay good as long as the cache lives;
-/// its len is that of now.
-/// Errors: KVL_ERROR_NULL, KVL_ERROR_LAYER
+/// its len is that of now. view->struct_size is set by the caller.
+/// Errors: KVL_ERROR_NULL, KVL_ERROR_LAYER, KVL_ERROR_STRUCT_SIZE
 /// Threads: any that do not change this layer meanwhile   Allocates: no
 KVL_API kvl_status kvl_cache_view(const kvl_cache *cache, uint32_t layer, kvl_view *view);
 
@@ -323,8 +323,8 @@ typedef struct kvl_executor {
 /// Shape:  as in kvl_sequence
 /// Pre:    workspace is aligned to KVL_WORKSPACE_ALIGNMENT, of at least kvl_attention_workspace_size bytes, and used by
 ///         one call at a time
-/// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _GEOMETRY, _FORMAT, _LENGTH, _WORKSPACE_SIZE, _WORKSPACE_ALIGNMENT,
-///         _RANGE; all before anything is written
+/// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _GEOMETRY, _LENGTH, _WORKSPACE_SIZE, _WORKSPACE_ALIGNMENT, _RANGE, all
+///         before anything is written; KVL_ERROR_TASK when the executor left tasks out, and outputs are incomplete
 /// Bound:  relative L2 error against exact arithmetic on the decoded values <= 2e-6 for scores of unit variance and
 ///         4096 tokens. Bits do not depend on the executor, its threads, or the other sequences; they may differ by isa
 /// Threads: the executor's; the calling thread's where executor is null   Allocates: no
@@ -341,7 +341,8 @@ KVL_API kvl_status kvl_attend_begin(const kvl_attention *attention, const kvl_se
                                     void *workspace, size_t workspace_bytes, uint32_t *n_tasks);
 
 /// Runs one task of the call that was begun in this workspace.
-/// Errors: KVL_ERROR_NULL; KVL_ERROR_WORKSPACE_STATE when no call is begun; KVL_ERROR_TASK when task >= n_tasks
+/// Errors: KVL_ERROR_NULL; KVL_ERROR_WORKSPACE_STATE when no call is begun; KVL_ERROR_TASK when task >= n_tasks or was run
+///         already
 /// Threads: any number at once, with different tasks   Allocates: no
 KVL_API kvl_status kvl_attend_run_task(void *workspace, uint32_t task);
 

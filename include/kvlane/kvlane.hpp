@@ -102,7 +102,8 @@ public:
     }
 
     kvl_view view(uint32_t layer) const {
-        kvl_view view;
+        kvl_view view{};
+        view.struct_size = sizeof view;
         check(kvl_cache_view(get(), layer, &view));
         return view;
     }
