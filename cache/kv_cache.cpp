@@ -202,7 +202,9 @@ kvl_status kvl_cache_read_k(const kvl_cache *cache, uint32_t layer, int64_t firs
     KVLANE_TRY(check_read(cache, layer, first, n_tokens, out));
     const kvl_layer_desc &desc = cache->storage.layers()[layer];
     KVLANE_TRY(check_len(out_len, n_tokens, desc.n_kv_heads, desc.head_dim, "out_len"));
-    cache->storage.read_k(layer, first, n_tokens, out);
+    if (n_tokens > 0) {
+        cache->storage.read_k(layer, first, n_tokens, out);
+    }
     return KVL_OK;
 }
 
@@ -211,6 +213,8 @@ kvl_status kvl_cache_read_v(const kvl_cache *cache, uint32_t layer, int64_t firs
     KVLANE_TRY(check_read(cache, layer, first, n_tokens, out));
     const kvl_layer_desc &desc = cache->storage.layers()[layer];
     KVLANE_TRY(check_len(out_len, n_tokens, desc.n_kv_heads, desc.v_head_dim, "out_len"));
-    cache->storage.read_v(layer, first, n_tokens, out);
+    if (n_tokens > 0) {
+        cache->storage.read_v(layer, first, n_tokens, out);
+    }
     return KVL_OK;
 }

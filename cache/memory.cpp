@@ -30,6 +30,9 @@ bool Memory::reserve(int64_t bytes) {
     if (p == MAP_FAILED) {
         return false;
     }
+#if defined(MADV_NOHUGEPAGE)
+    (void)madvise(p, static_cast<size_t>(reserved), MADV_NOHUGEPAGE);  // until they are asked for
+#endif
     reservation_ = p;
     reserved_bytes_ = reserved;
     data_ = align_up(p, huge_page_bytes);
