@@ -12,9 +12,13 @@
 
 namespace kvlane {
 
-// Tokens of a turn of one row, which does without prefetch: 16 rows of 128 elements in 16 bits are a page, as far as the
-// processor's own prefetchers see.
-static constexpr int short_block_tokens = 16;
+// Tokens of a turn between keys and values. Where rows are read in order, short turns did best, a page of 128 elements in 16
+// bits; but not for one row of queries over longer rows of keys.
+template <class Isa>
+KVLANE_INLINE int turn_tokens(int n_rows, int64_t row_bytes) {
+    constexpr int short_turn = 16;
+    return n_rows > Isa::rows_in_order || (n_rows == 1 && row_bytes > 256) ? tile_tokens : short_turn;
+}
 
 // A place in a view's list of spans.
 struct Cursor {
@@ -126,7 +130,7 @@ template <class Isa>
 void decode_rows(const DecodeChunk &c, int row, int n_rows) {
     alignas(64) float scores[2][max_tile_rows * score_stride];
     float rescale[max_tile_rows];
-    const int block_tokens = n_rows > 1 ? tile_tokens : short_block_tokens;
+    const int block_tokens = turn_tokens<Isa>(n_rows, format::row_bytes(c.view->k_format, c.view->head_dim));
     Stream k{cursor_at(*c.view, c.first), cursor_at(*c.view, c.first), c.n_visible - tile_tokens};
     skip(c, k.ahead, tokens_left(c.n_visible, 0, tile_tokens));
     Stream v = k;

@@ -15,9 +15,8 @@ struct DotMicro {
     using Vec = typename Isa::Vec;
     static constexpr int padded_rows = ceil_power_of_two(R);
     static constexpr int tokens = Isa::dot_accumulators / padded_rows;  // of one pass
-    // Of them, side by side in registers, where they share the loads of queries. One row has none to share, and reads the
-    // keys in the order of memory, which the processor's own prefetchers follow best.
-    static constexpr int block = R == 1 ? 1 : tokens < 4 ? tokens : 4;
+    // Of them, side by side in registers, where they share the loads of queries.
+    static constexpr int block = R <= Isa::rows_in_order ? 1 : tokens < 4 ? tokens : 4;
     static constexpr int lanes = Isa::lanes;
     static_assert(R <= Isa::max_rows && tokens >= 1 && padded_rows * tokens % lanes == 0);
 
@@ -48,7 +47,7 @@ private:
         unroll<R * block>([&](auto i) __attribute__((always_inline)) { acc[i] = Isa::broadcast(0); });
         int d = 0;
         for (; d + lanes <= a.head_dim; d += lanes) {
-            if constexpr (prefetches(R)) {
+            if constexpr (R > Isa::rows_in_order) {
                 prefetch_step(ahead);
             }
             Vec key[block];

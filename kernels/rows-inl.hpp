@@ -88,8 +88,4 @@ static KVLANE_INLINE void prefetch_step(Prefetcher &p) {
     }
 }
 
-// One row needs so little arithmetic that memory is waited for anyway, and the processor's own prefetchers follow the plain
-// stream best.
-static constexpr bool prefetches(int n_rows) { return n_rows > 1; }
-
 }  // namespace kvlane

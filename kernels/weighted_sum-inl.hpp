@@ -6,13 +6,16 @@
 
 namespace kvlane {
 
-// One micro-kernel: R rows by up to sum_accumulators / R vectors of the output in registers, over all tokens of the run.
-// Each output element sums over the tokens in order: its bits do not depend on R.
+// One micro-kernel: R rows by as many vectors of the output as there are accumulators for, over all tokens of the run. Each
+// output element sums over the tokens in order: its bits do not depend on R.
 template <class Isa, class Format, int R>
 struct SumMicro {
     using Vec = typename Isa::Vec;
     static constexpr int lanes = Isa::lanes;
-    static constexpr int vectors = Isa::sum_accumulators / ceil_power_of_two(R);
+    // The more vectors a weight serves, the fewer ports its broadcast and the values' widening take from multiply-adds. f32
+    // values need no widening, and did better in powers of two.
+    static constexpr int fit = Isa::sum_accumulators / R;
+    static constexpr int vectors = Format::bytes == 4 && ceil_power_of_two(fit) > fit ? ceil_power_of_two(fit) / 2 : fit;
     static_assert(R <= Isa::max_rows && vectors >= 1);
 
     static void run(const SumRows &a, int first_row, bool fetch) {
@@ -23,7 +26,7 @@ struct SumMicro {
         for (; d + vectors * lanes <= whole; d += vectors * lanes) {
             block<vectors, false>(a, first_row, d, ahead);
         }
-        narrower<vectors / 2>(a, first_row, whole, d, ahead);
+        narrower<vectors - 1>(a, first_row, whole, d, ahead);
         if (d < a.v_head_dim) {
             block<1, true>(a, first_row, d, ahead);
         }
@@ -37,7 +40,7 @@ private:
                 block<N, false>(a, first_row, d, ahead);
                 d += N * lanes;
             }
-            narrower<N / 2>(a, first_row, whole, d, ahead);
+            narrower<N - 1>(a, first_row, whole, d, ahead);
         }
     }
 
@@ -56,7 +59,7 @@ private:
         });
         const std::byte *v = a.v.first + int64_t{d} * Format::bytes;
         for (int t = 0; t < a.v.n; ++t, v += a.v.stride_bytes) {
-            if constexpr (prefetches(R)) {
+            if constexpr (R > Isa::rows_in_order) {
                 prefetch_step(ahead);
             }
             Vec value[N];

@@ -10,6 +10,7 @@ struct avx2 : XsimdIsa<avx2, xsimd::fma3<xsimd::avx2>> {
     static constexpr int dot_accumulators = 8;
     static constexpr int sum_accumulators = 8;
     static constexpr int max_rows = 4;
+    static constexpr int rows_in_order = 0;
 
     using Base::load;
     using Base::store;

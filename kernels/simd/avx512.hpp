@@ -6,10 +6,13 @@ namespace kvlane::isa {
 
 struct avx512 : XsimdIsa<avx512, xsimd::avx512bw> {
     using Base = XsimdIsa<avx512, xsimd::avx512bw>;
-    // As many as one tree of sums() takes; with 4 keys or values and a query, 21 of 32 registers.
+    // As many as one tree of sums() takes; with 4 keys and a query, 21 of 32 registers.
     static constexpr int dot_accumulators = 16;
-    static constexpr int sum_accumulators = 16;
+    static constexpr int sum_accumulators = 24;
     static constexpr int max_rows = 8;
+    // Up to so many rows of queries, memory is waited for anyway; its own prefetchers follow a row of whole cache lines
+    // after the other best.
+    static constexpr int rows_in_order = 2;
 
     using Base::load;
     using Base::store;
