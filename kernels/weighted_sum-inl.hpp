@@ -26,7 +26,7 @@ struct SumMicro {
         for (; d + vectors * lanes <= whole; d += vectors * lanes) {
             block<vectors, false>(a, first_row, d, ahead);
         }
-        narrower<vectors - 1>(a, first_row, whole, d, ahead);
+        narrower<ceil_power_of_two(vectors) / 2>(a, first_row, whole, d, ahead);
         if (d < a.v_head_dim) {
             block<1, true>(a, first_row, d, ahead);
         }
@@ -40,7 +40,7 @@ private:
                 block<N, false>(a, first_row, d, ahead);
                 d += N * lanes;
             }
-            narrower<N - 1>(a, first_row, whole, d, ahead);
+            narrower<N / 2>(a, first_row, whole, d, ahead);
         }
     }
 
