@@ -12,16 +12,17 @@ template <class Isa, class Format, int R>
 struct SumMicro {
     using Vec = typename Isa::Vec;
     static constexpr int lanes = Isa::lanes;
-    // The more vectors a weight serves, the fewer ports its broadcast and the values' widening take from multiply-adds. f32
-    // values need no widening, and did better in powers of two.
+    // The more vectors a weight serves, the fewer ports its broadcast and the values' widening take from multiply-adds: that
+    // pays for many rows of values to be widened; else powers of two, which divide most head_dims, did better.
     static constexpr int fit = Isa::sum_accumulators / R;
-    static constexpr int vectors = Format::bytes == 4 && ceil_power_of_two(fit) > fit ? ceil_power_of_two(fit) / 2 : fit;
+    static constexpr bool whole_power = Format::bytes == 4 || R <= 4;
+    static constexpr int vectors = whole_power && ceil_power_of_two(fit) > fit ? ceil_power_of_two(fit) / 2 : fit;
     static_assert(R <= Isa::max_rows && vectors >= 1);
 
     static void run(const SumRows &a, int first_row, bool fetch) {
         const int whole = a.v_head_dim / lanes * lanes;
-        const int n_blocks = whole / (vectors * lanes);
-        Prefetcher ahead = prefetcher_of(a.ahead, fetch ? a.v.n * (n_blocks > 0 ? n_blocks : 1) : 0);
+        const int n_blocks = (a.v_head_dim + vectors * lanes - 1) / (vectors * lanes);
+        Prefetcher ahead = prefetcher_of(a.ahead, fetch ? a.v.n * n_blocks : 0);
         int d = 0;
         for (; d + vectors * lanes <= whole; d += vectors * lanes) {
             block<vectors, false>(a, first_row, d, ahead);
