@@ -24,8 +24,8 @@ def draw(rows, models, threads, path):
         for color, form in enumerate(sorted({row.format for row in rows if row.model == model})):
             line = sorted((row for row in rows if row.model == model and row.format == form), key=lambda row: row.ctx)
             ctx = [row.ctx for row in line]
-            axis.plot(ctx, [min(row.seconds) * 1e6 for row in line], marker="o", color=f"C{color}", label=form)
-            axis.plot(ctx, [min(row.limit_seconds) * 1e6 for row in line], linestyle=":", color=f"C{color}")
+            axis.plot(ctx, [row.seconds * 1e6 for row in line], marker="o", color=f"C{color}", label=form)
+            axis.plot(ctx, [row.limit_seconds * 1e6 for row in line], linestyle=":", color=f"C{color}")
         axis.set_title(model)
         axis.set_xscale("log", base=2)
         axis.set_yscale("log")
@@ -54,7 +54,7 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--state", choices=("cold", "hot"), default="cold")
     arguments = parser.parse_args()
-    everything, _ = results.read(arguments.results)
+    everything = results.read(arguments.results)
     rows = [
         row
         for row in everything.values()
