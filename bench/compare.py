@@ -21,8 +21,8 @@ def main():
     parser.add_argument("after")
     parser.add_argument("--noise", type=float, default=0.05, help="a change that does not count (default 0.05)")
     arguments = parser.parse_args()
-    before = results.read(arguments.before)
-    after = results.read(arguments.after)
+    before = results.read(arguments.before).results
+    after = results.read(arguments.after).results
     labels = [label for label in before if label in after]
     if not labels:
         sys.exit(f"{arguments.before} and {arguments.after} have no label in common")

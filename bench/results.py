@@ -16,20 +16,28 @@ class Result:
     ctx: int
     threads: int
     state: str
-    all_seconds: list = field(default_factory=list)
+    all_bytes_per_second: list = field(default_factory=list)
     limit_fractions: list = field(default_factory=list)
 
     @property
-    def seconds(self):
-        return statistics.median(self.all_seconds)
+    def bytes_per_second(self):
+        return statistics.median(self.all_bytes_per_second)
 
     @property
     def limit_fraction(self):
         return statistics.median(self.limit_fractions)
 
     @property
-    def limit_seconds(self):
-        return self.seconds * self.limit_fraction
+    def limit_bytes_per_second(self):
+        return self.bytes_per_second / self.limit_fraction
+
+
+@dataclass
+class Run:
+    """A file: what it says of its machine and library, and its results by label."""
+
+    context: dict
+    results: dict
 
 
 def _result(parts):
@@ -38,19 +46,19 @@ def _result(parts):
 
 
 def read(path):
-    """Returns {label: Result} of a JSON file."""
+    """Returns the Run that a JSON file holds."""
     try:
         with open(path, encoding="utf-8") as file:
-            rows = json.load(file)["benchmarks"]
+            run = json.load(file)
         results = {}
-        for row in rows:
+        for row in run["benchmarks"]:
             if row["run_type"] != "iteration":
                 continue
             # decode/<model>/<format>/ctx:<n>/threads:<n>/<cold|hot>, and what Google Benchmark appends
             parts = row["name"].split("/")[:6]
             result = results.setdefault("/".join(parts), _result(parts))
-            result.all_seconds.append(row["median_seconds"])
+            result.all_bytes_per_second.append(row["kv_bytes_per_second"])
             result.limit_fractions.append(row["limit_fraction"])
-        return results
+        return Run(run["context"], results)
     except (OSError, ValueError, KeyError, TypeError) as error:
         sys.exit(f"{path}: not a JSON file that kvlane-bench wrote: {error!r}")
