@@ -103,8 +103,6 @@ private:
     kvlane::Attention attention_{{n_query_heads, n_kv_heads, head_dim, v_head_dim, Format::f16, Format::bf16}};
 };
 
-constexpr int thread_counts[] = {1, 2, 3, 8};
-
 }  // namespace
 
 TEST_CASE("tasks may be run in any order and by any threads") {
@@ -146,15 +144,22 @@ TEST_CASE("a call of no sequences does nothing") {
     CHECK(kvl_attend_finish(workspace.data()) == KVL_OK);
 }
 
-TEST_CASE("an executor on the caller's threads changes no bit") {
+TEST_CASE_TEMPLATE_DEFINE("an executor's threads change no bit", Pool, executor_changes_no_bit) {
     Batch batch;
     const Output expected = batch.attend(0, n_sequences);
-    for (const int n_threads : thread_counts) {
-        test::ThreadPool pool(n_threads);
+    for (const int n_threads : {1, 2, 3, 8}) {
+        Pool pool(n_threads);
         const kvl_executor executor = pool.executor();
         CHECK(batch.attend(0, n_sequences, &executor).is_same(expected));
     }
 }
+TEST_CASE_TEMPLATE_INVOKE(executor_changes_no_bit, test::ThreadPool);
+#if defined(KVLANE_TEST_OPENMP)
+TEST_CASE_TEMPLATE_INVOKE(executor_changes_no_bit, kvlane::OpenMpPool);
+#endif
+#if defined(KVLANE_TEST_TBB)
+TEST_CASE_TEMPLATE_INVOKE(executor_changes_no_bit, kvlane::TbbPool);
+#endif
 
 TEST_CASE("threads may share an attention object") {
     Batch batch;
@@ -167,27 +172,3 @@ TEST_CASE("threads may share an attention object") {
     std::for_each(threads.begin(), threads.end(), [](std::thread &thread) { thread.join(); });
     CHECK(n_same == 4);
 }
-
-#if defined(KVLANE_TEST_OPENMP)
-TEST_CASE("OpenMP's threads change no bit") {
-    Batch batch;
-    const Output expected = batch.attend(0, n_sequences);
-    for (const int n_threads : thread_counts) {
-        kvlane::OpenMpPool pool(n_threads);
-        const kvl_executor executor = pool.executor();
-        CHECK(batch.attend(0, n_sequences, &executor).is_same(expected));
-    }
-}
-#endif
-
-#if defined(KVLANE_TEST_TBB)
-TEST_CASE("oneTBB's threads change no bit") {
-    Batch batch;
-    const Output expected = batch.attend(0, n_sequences);
-    for (const int n_threads : thread_counts) {
-        kvlane::TbbPool pool(n_threads);
-        const kvl_executor executor = pool.executor();
-        CHECK(batch.attend(0, n_sequences, &executor).is_same(expected));
-    }
-}
-#endif
