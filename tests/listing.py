@@ -140,6 +140,17 @@ def short(name):
     return re.sub(r"kvlane::(isa::\w+(, )?|format::)?", "", name)
 
 
+def print_table(kernels):
+    headings = ("FMLA", "prefetches", "vectors loaded", "widened", "FMLA by element", "inner loops", "spills")
+    print("| kernel, its widest inner loop | " + " | ".join(headings) + " |")
+    print("| --- |" + " ---: |" * len(headings))
+    for kernel in sorted(kernels):
+        bodies = kernels[kernel]
+        widest = max(map(columns, bodies), default=("",) * 5)
+        cells = (f"`{kernel}`", *widest, len(bodies), sum(len(spills(body)) for body in bodies))
+        print("| " + " | ".join(map(str, cells)) + " |")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("objdump")
@@ -158,13 +169,7 @@ def main():
     for word in ("DotMicro", "SumMicro"):
         if not any(word in kernel for kernel in kernels):
             problems.append(f"{arguments.object} has no {word}")
-    print("| kernel, its widest inner loop | FMLA | prefetches | vectors loaded | widened | FMLA by element | inner loops | spills |")
-    print("| --- |" + " ---: |" * 7)
-    for kernel in sorted(kernels):
-        bodies = kernels[kernel]
-        widest = max(map(columns, bodies), default=("",) * 5)
-        cells = (f"`{kernel}`", *widest, len(bodies), sum(len(spills(body)) for body in bodies))
-        print("| " + " | ".join(map(str, cells)) + " |")
+    print_table(kernels)
     sys.exit("\n".join(problems) if problems else 0)
 
 
