@@ -57,7 +57,9 @@ def read(path):
             # decode/<model>/<format>/ctx:<n>/threads:<n>/<cold|hot>, and what Google Benchmark appends
             parts = row["name"].split("/")[:6]
             result = results.setdefault("/".join(parts), _result(parts))
-            result.all_bytes_per_second.append(row["kv_bytes_per_second"])
+            # An append's bytes are all that it reads and writes, the others' those of the keys and values that they read.
+            counter = "bytes_per_second" if result.kind == "append" else "kv_bytes_per_second"
+            result.all_bytes_per_second.append(row[counter])
             result.limit_fractions.append(row["limit_fraction"])
         return Run(run["context"], results)
     except (OSError, ValueError, KeyError, TypeError) as error:

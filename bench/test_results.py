@@ -14,7 +14,7 @@ def row(label, fraction, bytes_per_second=1e9):
     return {
         "name": f"{label}/min_time:0.200/manual_time",
         "run_type": "iteration",
-        "kv_bytes_per_second": bytes_per_second,
+        "bytes_per_second" if label.startswith("append/") else "kv_bytes_per_second": bytes_per_second,
         "limit_fraction": fraction,
     }
 
@@ -56,6 +56,11 @@ class Compare(unittest.TestCase):
     def test_noise_is_the_callers_to_choose(self):
         self.assertEqual(compare([row(label, 0.8)], [row(label, 0.7)], "--noise", "0.2").returncode, 0)
         self.assertEqual(compare([row(label, 0.8)], [row(label, 0.7)]).returncode, 1)
+
+    def test_appends_are_compared_too(self):
+        append = "append/llama-3-8b/f16/ctx:2048/threads:1/cold"
+        done = compare([row(append, 0.8)], [row(append, 0.4)])
+        self.assertIn("slower 100.0% (noise 5.0%)  append/llama-3-8b", done.stdout)
 
     def test_files_without_a_common_label_are_an_error(self):
         done = compare([row(label, 0.8)], [row(label.replace("8b", "70b"), 0.8)])
