@@ -1,0 +1,109 @@
+#include "limits.hpp"
+
+#include <benchmark/benchmark.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "timing.hpp"
+
+namespace bench {
+namespace {
+
+// A thread's own, on cache lines that no other writes.
+struct alignas(128) Sink {
+    float value;
+    int64_t done;
+};
+
+}  // namespace
+
+ReadLimits::ReadLimits(uint64_t bytes, int n_threads, bool cold)
+    : n_threads_(n_threads),
+      n_workers_(std::min(n_threads, omp_get_num_procs())),
+      cold_(cold),
+      slice_(std::max<size_t>(bytes / static_cast<size_t>(n_workers_) / 256, 1) * 256),
+      plane_(std::max<uint64_t>(slice_ * static_cast<size_t>(n_workers_), cold ? cold_bytes() : 0)) {}
+
+// Runs work(i) on every worker at once, and returns the slowest one's seconds: to wake them is no limit of the machine's.
+// The team has all n_threads, because OpenMP ends threads, and starts them anew, when teams of two sizes take turns.
+template <class Work>
+double ReadLimits::slowest_seconds(bool warm, Work &&work) const {
+    double slowest = 0;
+#pragma omp parallel num_threads(n_threads_) reduction(max : slowest)
+    {
+        const int thread = omp_get_thread_num();
+        if (warm && thread < n_workers_) {
+            work(thread);
+        }
+#pragma omp barrier
+        if (thread < n_workers_) {
+            slowest = seconds_of([&] { work(thread); });
+        }
+    }
+    return slowest;
+}
+
+void ReadLimits::sample_read() {
+    const std::byte *data = plane_.next(slice_ * static_cast<size_t>(n_workers_));
+    std::vector<Sink> sinks(static_cast<size_t>(n_workers_));
+    const auto read = [&](int i) {
+        const auto worker = static_cast<size_t>(i);
+        sinks[worker].value = baseline().read(data + worker * slice_, slice_, variant_);
+    };
+    const double seconds = slowest_seconds(!cold_, read);  // a call in between may have evicted what is to be hot
+    benchmark::DoNotOptimize(sinks.data());
+    read_rates_[variant_].push_back(static_cast<double>(slice_ * static_cast<size_t>(n_workers_)) / seconds);
+    variant_ = (variant_ + 1) % n_read_variants;
+}
+
+void ReadLimits::sample_multiply_adds() {
+    constexpr int64_t n = 1 << 20;
+    std::vector<Sink> sinks(static_cast<size_t>(n_workers_));
+    const double seconds = slowest_seconds(false, [&](int i) {
+        Sink &sink = sinks[static_cast<size_t>(i)];
+        sink.done = baseline().multiply_add(n, &sink.value);
+    });
+    double done = 0;
+    for (const Sink &sink : sinks) {
+        done += static_cast<double>(sink.done);
+    }
+    multiply_add_rates_.push_back(done / seconds);
+}
+
+void ReadLimits::sample() {
+    sample_read();
+    sample_multiply_adds();
+}
+
+void ReadLimits::forget() {
+    for (auto &rates : read_rates_) {
+        rates.clear();
+    }
+    multiply_add_rates_.clear();
+}
+
+double ReadLimits::bytes_per_second() const {
+    double best = 0;
+    for (const auto &rates : read_rates_) {
+        best = std::max(best, median(rates));
+    }
+    return best;
+}
+
+double ReadLimits::multiply_adds_per_second() const { return median(multiply_add_rates_); }
+
+CopyLimit::CopyLimit(const void *source, uint64_t bytes_read_and_written)
+    : source_(source), bytes_(bytes_read_and_written / 2), plane_(std::max<uint64_t>(bytes_, cold_bytes())) {}
+
+void CopyLimit::sample() {
+    std::byte *to = plane_.next(bytes_);
+    const double seconds = seconds_of([&] { std::memcpy(to, source_, bytes_); });
+    benchmark::DoNotOptimize(to);
+    rates_.push_back(2 * static_cast<double>(bytes_) / seconds);
+}
+
+double CopyLimit::bytes_per_second() const { return median(rates_); }
+
+}  // namespace bench

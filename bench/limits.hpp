@@ -1,0 +1,60 @@
+#pragma once
+
+// What the machine can do, sampled in between the calls that are measured against it.
+
+#include <cstdint>
+#include <vector>
+
+#include "baseline.hpp"
+#include "buffers.hpp"
+
+namespace bench {
+
+// For calls that read that many bytes: reading as many, which lie where the calls find theirs, and multiply-adds. On as
+// many threads, or as there are cores where those are fewer.
+class ReadLimits {
+public:
+    ReadLimits(uint64_t bytes, int n_threads, bool cold);
+
+    void sample();  // one way to read, in turn, and the multiply-adds
+    void forget();
+
+    double bytes_per_second() const;  // the roofline: the best way to read
+    double multiply_adds_per_second() const;
+
+private:
+    void sample_read();
+    void sample_multiply_adds();
+
+    template <class Work>
+    double slowest_seconds(bool warm, Work &&work) const;
+
+    int n_threads_;
+    int n_workers_;
+    bool cold_;
+    size_t slice_;
+    Plane plane_;
+    int variant_ = 0;
+    std::vector<double> read_rates_[n_read_variants];
+    std::vector<double> multiply_add_rates_;
+};
+
+// For an append that reads and writes that many bytes in all: copying memory that reads and writes as many, from what the
+// append reads into memory that no cache holds.
+class CopyLimit {
+public:
+    CopyLimit(const void *source, uint64_t bytes_read_and_written);
+
+    void sample();
+    void forget() { rates_.clear(); }
+
+    double bytes_per_second() const;  // read and written
+
+private:
+    const void *source_;
+    size_t bytes_;
+    Plane plane_;
+    std::vector<double> rates_;
+};
+
+}  // namespace bench
