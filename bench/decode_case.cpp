@@ -22,10 +22,8 @@ std::vector<kvlane::Cache> filled_caches(const Shape &shape) {
 }
 
 std::vector<kvl_view> views_of(const std::vector<kvlane::Cache> &caches, uint32_t layer) {
-    std::vector<kvl_view> views;
-    for (const kvlane::Cache &cache : caches) {
-        views.push_back(cache.view(layer));
-    }
+    std::vector<kvl_view> views(caches.size());
+    std::ranges::transform(caches, views.begin(), [=](const kvlane::Cache &cache) { return cache.view(layer); });
     return views;
 }
 

@@ -20,47 +20,43 @@ struct alignas(128) Sink {
 }  // namespace
 
 ReadLimits::ReadLimits(uint64_t bytes, int n_threads, bool cold)
-    : n_threads_(n_threads),
-      n_workers_(std::min(n_threads, omp_get_num_procs())),
+    : n_threads_(std::min(n_threads, omp_get_num_procs())),
       cold_(cold),
-      slice_(std::max<size_t>(bytes / static_cast<size_t>(n_workers_) / 256, 1) * 256),
-      plane_(std::max<uint64_t>(slice_ * static_cast<size_t>(n_workers_), cold ? cold_bytes() : 0)) {}
+      slice_(std::max<size_t>(bytes / static_cast<size_t>(n_threads_) / 256, 1) * 256),
+      plane_(std::max<uint64_t>(slice_ * static_cast<size_t>(n_threads_), cold ? cold_bytes() : 0)) {}
 
-// Runs work(i) on every worker at once, and returns the slowest one's seconds: to wake them is no limit of the machine's.
-// The team has all n_threads, because OpenMP ends threads, and starts them anew, when teams of two sizes take turns.
+// Runs work(i) on every thread at once, and returns the slowest one's seconds: to wake them is no limit of the machine's.
 template <class Work>
 double ReadLimits::slowest_seconds(bool warm, Work &&work) const {
     double slowest = 0;
 #pragma omp parallel num_threads(n_threads_) reduction(max : slowest)
     {
         const int thread = omp_get_thread_num();
-        if (warm && thread < n_workers_) {
+        if (warm) {
             work(thread);
         }
 #pragma omp barrier
-        if (thread < n_workers_) {
-            slowest = seconds_of([&] { work(thread); });
-        }
+        slowest = seconds_of([&] { work(thread); });
     }
     return slowest;
 }
 
 void ReadLimits::sample_read() {
-    const std::byte *data = plane_.next(slice_ * static_cast<size_t>(n_workers_));
-    std::vector<Sink> sinks(static_cast<size_t>(n_workers_));
+    const std::byte *data = plane_.next(slice_ * static_cast<size_t>(n_threads_));
+    std::vector<Sink> sinks(static_cast<size_t>(n_threads_));
     const auto read = [&](int i) {
-        const auto worker = static_cast<size_t>(i);
-        sinks[worker].value = baseline().read(data + worker * slice_, slice_, variant_);
+        const auto thread = static_cast<size_t>(i);
+        sinks[thread].value = baseline().read(data + thread * slice_, slice_, variant_);
     };
     const double seconds = slowest_seconds(!cold_, read);  // a call in between may have evicted what is to be hot
     benchmark::DoNotOptimize(sinks.data());
-    read_rates_[variant_].push_back(static_cast<double>(slice_ * static_cast<size_t>(n_workers_)) / seconds);
+    read_rates_[variant_].push_back(static_cast<double>(slice_ * static_cast<size_t>(n_threads_)) / seconds);
     variant_ = (variant_ + 1) % n_read_variants;
 }
 
 void ReadLimits::sample_multiply_adds() {
     constexpr int64_t n = 1 << 20;
-    std::vector<Sink> sinks(static_cast<size_t>(n_workers_));
+    std::vector<Sink> sinks(static_cast<size_t>(n_threads_));
     const double seconds = slowest_seconds(false, [&](int i) {
         Sink &sink = sinks[static_cast<size_t>(i)];
         sink.done = baseline().multiply_add(n, &sink.value);

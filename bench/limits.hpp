@@ -10,8 +10,8 @@
 
 namespace bench {
 
-// For calls that read that many bytes: reading as many, which lie where the calls find theirs, and multiply-adds. On as
-// many threads, or as there are cores where those are fewer.
+// For calls that read that many bytes: reading as many, as cold or as hot, and multiply-adds; on as many threads, but at
+// most one a core.
 class ReadLimits {
 public:
     ReadLimits(uint64_t bytes, int n_threads, bool cold);
@@ -30,7 +30,6 @@ private:
     double slowest_seconds(bool warm, Work &&work) const;
 
     int n_threads_;
-    int n_workers_;
     bool cold_;
     size_t slice_;
     Plane plane_;
