@@ -1,6 +1,7 @@
 #pragma once
 
-// Appending ctx tokens to one layer of a cache at once, and what the machine can do for it.
+// Appending ctx tokens to one layer of a cache at once, as a model does between its other work, and what the machine can do
+// for it.
 
 #include "limits.hpp"
 #include "shape.hpp"
@@ -14,28 +15,30 @@ struct AppendFigures {
     double limit_fraction;
 };
 
-// The rows that are appended were just read or made, as a model's are. The memory that they go to was committed by an
-// earlier sequence, and no CPU cache holds it.
+// The memory that the rows go to was committed by an earlier sequence; no CPU cache holds it.
 class AppendCase {
 public:
     explicit AppendCase(const Shape &shape);
 
     const Shape &shape() const { return shape_; }
-    CopyLimit &limits() { return limits_; }
 
-    double time_append();  // runs once
+    // Each runs once; interleaved, they see the same machine.
+    double time_append();
+    void sample_limits() { limit_.sample(interlude_, rows_); }
+
+    void forget_limits() { limit_.forget(); }
     AppendFigures figures(double seconds) const;
 
 private:
-    void next_place();
     uint64_t bytes() const;
 
     Shape shape_;
     kvlane::Cache cache_;
     size_t k_size_;
     std::vector<float> rows_;  // k, then v
-    uint32_t layer_;           // that was appended to last
-    CopyLimit limits_;
+    uint32_t layer_ = 0;       // the next to be appended to
+    Interlude interlude_;
+    CopyLimit limit_;
 };
 
 }  // namespace bench

@@ -27,28 +27,28 @@ Case &case_of(const Shape &shape) {
 // Each iteration times one call, then samples the machine's limits: all of a row's figures are of one stretch of time.
 template <class Case>
 auto measure(benchmark::State &state, Case &c, double (Case::*time_once)()) {
-    c.limits().forget();
+    c.forget_limits();
     for (int i = 0; i < 3 * n_read_variants; ++i) {
         (c.*time_once)();
-        c.limits().sample();
+        c.sample_limits();
     }
     std::vector<double> seconds;
     for (auto _ : state) {
         seconds.push_back((c.*time_once)());
         state.SetIterationTime(seconds.back());
-        c.limits().sample();
+        c.sample_limits();
     }
     return c.figures(median(seconds));
 }
 
-void add(const char *kind, const Shape &shape, void (*run)(benchmark::State &, const Shape &)) {
+void add(const char *kind, const Shape &shape, void (*run)(benchmark::State &, const Shape &), double min_seconds = 0.2) {
     const std::string label = std::string(kind) + "/" + shape.model.name + "/" + shape.format_name() +
                               "/ctx:" + std::to_string(shape.ctx) + "/threads:" + std::to_string(shape.threads) +
                               (shape.cold ? "/cold" : "/hot");
     benchmark::RegisterBenchmark(label.c_str(), [=](benchmark::State &state) { run(state, shape); })
         ->UseManualTime()
         ->Unit(benchmark::kMicrosecond)
-        ->MinTime(0.2);
+        ->MinTime(min_seconds);
 }
 
 template <double (DecodeCase::*time_once)()>
@@ -100,7 +100,7 @@ void add_details(const Model &model, int all_threads) {
     }
     add("decode", {model, Format::f16, Format::f16, 8192, all_threads + 1, true}, decode);  // more workers than cores
     add("batch", {model, Format::f16, Format::f16, 8192, all_threads, true, 16}, decode);
-    add("append", {model, Format::f16, Format::f16, 1, 1, true}, append);
+    add("append", {model, Format::f16, Format::f16, 1, 1, true}, append, 0.002);
     add("append", {model, Format::f16, Format::f16, 2048, 1, true}, append);
 }
 

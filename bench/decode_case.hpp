@@ -23,12 +23,13 @@ public:
     explicit DecodeCase(const Shape &shape);
 
     const Shape &shape() const { return shape_; }
-    ReadLimits &limits() { return limits_; }
 
-    // Each runs once and returns its seconds; interleaved, also with the limits' samples, they see the same machine.
+    // Each runs once, the first two return their seconds; interleaved, they see the same machine.
     double time_decode();
     double time_naive();  // of one sequence
+    void sample_limits() { limits_.sample(); }
 
+    void forget_limits() { limits_.forget(); }
     // What the limits sampled so far say of a call of that many seconds.
     DecodeFigures figures(double seconds) const;
 

@@ -34,7 +34,7 @@ Row measure(const Shape &shape) {
     std::vector<double> decode, naive;
     for (int i = 0; i < n_repetitions; ++i) {
         decode.push_back(c.time_decode());
-        c.limits().sample();
+        c.sample_limits();
         if (i % 3 == 0) {
             naive.push_back(c.time_naive());
         }

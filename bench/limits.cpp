@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 
 #include "timing.hpp"
 
@@ -90,12 +91,20 @@ double ReadLimits::bytes_per_second() const {
 
 double ReadLimits::multiply_adds_per_second() const { return median(multiply_add_rates_); }
 
-CopyLimit::CopyLimit(const void *source, uint64_t bytes_read_and_written)
-    : source_(source), bytes_(bytes_read_and_written / 2), plane_(std::max<uint64_t>(bytes_, cold_bytes())) {}
+Interlude::Interlude() : weights_(cold_bytes() / 2) {}
 
-void CopyLimit::sample() {
+void Interlude::pass(std::span<float> rows) {
+    const size_t bytes = cold_bytes() / 2;
+    benchmark::DoNotOptimize(baseline().read(weights_.next(bytes), bytes, 0));
+    std::ranges::transform(rows, rows.begin(), std::negate<>());
+}
+
+CopyLimit::CopyLimit(uint64_t bytes_read_and_written) : bytes_(bytes_read_and_written / 2), plane_(bytes_) {}
+
+void CopyLimit::sample(Interlude &interlude, std::span<float> rows) {
     std::byte *to = plane_.next(bytes_);
-    const double seconds = seconds_of([&] { std::memcpy(to, source_, bytes_); });
+    interlude.pass(rows);
+    const double seconds = seconds_of([&] { std::memcpy(to, rows.data(), bytes_); });
     benchmark::DoNotOptimize(to);
     rates_.push_back(2 * static_cast<double>(bytes_) / seconds);
 }

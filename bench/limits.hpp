@@ -3,6 +3,7 @@
 // What the machine can do, sampled in between the calls that are measured against it.
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "baseline.hpp"
@@ -38,19 +39,28 @@ private:
     std::vector<double> multiply_add_rates_;
 };
 
-// For an append that reads and writes that many bytes in all: copying memory that reads and writes as many, from what the
-// append reads into memory that no cache holds.
+// What lies between two layers' appends when a model decodes: weights are read, so that no cache holds anything else, then
+// new rows are made.
+class Interlude {
+public:
+    Interlude();
+    void pass(std::span<float> rows);
+
+private:
+    Plane weights_;
+};
+
+// For an append of rows that reads and writes that many bytes in all: a copy that reads and writes as many.
 class CopyLimit {
 public:
-    CopyLimit(const void *source, uint64_t bytes_read_and_written);
+    explicit CopyLimit(uint64_t bytes_read_and_written);
 
-    void sample();
+    void sample(Interlude &interlude, std::span<float> rows);
     void forget() { rates_.clear(); }
 
     double bytes_per_second() const;  // read and written
 
 private:
-    const void *source_;
     size_t bytes_;
     Plane plane_;
     std::vector<double> rates_;
