@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstring>
 #include <functional>
+#include <limits>
 
 #include "timing.hpp"
 
@@ -26,20 +27,24 @@ ReadLimits::ReadLimits(uint64_t bytes, int n_threads, bool cold)
       slice_(std::max<size_t>(bytes / static_cast<size_t>(n_threads_) / 256, 1) * 256),
       plane_(std::max<uint64_t>(slice_ * static_cast<size_t>(n_threads_), cold ? cold_bytes() : 0)) {}
 
-// Runs work(i) on every thread at once, and returns the slowest one's seconds: to wake them is no limit of the machine's.
+// Runs work(i) on every thread at once, and returns the seconds from the first one's start to the last one's end: to wake
+// them is no limit of the machine's.
 template <class Work>
-double ReadLimits::slowest_seconds(bool warm, Work &&work) const {
-    double slowest = 0;
-#pragma omp parallel num_threads(n_threads_) reduction(max : slowest)
+double ReadLimits::seconds_on_all_threads(bool warm, Work &&work) const {
+    double start = std::numeric_limits<double>::infinity();
+    double end = 0;
+#pragma omp parallel num_threads(n_threads_) reduction(min : start) reduction(max : end)
     {
         const int thread = omp_get_thread_num();
         if (warm) {
             work(thread);
         }
 #pragma omp barrier
-        slowest = seconds_of([&] { work(thread); });
+        start = now();
+        work(thread);
+        end = now();
     }
-    return slowest;
+    return end - start;
 }
 
 void ReadLimits::sample_read() {
@@ -49,7 +54,7 @@ void ReadLimits::sample_read() {
         const auto thread = static_cast<size_t>(i);
         sinks[thread].value = baseline().read(data + thread * slice_, slice_, variant_);
     };
-    const double seconds = slowest_seconds(!cold_, read);  // a call in between may have evicted what is to be hot
+    const double seconds = seconds_on_all_threads(!cold_, read);  // a call in between may have evicted what is to be hot
     benchmark::DoNotOptimize(sinks.data());
     read_rates_[variant_].push_back(static_cast<double>(slice_ * static_cast<size_t>(n_threads_)) / seconds);
     variant_ = (variant_ + 1) % n_read_variants;
@@ -58,7 +63,7 @@ void ReadLimits::sample_read() {
 void ReadLimits::sample_multiply_adds() {
     constexpr int64_t n = 1 << 20;
     std::vector<Sink> sinks(static_cast<size_t>(n_threads_));
-    const double seconds = slowest_seconds(false, [&](int i) {
+    const double seconds = seconds_on_all_threads(false, [&](int i) {
         Sink &sink = sinks[static_cast<size_t>(i)];
         sink.done = baseline().multiply_add(n, &sink.value);
     });

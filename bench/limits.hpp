@@ -28,7 +28,7 @@ private:
     void sample_multiply_adds();
 
     template <class Work>
-    double slowest_seconds(bool warm, Work &&work) const;
+    double seconds_on_all_threads(bool warm, Work &&work) const;
 
     int n_threads_;
     bool cold_;

@@ -8,12 +8,14 @@
 
 namespace bench {
 
+// Seconds since some moment.
+inline double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
 template <class Work>
 double seconds_of(Work &&work) {
-    using Clock = std::chrono::steady_clock;
-    const auto start = Clock::now();
+    const double start = now();
     work();
-    return std::chrono::duration<double>(Clock::now() - start).count();
+    return now() - start;
 }
 
 inline double median(std::vector<double> values) {
