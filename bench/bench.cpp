@@ -1,4 +1,4 @@
-// The benchmarks: decode/<model>/<format>/ctx:<n>/threads:<n>/<cold|hot>, and naive/… alike.
+// The benchmarks: decode/<model>/<format>/ctx:<n>/threads:<n>/<cold|hot>; naive/…, batch/… and append/… alike.
 
 #include <benchmark/benchmark.h>
 
@@ -6,14 +6,15 @@
 #include <set>
 #include <thread>
 
-#include "case.hpp"
+#include "append_case.hpp"
+#include "decode_case.hpp"
+#include "timing.hpp"
 
 namespace bench {
 namespace {
 
-using TimeOnce = double (Case::*)();
-
 // The case of that shape: the last one, where it is asked for again, as a row's trials and repetitions do.
+template <class Case>
 Case &case_of(const Shape &shape) {
     static std::unique_ptr<Case> last;
     if (!last || !(last->shape() == shape)) {
@@ -24,8 +25,8 @@ Case &case_of(const Shape &shape) {
 }
 
 // Each iteration times one call, then samples the machine's limits: all of a row's figures are of one stretch of time.
-void run(benchmark::State &state, const Shape &shape, TimeOnce time_once) {
-    Case &c = case_of(shape);
+template <class Case>
+auto measure(benchmark::State &state, Case &c, double (Case::*time_once)()) {
     c.forget_limits();
     for (int i = 0; i < 3 * n_read_variants; ++i) {
         (c.*time_once)();
@@ -37,44 +38,70 @@ void run(benchmark::State &state, const Shape &shape, TimeOnce time_once) {
         state.SetIterationTime(seconds.back());
         c.sample_limits();
     }
-    const Timing timing = c.timing(seconds);
-    state.counters["kv_bytes_per_second"] = static_cast<double>(shape.kv_bytes()) / timing.seconds;
-    state.counters["roofline_bytes_per_second"] = timing.read_bytes_per_second;
-    state.counters["multiply_adds_per_second"] = timing.multiply_adds_per_second;
-    state.counters["roofline_fraction"] = roofline_fraction(shape, timing);
-    state.counters["limit_fraction"] = limit_fraction(shape, timing);
-    state.counters["median_seconds"] = timing.seconds;
-    state.counters["tokens_per_second"] = 1 / timing.seconds;
+    return c.figures(median(seconds));
 }
 
-void add(const char *kind, const Shape &shape, TimeOnce time_once) {
+void add(const char *kind, const Shape &shape, void (*run)(benchmark::State &, const Shape &), double min_seconds = 0.2) {
     const std::string label = std::string(kind) + "/" + shape.model.name + "/" + shape.format_name() +
                               "/ctx:" + std::to_string(shape.ctx) + "/threads:" + std::to_string(shape.threads) +
                               (shape.cold ? "/cold" : "/hot");
-    benchmark::RegisterBenchmark(label.c_str(), [=](benchmark::State &state) { run(state, shape, time_once); })
+    benchmark::RegisterBenchmark(label.c_str(), [=](benchmark::State &state) { run(state, shape); })
         ->UseManualTime()
         ->Unit(benchmark::kMicrosecond)
-        ->MinTime(0.2);
+        ->MinTime(min_seconds);
 }
 
-void add_model(const Model &model) {
-    const int all_threads = static_cast<int>(std::thread::hardware_concurrency());
-    using kvlane::Format;
-    std::vector<std::pair<Format, Format>> formats{{Format::f16, Format::bf16}};
+template <double (DecodeCase::*time_once)()>
+void run_decode(benchmark::State &state, const Shape &shape) {
+    const DecodeFigures figures = measure(state, case_of<DecodeCase>(shape), time_once);
+    state.counters["median_seconds"] = figures.seconds;
+    state.counters["kv_bytes_per_second"] = figures.kv_bytes_per_second;
+    state.counters["roofline_bytes_per_second"] = figures.roofline_bytes_per_second;
+    state.counters["multiply_adds_per_second"] = figures.multiply_adds_per_second;
+    state.counters["roofline_fraction"] = figures.roofline_fraction;
+    state.counters["limit_fraction"] = figures.limit_fraction;
+    state.counters["tokens_per_second"] = shape.n_sequences / figures.seconds;
+}
+
+constexpr auto decode = run_decode<&DecodeCase::time_decode>;
+constexpr auto naive = run_decode<&DecodeCase::time_naive>;
+
+void append(benchmark::State &state, const Shape &shape) {
+    const AppendFigures figures = measure(state, case_of<AppendCase>(shape), &AppendCase::time_append);
+    state.counters["median_seconds"] = figures.seconds;
+    state.counters["bytes_per_second"] = figures.bytes_per_second;
+    state.counters["roofline_bytes_per_second"] = figures.roofline_bytes_per_second;
+    state.counters["limit_fraction"] = figures.limit_fraction;
+    state.counters["tokens_per_second"] = static_cast<double>(shape.ctx) / figures.seconds;
+}
+
+// Every format, cold at all lengths of real use, hot where keys and values may fit into a core's own cache.
+void add_model(const Model &model, int all_threads) {
     for (kvl_format format = 0; kvl_format_name(format); ++format) {
-        formats.emplace_back(Format{format}, Format{format});
-    }
-    for (const auto &[k_format, v_format] : formats) {
-        for (const int64_t ctx : {128, 512, 2048, 8192, 32768}) {
-            for (const int threads : std::set{1, all_threads}) {
-                for (const bool cold : {true, false}) {
-                    const Shape shape{model, k_format, v_format, ctx, threads, cold};
-                    add("decode", shape, &Case::time_decode);
-                    add("naive", shape, &Case::time_naive);
-                }
+        const kvlane::Format f{format};
+        for (const int threads : std::set{1, all_threads}) {
+            for (const int64_t ctx : {128, 512, 2048, 8192, 32768}) {
+                add("decode", {model, f, f, ctx, threads, true}, decode);
+            }
+            for (const int64_t ctx : {128, 256, 512}) {
+                add("decode", {model, f, f, ctx, threads, false}, decode);
             }
         }
+        add("naive", {model, f, f, 2048, 1, true}, naive);
     }
+}
+
+// What one model shows for all.
+void add_details(const Model &model, int all_threads) {
+    using kvlane::Format;
+    for (const int threads : std::set{1, all_threads}) {
+        add("decode", {model, Format::f16, Format::bf16, 2048, threads, true}, decode);
+        add("decode", {model, Format::f16, Format::f16, 1, threads, false}, decode);
+    }
+    add("decode", {model, Format::f16, Format::f16, 8192, all_threads + 1, true}, decode);  // more workers than cores
+    add("batch", {model, Format::f16, Format::f16, 8192, all_threads, true, 16}, decode);
+    add("append", {model, Format::f16, Format::f16, 1, 1, true}, append, 0.002);
+    add("append", {model, Format::f16, Format::f16, 2048, 1, true}, append);
 }
 
 }  // namespace
@@ -92,9 +119,11 @@ int main(int argc, char **argv) {
         std::fprintf(stderr, "kvlane-bench: %s\n", error.what());
         return 1;
     }
+    const int all_threads = static_cast<int>(std::thread::hardware_concurrency());
     for (const bench::Model &model : bench::models) {
-        bench::add_model(model);
+        bench::add_model(model, all_threads);
     }
+    bench::add_details(bench::model_of("llama-3-8b"), all_threads);
     benchmark::RunSpecifiedBenchmarks();
     benchmark::Shutdown();
 }

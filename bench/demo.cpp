@@ -4,7 +4,8 @@
 #include <cstdio>
 #include <thread>
 
-#include "case.hpp"
+#include "decode_case.hpp"
+#include "timing.hpp"
 
 namespace bench {
 namespace {
@@ -20,27 +21,14 @@ struct Options {
 constexpr double largest_difference = 1e-4;
 constexpr int n_repetitions = 30;
 
-const Model &model_of(const std::string &name) {
-    for (const Model &model : models) {
-        if (name == model.name) {
-            return model;
-        }
-    }
-    std::string known;
-    for (const Model &model : models) {
-        known += std::string(" ") + model.name;
-    }
-    throw std::invalid_argument("--model is \"" + name + "\"; the models are" + known);
-}
-
 struct Row {
-    Timing decode;
+    DecodeFigures decode;
     double naive_seconds;
     double difference;
 };
 
 Row measure(const Shape &shape) {
-    Case c(shape);
+    DecodeCase c(shape);
     Row row{};
     row.difference = c.error_against_reference();
     std::vector<double> decode, naive;
@@ -51,7 +39,7 @@ Row measure(const Shape &shape) {
             naive.push_back(c.time_naive());
         }
     }
-    row.decode = c.timing(decode);
+    row.decode = c.figures(median(decode));
     row.naive_seconds = median(naive);
     return row;
 }
@@ -71,8 +59,8 @@ bool print_row(const Shape &shape) {
     std::fprintf(stderr, "%70s\r", "");
     std::printf("%-14s %-6s %7lld %14.1f %7.1f %8.0f%% %6.0f%% %8.1f %11.1e\n", shape.model.name,
                 shape.format_name().c_str(), static_cast<long long>(shape.ctx), row.decode.seconds * 1e6,
-                static_cast<double>(shape.kv_bytes()) / row.decode.seconds / 1e9, 100 * roofline_fraction(shape, row.decode),
-                100 * limit_fraction(shape, row.decode), row.naive_seconds / row.decode.seconds, row.difference);
+                row.decode.kv_bytes_per_second / 1e9, 100 * row.decode.roofline_fraction, 100 * row.decode.limit_fraction,
+                row.naive_seconds / row.decode.seconds, row.difference);
     std::fflush(stdout);
     return row.difference <= largest_difference;
 }

@@ -4,15 +4,21 @@
 
 #include <omp.h>
 
+#include <algorithm>
+
 #include "kvlane.h"
 
 namespace kvlane {
 
-/// An executor on a team of OpenMP threads: of n_threads, or of OpenMP's own choice at 0.
+/// An executor on a team of OpenMP threads: of n_threads, or of OpenMP's own choice at 0; at most one a processor, because a
+/// call waits for every thread of its team, also for one that has no processor and no task left.
 /// Pre:    the pool outlives the executor
+/// Threads: between calls OpenMP's threads spin for a while, so that the next call finds them awake. Where other programs
+///         want the processors too, that costs whole time slices; OMP_WAIT_POLICY=passive in the environment lets them sleep
 class OpenMpPool {
 public:
-    explicit OpenMpPool(int n_threads = 0) : n_threads_(n_threads > 0 ? n_threads : omp_get_max_threads()) {}
+    explicit OpenMpPool(int n_threads = 0)
+        : n_threads_(std::min(n_threads > 0 ? n_threads : omp_get_max_threads(), omp_get_num_procs())) {}
 
     OpenMpPool(const OpenMpPool &) = delete;
     OpenMpPool &operator=(const OpenMpPool &) = delete;
@@ -21,8 +27,11 @@ public:
 
 private:
     static void parallel_for(void *pool, uint32_t n_tasks, void (*task)(void *, uint32_t), void *context) {
+        // A task mostly goes on in memory where the one before it ends, so a thread takes runs of them; four for each thread
+        // are enough to even out what threads are slower at.
         const int n_threads = static_cast<const OpenMpPool *>(pool)->n_threads_;
-#pragma omp parallel for num_threads(n_threads) schedule(dynamic)
+        const uint32_t run = std::max(1u, n_tasks / (4 * static_cast<uint32_t>(n_threads)));
+#pragma omp parallel for num_threads(n_threads) schedule(dynamic, run)
         for (uint32_t i = 0; i < n_tasks; ++i) {
             task(context, i);
         }

@@ -3,18 +3,24 @@
 #define KVLANE_TBB_HPP
 
 #include <tbb/blocked_range.h>
+#include <tbb/info.h>
 #include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
+
+#include <algorithm>
 
 #include "kvlane.h"
 
 namespace kvlane {
 
-/// An executor on an arena of oneTBB's threads: of n_threads, or of oneTBB's own choice at 0.
+/// An executor on an arena of oneTBB's threads: of n_threads, or of oneTBB's own choice at 0; at most one a processor, which
+/// is all that oneTBB starts, with a warning on stderr where more are asked for.
 /// Pre:    the pool outlives the executor
+/// Threads: between calls oneTBB's threads fall asleep soon, and the call after a pause wakes them
 class TbbPool {
 public:
-    explicit TbbPool(int n_threads = 0) : arena_(n_threads > 0 ? n_threads : tbb::task_arena::automatic) {}
+    explicit TbbPool(int n_threads = 0)
+        : arena_(n_threads > 0 ? std::min(n_threads, tbb::info::default_concurrency()) : tbb::task_arena::automatic) {}
 
     TbbPool(const TbbPool &) = delete;
     TbbPool &operator=(const TbbPool &) = delete;

@@ -1,0 +1,37 @@
+#pragma once
+
+// The memory that is measured over.
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kvlane/kvlane.hpp"
+
+namespace bench {
+
+// What calls must rotate over so that each finds its bytes in memory: four times the last-level cache, and enough for a
+// laptop's and a server's alike.
+uint64_t cold_bytes();
+
+std::vector<float> normals(size_t n);
+
+// Appends n_tokens to every layer, all layers alike: random rows, the same ones over and over.
+void fill(kvlane::Cache &cache, int64_t n_tokens);
+
+// Straight memory, of a cache's own kind.
+class Plane {
+public:
+    explicit Plane(uint64_t bytes);
+
+    // The next that many bytes, from the start again where the end is reached.
+    std::byte *next(size_t bytes);
+
+private:
+    kvlane::Cache cache_;
+    std::span<std::byte> memory_;
+    size_t at_ = 0;
+};
+
+}  // namespace bench

@@ -1,0 +1,134 @@
+#include "decode_case.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "timing.hpp"
+
+namespace bench {
+namespace {
+
+std::vector<kvlane::Cache> filled_caches(const Shape &shape) {
+    const std::vector<int64_t> lengths = shape.lengths();
+    const auto n_tokens = static_cast<uint64_t>(std::accumulate(lengths.begin(), lengths.end(), int64_t{0}));
+    const uint64_t layer_bytes = n_tokens * shape.bytes_per_token();
+    const uint64_t n_layers = shape.cold ? (cold_bytes() + layer_bytes - 1) / layer_bytes : 1;
+    std::vector<kvlane::Cache> caches;
+    for (const int64_t length : lengths) {
+        fill(caches.emplace_back(static_cast<uint32_t>(n_layers), shape.layer(), length), length);
+    }
+    return caches;
+}
+
+std::vector<kvl_view> views_of(const std::vector<kvlane::Cache> &caches, uint32_t layer) {
+    std::vector<kvl_view> views(caches.size());
+    std::ranges::transform(caches, views.begin(), [=](const kvlane::Cache &cache) { return cache.view(layer); });
+    return views;
+}
+
+// One for each view, with its part of out.
+std::vector<kvl_sequence> sequences_of(const std::vector<kvl_view> &views, const std::vector<float> &q,
+                                       std::vector<float> &out) {
+    std::vector<kvl_sequence> sequences;
+    for (size_t i = 0; i < views.size(); ++i) {
+        sequences.push_back({sizeof(kvl_sequence), 0, 0, &views[i], views[i].len, q.data(), &out[i * q.size()], nullptr});
+    }
+    return sequences;
+}
+
+}  // namespace
+
+DecodeCase::DecodeCase(const Shape &shape)
+    : shape_(shape),
+      pool_(shape.threads),
+      executor_(pool_.executor()),
+      caches_(filled_caches(shape)),
+      attention_(
+          {shape.model.n_query_heads, shape.model.n_kv_heads, shape.model.head_dim, 0, shape.k_format, shape.v_format, 0}),
+      workspace_(attention_.workspace(shape.n_sequences, shape.ctx)),
+      q_(normals(size_t{shape.model.n_query_heads} * shape.model.head_dim)),
+      out_(shape.n_sequences * q_.size()),
+      naive_out_(q_.size()),
+      scores_(shape.model.n_query_heads * static_cast<size_t>(shape.ctx)),
+      views_(views_of(caches_, layer_)),
+      sequences_(sequences_of(views_, q_, out_)),
+      limits_(kv_bytes(), shape.threads, shape.cold) {}
+
+void DecodeCase::next_layer() {
+    layer_ = (layer_ + 1) % caches_.front().n_layers();
+    std::ranges::copy(views_of(caches_, layer_), views_.begin());  // the sequences point there
+}
+
+uint64_t DecodeCase::kv_bytes() const {
+    uint64_t bytes;
+    kvlane::check(kvl_attend_bytes(attention_.get(), sequences_.data(), shape_.n_sequences, &bytes));
+    return bytes;
+}
+
+double DecodeCase::multiply_adds() const {
+    double n_tokens = 0;
+    for (const kvl_sequence &sequence : sequences_) {
+        n_tokens += static_cast<double>(sequence.len);
+    }
+    return 2 * n_tokens * shape_.model.n_query_heads * shape_.model.head_dim;
+}
+
+// Hot is what the same call has just read: samples in between may have evicted it.
+template <class Work>
+double DecodeCase::seconds_of_call(Work &&work) {
+    next_layer();
+    if (!shape_.cold) {
+        work();
+    }
+    return seconds_of(work);
+}
+
+void DecodeCase::decode() { attention_.attend(sequences_, workspace_, shape_.threads > 1 ? &executor_ : nullptr); }
+
+void DecodeCase::naive(const Baseline &with) {
+    const Model &m = shape_.model;
+    auto head = [&](uint32_t h) {
+        const size_t at = size_t{h} * m.head_dim;
+        with.naive(views_.front(), shape_.ctx, h / (m.n_query_heads / m.n_kv_heads), q_.data() + at,
+                   1 / std::sqrt(static_cast<float>(m.head_dim)), scores_.data() + h * static_cast<size_t>(shape_.ctx),
+                   naive_out_.data() + at);
+    };
+    executor_.parallel_for(
+        executor_.pool, m.n_query_heads, [](void *context, uint32_t h) { (*static_cast<decltype(head) *>(context))(h); },
+        &head);
+}
+
+double DecodeCase::time_decode() {
+    return seconds_of_call([&] { decode(); });
+}
+
+double DecodeCase::time_naive() {
+    return seconds_of_call([&] { naive(baseline()); });
+}
+
+double DecodeCase::error_against_reference() {
+    next_layer();
+    decode();
+    naive(scalar_baseline());
+    double error = 0, norm = 0;
+    for (size_t i = 0; i < naive_out_.size(); ++i) {
+        error += std::pow(static_cast<double>(out_[i]) - naive_out_[i], 2);
+        norm += std::pow(static_cast<double>(naive_out_[i]), 2);
+    }
+    return std::sqrt(error / norm);
+}
+
+DecodeFigures DecodeCase::figures(double seconds) const {
+    DecodeFigures figures{};
+    figures.seconds = seconds;
+    figures.kv_bytes_per_second = static_cast<double>(kv_bytes()) / seconds;
+    figures.roofline_bytes_per_second = limits_.bytes_per_second();
+    figures.multiply_adds_per_second = limits_.multiply_adds_per_second();
+    figures.roofline_fraction = figures.kv_bytes_per_second / figures.roofline_bytes_per_second;
+    figures.limit_fraction =
+        std::max(figures.roofline_fraction, multiply_adds() / figures.multiply_adds_per_second / seconds);
+    return figures;
+}
+
+}  // namespace bench

@@ -1,0 +1,65 @@
+#pragma once
+
+// A model's attention over filled caches, one call at a time, and what the machine can do for it.
+
+#include "kvlane/openmp.hpp"
+#include "limits.hpp"
+#include "shape.hpp"
+
+namespace bench {
+
+struct DecodeFigures {
+    double seconds;  // the median call: one token of each sequence through one layer
+    double kv_bytes_per_second;
+    double roofline_bytes_per_second;
+    double multiply_adds_per_second;  // the peak
+    double roofline_fraction;
+    double limit_fraction;
+};
+
+// Layers filled with random keys and values: more than the last-level cache holds where the shape is cold, one otherwise.
+class DecodeCase {
+public:
+    explicit DecodeCase(const Shape &shape);
+
+    const Shape &shape() const { return shape_; }
+
+    // Each runs once, the first two return their seconds; interleaved, they see the same machine.
+    double time_decode();
+    double time_naive();  // of one sequence
+    void sample_limits() { limits_.sample(); }
+
+    void forget_limits() { limits_.forget(); }
+    // What the limits sampled so far say of a call of that many seconds.
+    DecodeFigures figures(double seconds) const;
+
+    // Relative L2 difference between one sequence's output and the scalar isa's plain code over the same layer.
+    double error_against_reference();
+
+private:
+    void next_layer();
+    uint64_t kv_bytes() const;
+    double multiply_adds() const;
+    void decode();
+    void naive(const Baseline &with);
+
+    template <class Work>
+    double seconds_of_call(Work &&work);
+
+    Shape shape_;
+    kvlane::OpenMpPool pool_;
+    kvl_executor executor_;
+    std::vector<kvlane::Cache> caches_;  // one a sequence
+    kvlane::Attention attention_;
+    kvlane::Workspace workspace_;
+    std::vector<float> q_;  // the same for every sequence
+    std::vector<float> out_;
+    std::vector<float> naive_out_;
+    std::vector<float> scores_;
+    uint32_t layer_ = 0;  // that the views show
+    std::vector<kvl_view> views_;
+    std::vector<kvl_sequence> sequences_;
+    ReadLimits limits_;
+};
+
+}  // namespace bench

@@ -1,0 +1,42 @@
+#include "shape.hpp"
+
+#include <cmath>
+#include <stdexcept>
+
+namespace bench {
+
+const Model &model_of(const std::string &name) {
+    std::string known;
+    for (const Model &model : models) {
+        if (name == model.name) {
+            return model;
+        }
+        known += std::string(" ") + model.name;
+    }
+    throw std::invalid_argument("--model is \"" + name + "\"; the models are" + known);
+}
+
+std::string Shape::format_name() const {
+    const std::string k = kvl_format_name(static_cast<kvl_format>(k_format));
+    const std::string v = kvl_format_name(static_cast<kvl_format>(v_format));
+    return k == v ? k : k + "+" + v;
+}
+
+uint64_t Shape::bytes_per_token() const { return kvlane::Cache(1, layer(), 1).info(0).bytes_per_token; }
+
+std::vector<int64_t> Shape::lengths() const {
+    if (n_sequences == 1) {
+        return {ctx};
+    }
+    // From the shortest up to ctx in equal ratios, long and short ones mixed.
+    constexpr double shortest = 100;
+    constexpr uint32_t step = 7;  // has no factor in common with a power of two
+    std::vector<int64_t> lengths;
+    for (uint32_t i = 0; i < n_sequences; ++i) {
+        const double place = static_cast<double>(i * step % n_sequences) / (n_sequences - 1);
+        lengths.push_back(std::llround(shortest * std::pow(static_cast<double>(ctx) / shortest, place)));
+    }
+    return lengths;
+}
+
+}  // namespace bench

@@ -1,0 +1,47 @@
+#pragma once
+
+// What is measured: a model's geometry, and what a call of it sees.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kvlane/kvlane.hpp"
+
+namespace bench {
+
+struct Model {
+    const char *name;
+    uint32_t n_query_heads;
+    uint32_t n_kv_heads;
+    uint32_t head_dim;
+
+    bool operator==(const Model &) const = default;
+};
+
+inline constexpr Model models[] = {
+#define MODEL(name, n_query_heads, n_kv_heads, head_dim) {name, n_query_heads, n_kv_heads, head_dim},
+#include "models.inc"
+#undef MODEL
+};
+
+// Returns the model of that name.
+const Model &model_of(const std::string &name);
+
+struct Shape {
+    Model model;
+    kvlane::Format k_format;
+    kvlane::Format v_format;
+    int64_t ctx;
+    int threads;
+    bool cold;  // every call's keys and values come from memory, or else from the caches of the call before
+    uint32_t n_sequences = 1;
+
+    bool operator==(const Shape &) const = default;
+    std::string format_name() const;  // "f16", or "f16+bf16" where K and V differ
+    kvlane::Layer layer() const { return {model.n_kv_heads, model.head_dim, 0, k_format, v_format}; }
+    uint64_t bytes_per_token() const;      // that one layer of a cache takes
+    std::vector<int64_t> lengths() const;  // of the sequences: ctx, and shorter ones where there are several
+};
+
+}  // namespace bench
