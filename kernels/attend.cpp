@@ -175,20 +175,12 @@ void lay_out(const kvl_attention &a, const kvl_sequence *sequences, uint32_t n_s
 
 void merge_head(const Call &call, const kvl_sequence &s, uint32_t kv_head, uint64_t first_unit, int64_t n_chunks) {
     const kvl_attention &a = *call.attention;
-    const Partial first = partial_of(a, call.partials, first_unit);
-    for (uint32_t r = 0; r < a.group; ++r) {
-        const uint64_t query_head = uint64_t{kv_head} * a.group + r;
-        float m, l;
-        a.kernels->merge({{first.m + r, first.l + r, first.o + r * first.o_stride, first.o_stride},
-                          partial_floats(a),
-                          n_chunks,
-                          a.v_head_dim,
-                          s.out + query_head * a.v_head_dim,
-                          &m,
-                          &l});
-        if (s.lse) {
-            s.lse[query_head] = l == 0 ? -INFINITY : m * std::numbers::ln2_v<float> + std::log(l);
-        }
+    const Partial whole = partial_of(a, call.partials, first_unit);
+    const uint64_t query_head = uint64_t{kv_head} * a.group;
+    a.kernels->merge(
+        {whole, partial_floats(a), n_chunks, static_cast<int>(a.group), a.v_head_dim, s.out + query_head * a.v_head_dim});
+    for (uint32_t r = 0; s.lse && r < a.group; ++r) {
+        s.lse[query_head + r] = whole.l[r] == 0 ? -INFINITY : whole.m[r] * std::numbers::ln2_v<float> + std::log(whole.l[r]);
     }
 }
 

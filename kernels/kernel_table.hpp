@@ -52,15 +52,14 @@ struct DecodeChunk {
     Partial out;
 };
 
-// One output head: partials [n_chunks] of one row, at a constant distance, merged in order.
-struct MergeRow {
-    Partial first;         // this row's place in the first chunk's partial
+// One KV head's output: partials [n_chunks] at a constant distance, merged in order.
+struct MergeHead {
+    Partial first;
     int64_t chunk_stride;  // floats from one chunk's partial to the next
     int64_t n_chunks;      // at least 1
+    int group;
     uint32_t v_head_dim;
-    float *out;  // [v_head_dim]
-    float *m;
-    float *l;
+    float *out;  // [group, v_head_dim]
 };
 
 // Rows of dim elements: f32 in memory of the caller's, stored rows in a plane.
@@ -80,7 +79,7 @@ struct KernelTable {
     void (*encode[format::count])(const CodecRows &);
     void (*decode[format::count])(const CodecRows &);
     void (*decode_chunk)(const DecodeChunk &);
-    void (*merge)(const MergeRow &);
+    void (*merge)(const MergeHead &);
 };
 
 }  // namespace kvlane

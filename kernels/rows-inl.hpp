@@ -62,28 +62,37 @@ static constexpr int ceil_power_of_two(int n) { return n <= 1 ? 1 : 2 * ceil_pow
 // busy without holding up the kernel's own loads.
 struct Prefetcher {
     const std::byte *line;
-    int64_t to_next_row;  // from behind a row's last line
-    int lines;
-    int lines_left;  // in this row
-    int rows_left;
+    const std::byte *end;
     int per_step;
 };
 
+// Into L2: more can be under way there than to L1, and a tile ahead has time to come.
+static KVLANE_INLINE void prefetch(const std::byte *line) { __builtin_prefetch(line, 0, 2); }
+
+// Rows with gaps between them are asked for at once: to step over gaps would cost every kernel its registers.
 static KVLANE_INLINE Prefetcher prefetcher_of(const StoredRows &ahead, int n_steps) {
-    const int n_lines = ahead.n * ahead.lines;
-    return {ahead.first, ahead.stride_bytes - int64_t{ahead.lines} * cache_line_bytes, ahead.lines, ahead.lines,
-            ahead.n,     n_steps > 0 ? (n_lines + n_steps - 1) / n_steps : 0};
+    if (n_steps <= 0 || ahead.n == 0) {
+        return {};
+    }
+    if (ahead.stride_bytes > int64_t{ahead.lines} * cache_line_bytes) {
+        for (int row = 0; row < ahead.n; ++row) {
+            for (int line = 0; line < ahead.lines; ++line) {
+                prefetch(ahead.first + row * ahead.stride_bytes + line * cache_line_bytes);
+            }
+        }
+        return {};
+    }
+    const int64_t bytes = ahead.n * ahead.stride_bytes;
+    const int64_t bytes_of_steps = int64_t{n_steps} * cache_line_bytes;
+    return {ahead.first, ahead.first + bytes, static_cast<int>((bytes + bytes_of_steps - 1) / bytes_of_steps)};
 }
 
-// Into L2: more can be under way there than to L1, and a tile ahead has time to come.
+// The last step may go past the end, by less than a step.
 static KVLANE_INLINE void prefetch_step(Prefetcher &p) {
-    for (int i = 0; i < p.per_step && p.rows_left > 0; ++i) {
-        __builtin_prefetch(p.line, 0, 2);
-        p.line += cache_line_bytes;
-        if (--p.lines_left == 0) {
-            p.line += p.to_next_row;
-            p.lines_left = p.lines;
-            --p.rows_left;
+    if (p.line < p.end) {
+        for (int i = 0; i < p.per_step; ++i) {
+            prefetch(p.line);
+            p.line += cache_line_bytes;
         }
     }
 }

@@ -41,93 +41,101 @@ KVLANE_INLINE float exp2_of(float x) {
 // What scores are taken relative to: the maximum, or 0 where nothing is visible yet.
 static KVLANE_INLINE float reference_of(float m) { return m == minus_infinity ? 0.0f : m; }
 
-// Puts x behind the n scores, up to a whole vector.
-static KVLANE_INLINE void fill_vector(float *scores, int n, int lanes, float x) {
-    for (int t = n; t % lanes != 0; ++t) {
-        scores[t] = x;
-    }
+// Scaled scores [t, t + lanes) of n.
+template <class Isa>
+KVLANE_INLINE typename Isa::Vec scores_at(const float *scores, int t, int n, typename Isa::Vec scale) {
+    const auto scaled = Isa::load(scores + t) * scale;
+    return t + Isa::lanes <= n ? scaled : Isa::first_lanes(scaled, n - t, minus_infinity);
 }
 
-// Turns a row's n >= 1 raw scores into weights 2^(scale * score - m), raises the row's maximum m to theirs, and returns the
-// weights' sum. Room for a whole vector follows the scores.
+// The largest of m and a row's n >= 1 scores.
 template <class Isa>
-KVLANE_INLINE float softmax_row(float *scores, int n, float scale, float &m) {
-    using Vec = typename Isa::Vec;
-    constexpr int lanes = Isa::lanes;
-    fill_vector(scores, n, lanes, scores[n - 1]);
-    const Vec factor = Isa::broadcast(scale);
-    Vec largest = Isa::broadcast(m);
-    for (int t = 0; t < n; t += lanes) {
-        const Vec score = Isa::load(scores + t) * factor;
-        Isa::store(scores + t, score);
-        largest = Isa::max(largest, score);
+KVLANE_INLINE float largest_of(const float *scores, int n, float scale, float m) {
+    auto largest = Isa::broadcast(m);
+    for (int t = 0; t < n; t += Isa::lanes) {
+        largest = Isa::max(largest, scores_at<Isa>(scores, t, n, Isa::broadcast(scale)));
     }
-    fill_vector(scores, n, lanes, minus_infinity);
-    m = Isa::reduce_max(largest);
-    const Vec reference = Isa::broadcast(reference_of(m));
-    Vec sum = Isa::broadcast(0);
-    for (int t = 0; t < n; t += lanes) {
-        const Vec weight = exp2<Isa>(Isa::load(scores + t) - reference);
+    return Isa::reduce_max(largest);
+}
+
+// Turns a row's n >= 1 raw scores into weights 2^(scale * score - m), and returns their sum. Room for a whole vector follows
+// the scores.
+template <class Isa>
+KVLANE_INLINE float weigh(float *scores, int n, float scale, float m) {
+    const auto reference = Isa::broadcast(reference_of(m));
+    auto sum = Isa::broadcast(0);
+    for (int t = 0; t < n; t += Isa::lanes) {
+        const auto weight = exp2<Isa>(scores_at<Isa>(scores, t, n, Isa::broadcast(scale)) - reference);
         Isa::store(scores + t, weight);
         sum = sum + weight;
     }
     return Isa::reduce_add(sum);
 }
 
+// 2^(m - new_m): what sums relative to m are to be multiplied by. Most tiles hold no new maximum, and before the first one
+// there is nothing to multiply.
+template <class Isa>
+KVLANE_INLINE float rescale_of(float m, float new_m) {
+    return m == new_m || m == minus_infinity ? 1.0f : exp2_of<Isa>(m - reference_of(new_m));
+}
+
 // The online update of n_rows rows by a tile of n tokens: scores become weights, (m, l) take them in, and rescale[r] is
-// what the row's earlier sums are to be multiplied by.
+// what the row's earlier sums are to be multiplied by. All maxima come first: what waits for one is not in the others' way.
 template <class Isa>
 void softmax_update(float *scores, int n_rows, int n, float scale, float *m, float *l, float *rescale) {
-    constexpr int lanes = Isa::lanes;
-    float sum[max_tile_rows];
     for (int r = 0; r < n_rows; ++r) {
         const float old_m = m[r];
-        sum[r] = softmax_row<Isa>(scores + r * score_stride, n, scale, m[r]);
-        rescale[r] = old_m - reference_of(m[r]);
-    }
-    fill_vector(rescale, n_rows, lanes, 0);
-    for (int r = 0; r < n_rows; r += lanes) {
-        Isa::store(rescale + r, exp2<Isa>(Isa::load(rescale + r)));
+        m[r] = largest_of<Isa>(scores + r * score_stride, n, scale, old_m);
+        rescale[r] = rescale_of<Isa>(old_m, m[r]);
     }
     for (int r = 0; r < n_rows; ++r) {
-        l[r] = l[r] * rescale[r] + sum[r];
+        l[r] = l[r] * rescale[r] + weigh<Isa>(scores + r * score_stride, n, scale, m[r]);
     }
 }
 
-// Merges the partials of one row in chunk order, and normalises: out = o / l, or 0 where nothing is visible. The partials'
-// m are spent: they become the chunks' weights.
+// Merges the partials of one row in chunk order, and normalises: out = o / l, or 0 where nothing is visible. The first
+// partial's m and l become the whole's; the others' m are spent.
 template <class Isa>
-void merge(const MergeRow &row) {
+KVLANE_INLINE void merge_row(const MergeHead &head, int r) {
     using Vec = typename Isa::Vec;
     constexpr int lanes = Isa::lanes;
+    float *const chunk_m = head.first.m + r;
+    float *const chunk_l = head.first.l + r;
     float m = minus_infinity;
-    for (int64_t c = 0; c < row.n_chunks; ++c) {
-        const float chunk_m = row.first.m[c * row.chunk_stride];
-        m = chunk_m > m ? chunk_m : m;
+    for (int64_t c = 0; c < head.n_chunks; ++c) {
+        m = chunk_m[c * head.chunk_stride] > m ? chunk_m[c * head.chunk_stride] : m;
     }
     float l = 0;
-    for (int64_t c = 0; c < row.n_chunks; ++c) {
-        float &weight = row.first.m[c * row.chunk_stride];
-        weight = exp2_of<Isa>(weight - reference_of(m));
-        l = l + weight * row.first.l[c * row.chunk_stride];
+    for (int64_t c = 0; c < head.n_chunks; ++c) {
+        float &weight = chunk_m[c * head.chunk_stride];
+        weight = rescale_of<Isa>(weight, m);
+        l = l + weight * chunk_l[c * head.chunk_stride];
     }
-    const Vec divisor = Isa::broadcast(l == 0 ? 1.0f : l);
-    const int dim = static_cast<int>(row.v_head_dim);
+    const Vec normalizer = Isa::broadcast(l == 0 ? 1.0f : 1 / l);
+    const int dim = static_cast<int>(head.v_head_dim);
+    const float *const o = head.first.o + r * head.first.o_stride;
     for (int d = 0; d < dim; d += lanes) {
         Vec sum = Isa::broadcast(0);
-        for (int64_t c = 0; c < row.n_chunks; ++c) {
-            const Vec weight = Isa::broadcast(row.first.m[c * row.chunk_stride]);
-            sum = Isa::fma(weight, Isa::load(row.first.o + c * row.chunk_stride + d), sum);
+        for (int64_t c = 0; c < head.n_chunks; ++c) {
+            const Vec weight = Isa::broadcast(chunk_m[c * head.chunk_stride]);
+            sum = Isa::fma(weight, Isa::load(o + c * head.chunk_stride + d), sum);
         }
-        auto *out = reinterpret_cast<std::byte *>(row.out + d);
+        auto *out = reinterpret_cast<std::byte *>(head.out + int64_t{r} * dim + d);
         if (d + lanes <= dim) {
-            Isa::store(format::f32{}, out, sum / divisor);
+            Isa::store(format::f32{}, out, sum * normalizer);
         } else {
-            Isa::store_partial(format::f32{}, out, sum / divisor, dim - d);
+            Isa::store_partial(format::f32{}, out, sum * normalizer, dim - d);
         }
     }
-    *row.m = m;
-    *row.l = l;
+    *chunk_m = m;
+    *chunk_l = l;
+}
+
+template <class Isa>
+void merge(const MergeHead &head) {
+    for (int r = 0; r < head.group; ++r) {
+        merge_row<Isa>(head, r);
+    }
 }
 
 }  // namespace kvlane

@@ -14,7 +14,8 @@ struct SumMicro {
     static constexpr int lanes = Isa::lanes;
     // The more vectors a weight serves, the fewer ports its broadcast and the values' widening take from multiply-adds: that
     // pays for many rows of values to be widened; else powers of two, which divide most head_dims, did better.
-    static constexpr int fit = Isa::sum_accumulators / R;
+    // No more than 8, whose values share the registers with the sums.
+    static constexpr int fit = Isa::sum_accumulators / R < 8 ? Isa::sum_accumulators / R : 8;
     static constexpr bool whole_power = Format::bytes == 4 || R <= 4;
     static constexpr int vectors = whole_power && ceil_power_of_two(fit) > fit ? ceil_power_of_two(fit) / 2 : fit;
     static_assert(R <= Isa::max_rows && vectors >= 1);

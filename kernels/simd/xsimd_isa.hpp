@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <xsimd/xsimd.hpp>
 
 #include "../formats.hpp"
@@ -25,6 +26,12 @@ struct XsimdIsa {
     static Vec fma(Vec a, Vec b, Vec c) { return xsimd::fma(a, b, c); }
     // The second operand where either is NaN, on x86.
     static Vec max(Vec a, Vec b) { return xsimd::max(a, b); }
+    // The first n lanes of x, and fill in the others.
+    static Vec first_lanes(Vec x, int n, float fill) {
+        alignas(64) static constexpr float index[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+        static_assert(lanes <= static_cast<int>(std::size(index)));
+        return xsimd::select(load(index) < Vec(static_cast<float>(n)), x, Vec(fill));
+    }
     static Vec round(Vec x) { return xsimd::nearbyint(x); }
 
     // x * 2^n for whole n in [zero_power, 127]; 2^zero_power counts as 0.
