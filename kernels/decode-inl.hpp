@@ -13,15 +13,16 @@
 namespace kvlane {
 
 // Tokens of a turn between keys and values. Where rows are read in order, short turns did best, a page of 128 elements in 16
-// bits; but not for one row of queries over longer rows of keys.
+// bits; but not over longer rows.
 template <class Isa>
 KVLANE_INLINE int turn_tokens(int n_rows, int64_t row_bytes) {
     constexpr int short_turn = 16;
-    return n_rows > Isa::rows_in_order || (n_rows == 1 && row_bytes > 256) ? tile_tokens : short_turn;
+    return n_rows > Isa::rows_in_order || row_bytes > 256 ? tile_tokens : short_turn;
 }
 
-// A place in a view's list of spans.
+// A place in a head's list of spans.
 struct Cursor {
+    uint32_t kv_head;
     uint32_t span;
     int64_t token;  // inside the span
 };
@@ -32,10 +33,10 @@ struct Run {
     StoredRows v;
 };
 
-static KVLANE_INLINE Cursor cursor_at(const kvl_view &view, int64_t token) {
-    Cursor at{0, token};
-    while (at.token >= view.spans[at.span].n_tokens) {
-        at.token -= view.spans[at.span++].n_tokens;
+static KVLANE_INLINE Cursor cursor_at(const DecodeChunk &c, int64_t token) {
+    Cursor at{c.kv_head, 0, token};
+    while (at.token >= c.view->spans[at.span].n_tokens) {
+        at.token -= c.view->spans[at.span++].n_tokens;
     }
     return at;
 }
@@ -47,7 +48,7 @@ static KVLANE_INLINE int lines_of(kvl_format format, uint32_t dim) {
 // The run of at most n tokens that starts at the cursor, which moves behind it; empty behind the last span.
 static KVLANE_INLINE Run take_run(const DecodeChunk &c, Cursor &at, int n) {
     while (at.span < c.view->n_spans && at.token == c.view->spans[at.span].n_tokens) {
-        at = {at.span + 1, 0};
+        at = {at.kv_head, at.span + 1, 0};
     }
     if (at.span == c.view->n_spans) {
         return {};
@@ -57,8 +58,8 @@ static KVLANE_INLINE Run take_run(const DecodeChunk &c, Cursor &at, int n) {
     const int taken = left < n ? static_cast<int>(left) : n;
     const kvl_view &view = *c.view;
     const Run run{
-        {k_row(view, span, c.kv_head, at.token), view.k_token_stride_bytes, taken, lines_of(view.k_format, view.head_dim)},
-        {v_row(view, span, c.kv_head, at.token), view.v_token_stride_bytes, taken,
+        {k_row(view, span, at.kv_head, at.token), view.k_token_stride_bytes, taken, lines_of(view.k_format, view.head_dim)},
+        {v_row(view, span, at.kv_head, at.token), view.v_token_stride_bytes, taken,
          lines_of(view.v_format, view.v_head_dim)}};
     at.token += taken;
     return run;
@@ -69,7 +70,8 @@ static KVLANE_INLINE int tokens_left(int64_t n_tokens, int64_t done, int most) {
     return left < 0 ? 0 : left < most ? static_cast<int>(left) : most;
 }
 
-// One of a chunk's two streams, keys or values: where it is, and a tile further on, what is to be brought near.
+// One of a chunk's two streams, keys or values: where it is, and a tile further on, what is to be brought near; behind the
+// last token that is the next head, whose chunk mostly comes next.
 struct Stream {
     Cursor at;
     Cursor ahead;
@@ -88,6 +90,10 @@ static KVLANE_INLINE void skip(const DecodeChunk &c, Cursor &at, int n) {
 // The next run of at most n tokens, and the rows a tile ahead of it.
 static KVLANE_INLINE Run next_run(const DecodeChunk &c, Stream &s, int n, Run &ahead) {
     const Run run = take_run(c, s.at, n);
+    if (s.ahead_left <= 0 && s.ahead.kv_head + 1 < c.view->n_kv_heads) {
+        s.ahead = {s.ahead.kv_head + 1, 0, 0};
+        s.ahead_left = c.first + c.n_visible;
+    }
     const int n_ahead = tokens_left(s.ahead_left, 0, run.k.n);
     ahead = {};
     if (n_ahead > 0) {
@@ -131,7 +137,7 @@ void decode_rows(const DecodeChunk &c, int row, int n_rows) {
     alignas(64) float scores[2][max_tile_rows * score_stride];
     float rescale[max_tile_rows];
     const int block_tokens = turn_tokens<Isa>(n_rows, format::row_bytes(c.view->k_format, c.view->head_dim));
-    Stream k{cursor_at(*c.view, c.first), cursor_at(*c.view, c.first), c.n_visible - tile_tokens};
+    Stream k{cursor_at(c, c.first), cursor_at(c, c.first), c.n_visible - tile_tokens};
     skip(c, k.ahead, tokens_left(c.n_visible, 0, tile_tokens));
     Stream v = k;
     int n_weights = 0;
