@@ -45,7 +45,7 @@ int64_t partial_floats(const kvl_attention &a) { return 2 * padded_group(a) + a.
 
 Partial partial_of(const kvl_attention &a, float *partials, uint64_t unit) {
     float *m = partials + unit * static_cast<uint64_t>(partial_floats(a));
-    return {m, m + padded_group(a), m + 2 * padded_group(a), partial_stride(a.v_head_dim)};
+    return {m, m + padded_group(a), m + 2 * padded_group(a)};
 }
 
 // Offsets of the workspace's parts, and its size.
@@ -194,8 +194,8 @@ void run_unit(const Call &call, uint32_t unit) {
     const uint32_t chunk = (unit - call.first_unit[sequence]) % n_chunks;
     const int64_t first = chunk * chunk_tokens;
     a.kernels->decode_chunk({s.view, kv_head, first, std::min(chunk_tokens, s.len - first), s.len - first,
-                             s.q + uint64_t{kv_head} * a.group * a.head_dim, static_cast<int>(a.group), a.log2_scale, a.dot,
-                             a.sum, partial_of(a, call.partials, unit)});
+                             s.q + uint64_t{kv_head} * a.group * a.head_dim, static_cast<int>(a.group), a.log2_scale,
+                             a.prefetch, a.dot, a.sum, partial_of(a, call.partials, unit)});
     std::atomic_ref<uint32_t> chunks_left(call.chunks_left[uint64_t{sequence} * a.n_kv_heads + kv_head]);
     if (chunks_left.fetch_sub(1, std::memory_order_acq_rel) == 1) {
         merge_head(call, s, kv_head, unit - chunk, n_chunks);
@@ -233,6 +233,7 @@ kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_attention **
     *made = {.kernels = kernels,
              .dot = kernels->dot[desc->k_format],
              .sum = kernels->sum[desc->v_format],
+             .prefetch = cpu_prefetch(),
              .n_query_heads = desc->n_query_heads,
              .n_kv_heads = desc->n_kv_heads,
              .group = desc->n_query_heads / desc->n_kv_heads,

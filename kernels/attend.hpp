@@ -7,6 +7,7 @@ struct kvl_attention {
     const kvlane::KernelTable *kernels;
     kvlane::DotFn dot;
     kvlane::SumFn sum;
+    kvlane::Prefetch prefetch;
     uint32_t n_query_heads;
     uint32_t n_kv_heads;
     uint32_t group;

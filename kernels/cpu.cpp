@@ -2,6 +2,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+
+#include <cstring>
 #endif
 
 namespace kvlane {
@@ -40,9 +42,20 @@ uint32_t cpu_features() {
     return features;
 }
 
+Prefetch cpu_prefetch() {
+    unsigned most = 0;
+    char vendor[12];
+    unsigned parts[3] = {};
+    __get_cpuid(0, &most, &parts[0], &parts[2], &parts[1]);
+    std::memcpy(vendor, parts, sizeof vendor);
+    return std::memcmp(vendor, "AuthenticAMD", sizeof vendor) == 0 ? Prefetch::far : Prefetch::near;
+}
+
 #else
 
 uint32_t cpu_features() { return cpu_base; }
+
+Prefetch cpu_prefetch() { return Prefetch::near; }
 
 #endif
 

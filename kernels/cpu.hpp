@@ -16,4 +16,14 @@ enum : uint32_t {
 // The features of the CPU that runs this, or'ed.
 uint32_t cpu_features();
 
+// How a CPU wants rows to be asked for before they are worked on.
+enum class Prefetch : uint8_t {
+    none,
+    near,  // into L1, a short way ahead: its own prefetchers take that for the order of reading, and run on from there
+    far,   // into L2, many rows ahead: its own prefetchers do not see it
+};
+
+// What suits the CPU that runs this.
+Prefetch cpu_prefetch();
+
 }  // namespace kvlane

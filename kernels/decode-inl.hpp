@@ -2,8 +2,7 @@
 
 // One chunk of one KV head: tile by tile, the scores of its rows, the softmax's update, the weighted sum.
 //   out = sum over t of 2^(scale * q k[t] - m) v[t], and the (m, l) to merge it by.
-// Traffic: every key and value row once, whatever the number of rows. The keys of a tile and the values of the tile before
-// it are worked on in turn.
+// Traffic: every key and value row once, whatever the number of rows.
 
 #include "formats.hpp"
 #include "rows-inl.hpp"
@@ -12,57 +11,118 @@
 
 namespace kvlane {
 
-// Tokens of a turn between keys and values. Where rows are read in order, short turns did best, a page of 128 elements in 16
-// bits; but not over longer rows.
-template <class Isa>
-KVLANE_INLINE int turn_tokens(int n_rows, int64_t row_bytes) {
-    constexpr int short_turn = 16;
-    return n_rows > Isa::rows_in_order || row_bytes > 256 ? tile_tokens : short_turn;
-}
-
-// A place in a head's list of spans.
-struct Cursor {
+// One of a chunk's two streams, keys or values, at the next row to be worked on. Spans are walked one by one; in a span,
+// rows are a stride apart.
+template <bool Keys>
+struct Stream {
+    const kvl_view *view;
     uint32_t kv_head;
-    uint32_t span;
-    int64_t token;  // inside the span
+    uint32_t span;         // the next one
+    int64_t behind;        // visible tokens behind this span
+    const std::byte *row;  // the next row,
+    int64_t straight;      // and how many visible ones follow at that distance
+    int64_t stride_bytes;
+    int64_t rows_ahead;  // that are asked for while a row is worked on
+    Prefetch prefetch;
 };
 
-// Tokens in one straight run.
-struct Run {
-    StoredRows k;
-    StoredRows v;
-};
-
-static KVLANE_INLINE Cursor cursor_at(const DecodeChunk &c, int64_t token) {
-    Cursor at{c.kv_head, 0, token};
-    while (at.token >= c.view->spans[at.span].n_tokens) {
-        at.token -= c.view->spans[at.span++].n_tokens;
-    }
-    return at;
+template <bool Keys>
+KVLANE_INLINE const std::byte *row_at(const kvl_view &view, const kvl_span &span, uint32_t kv_head, int64_t token) {
+    return Keys ? k_row(view, span, kv_head, token) : v_row(view, span, kv_head, token);
 }
 
-static KVLANE_INLINE int lines_of(kvl_format format, uint32_t dim) {
-    return static_cast<int>((format::row_bytes(format, dim) + cache_line_bytes - 1) / cache_line_bytes);
+// Goes on in the next span that holds tokens; there must be one.
+template <bool Keys>
+static void enter_span(Stream<Keys> &s, int64_t token) {
+    while (token >= s.view->spans[s.span].n_tokens) {
+        token -= s.view->spans[s.span++].n_tokens;
+    }
+    const kvl_span &span = s.view->spans[s.span++];
+    const int64_t in_span = span.n_tokens - token;
+    s.row = row_at<Keys>(*s.view, span, s.kv_head, token);
+    s.straight = in_span < s.behind ? in_span : s.behind;
+    s.behind -= s.straight;
 }
 
-// The run of at most n tokens that starts at the cursor, which moves behind it; empty behind the last span.
-static KVLANE_INLINE Run take_run(const DecodeChunk &c, Cursor &at, int n) {
-    while (at.span < c.view->n_spans && at.token == c.view->spans[at.span].n_tokens) {
-        at = {at.kv_head, at.span + 1, 0};
+template <bool Keys>
+static Stream<Keys> stream_of(const DecodeChunk &c) {
+    // A near row still has to come from L2, where the CPU's own prefetchers put it; a far one from memory.
+    constexpr int64_t near_bytes = 3072, far_rows = 64;
+    const int64_t stride = Keys ? c.view->k_token_stride_bytes : c.view->v_token_stride_bytes;
+    const int64_t row_bytes = Keys ? format::row_bytes(c.view->k_format, c.view->head_dim)
+                                   : format::row_bytes(c.view->v_format, c.view->v_head_dim);
+    const int64_t rows_ahead = c.prefetch == Prefetch::near ? (near_bytes + row_bytes - 1) / row_bytes : far_rows;
+    Stream<Keys> s{c.view, c.kv_head, 0, c.n_visible, nullptr, 0, stride, rows_ahead, c.prefetch};
+    if (c.n_visible > 0) {
+        enter_span(s, c.first);
     }
-    if (at.span == c.view->n_spans) {
+    return s;
+}
+
+// The next run of at most n rows; there must be one.
+template <bool Keys>
+KVLANE_INLINE StoredRows next_run(Stream<Keys> &s, int n) {
+    if (s.straight == 0) {
+        enter_span(s, 0);
+    }
+    const StoredRows run{s.row, s.stride_bytes, s.straight < n ? static_cast<int>(s.straight) : n};
+    s.row += run.n * s.stride_bytes;
+    s.straight -= run.n;
+    return run;
+}
+
+// Where the stream goes on behind this span: in its next one, or in the next head; or nowhere.
+template <bool Keys>
+static const std::byte *row_behind(const Stream<Keys> &s) {
+    Stream<Keys> next = s;
+    if (s.behind == 0) {
+        if (s.kv_head + 1 == s.view->n_kv_heads) {
+            return nullptr;
+        }
+        next.kv_head = s.kv_head + 1;
+        next.span = 0;
+        next.behind = 1;
+    }
+    enter_span(next, 0);
+    return next.row;
+}
+
+// What is asked for while a run is worked on that the stream has just gone past.
+template <bool Keys>
+KVLANE_INLINE Ahead ahead_of(const Stream<Keys> &s, const StoredRows &run) {
+    if (s.straight >= s.rows_ahead) {
+        return {s.prefetch, run.n, s.rows_ahead * s.stride_bytes, 0};
+    }
+    const std::byte *behind = row_behind(s);
+    if (!behind) {
         return {};
     }
-    const kvl_span &span = c.view->spans[at.span];
-    const int64_t left = span.n_tokens - at.token;
-    const int taken = left < n ? static_cast<int>(left) : n;
-    const kvl_view &view = *c.view;
-    const Run run{
-        {k_row(view, span, at.kv_head, at.token), view.k_token_stride_bytes, taken, lines_of(view.k_format, view.head_dim)},
-        {v_row(view, span, at.kv_head, at.token), view.v_token_stride_bytes, taken,
-         lines_of(view.v_format, view.v_head_dim)}};
-    at.token += taken;
-    return run;
+    const int64_t turn = run.n + s.straight > s.rows_ahead ? run.n + s.straight - s.rows_ahead : 0;
+    return {s.prefetch, static_cast<int>(turn), s.rows_ahead * s.stride_bytes, behind - (run.first + turn * s.stride_bytes)};
+}
+
+// work(t, run, ahead) for every run of the stream's next n tokens.
+template <bool Keys, class Work>
+KVLANE_INLINE void for_each_run(Stream<Keys> &s, int n, Work &&work) {
+    for (int t = 0; t < n;) {
+        const StoredRows run = next_run(s, n - t);
+        work(t, run, ahead_of(s, run));
+        t += run.n;
+    }
+}
+
+// Tokens of a turn between keys and values. The prefetchers of a CPU that is asked for near rows follow both streams at the
+// same time where turns are 2 KB of keys; one alone has to start anew whenever its turn comes. Far rows want long turns, but
+// short ones where rows of at most 256 bytes are read in order.
+template <class Isa>
+KVLANE_INLINE int turn_tokens(const DecodeChunk &c, int n_rows) {
+    const int64_t row_bytes = format::row_bytes(c.view->k_format, c.view->head_dim);
+    if (c.prefetch == Prefetch::far) {
+        return n_rows > Isa::rows_in_order || row_bytes > 256 ? tile_tokens : 16;
+    }
+    const int at_once = dot_tokens<Isa>(n_rows < Isa::max_rows ? n_rows : Isa::max_rows);
+    const auto tokens = static_cast<int>(2048 / row_bytes / at_once * at_once);
+    return tokens < at_once ? at_once : tokens < tile_tokens ? tokens : tile_tokens;
 }
 
 static KVLANE_INLINE int tokens_left(int64_t n_tokens, int64_t done, int most) {
@@ -70,103 +130,50 @@ static KVLANE_INLINE int tokens_left(int64_t n_tokens, int64_t done, int most) {
     return left < 0 ? 0 : left < most ? static_cast<int>(left) : most;
 }
 
-// One of a chunk's two streams, keys or values: where it is, and a tile further on, what is to be brought near; behind the
-// last token that is the next head, whose chunk mostly comes next.
-struct Stream {
-    Cursor at;
-    Cursor ahead;
-    int64_t ahead_left;  // visible tokens from there on
-};
-
-static KVLANE_INLINE void skip(const DecodeChunk &c, Cursor &at, int n) {
-    for (int taken = 0; n > 0; n -= taken) {
-        taken = take_run(c, at, n).k.n;
-        if (taken == 0) {
-            return;
-        }
-    }
-}
-
-// The next run of at most n tokens, and the rows a tile ahead of it.
-static KVLANE_INLINE Run next_run(const DecodeChunk &c, Stream &s, int n, Run &ahead) {
-    const Run run = take_run(c, s.at, n);
-    if (s.ahead_left <= 0 && s.ahead.kv_head + 1 < c.view->n_kv_heads) {
-        s.ahead = {s.ahead.kv_head + 1, 0, 0};
-        s.ahead_left = c.first + c.n_visible;
-    }
-    const int n_ahead = tokens_left(s.ahead_left, 0, run.k.n);
-    ahead = {};
-    if (n_ahead > 0) {
-        Cursor peek = s.ahead;
-        ahead = take_run(c, peek, n_ahead);
-        skip(c, s.ahead, n_ahead);
-        s.ahead_left -= n_ahead;
-    }
-    return run;
-}
-
-// Scores of the next n tokens for rows [row, row + n_rows).
-static KVLANE_INLINE void score_block(const DecodeChunk &c, Stream &k, int row, int n_rows, int n, float *scores) {
-    for (int t = 0; t < n;) {
-        Run ahead;
-        const Run run = next_run(c, k, n - t, ahead);
-        const auto dim = static_cast<int>(c.view->head_dim);
-        c.dot({c.q + int64_t{row} * dim, n_rows, dim, run.k, ahead.k, scores + t});
-        t += run.k.n;
-    }
-}
-
-// The weighted sum of the next n tokens. What was summed before is first rescaled, once.
-static KVLANE_INLINE void sum_block(const DecodeChunk &c, Stream &v, int row, int n_rows, int n, const float *weights,
-                                    float *rescale) {
-    for (int t = 0; t < n;) {
-        Run ahead;
-        const Run run = next_run(c, v, n - t, ahead);
-        c.sum({weights + t, rescale, n_rows, static_cast<int>(c.view->v_head_dim), run.v, ahead.v,
-               c.out.o + row * c.out.o_stride, c.out.o_stride});
-        for (int r = 0; r < n_rows; ++r) {
-            rescale[r] = 1;
-        }
-        t += run.v.n;
-    }
-}
-
-// All of a chunk's tokens for rows [row, row + n_rows).
+// All of a chunk's tokens for rows [row, row + n_rows). The keys of a tile are scored before the values of the tile before
+// it are summed: what waits for scores then waits for none.
 template <class Isa>
 void decode_rows(const DecodeChunk &c, int row, int n_rows) {
     alignas(64) float scores[2][max_tile_rows * score_stride];
-    float rescale[max_tile_rows];
-    const int block_tokens = turn_tokens<Isa>(n_rows, format::row_bytes(c.view->k_format, c.view->head_dim));
-    Stream k{cursor_at(c, c.first), cursor_at(c, c.first), c.n_visible - tile_tokens};
-    skip(c, k.ahead, tokens_left(c.n_visible, 0, tile_tokens));
-    Stream v = k;
+    RowState<Isa> state[max_tile_rows];
+    for (int r = 0; r < n_rows; ++r) {
+        state[r] = {minus_infinity, Isa::broadcast(0)};
+    }
+    const auto head_dim = static_cast<int>(c.view->head_dim);
+    const auto v_head_dim = static_cast<int>(c.view->v_head_dim);
+    float *const o = c.out.o + row * Isa::lanes;
+    const int turn = turn_tokens<Isa>(c, n_rows);
+    Stream<true> keys = stream_of<true>(c);
+    Stream<false> values = stream_of<false>(c);
+    float *new_scores = scores[0], *weights = scores[1];
     int n_weights = 0;
     for (int64_t tile = 0; tile < c.n_tokens + tile_tokens; tile += tile_tokens) {
-        float *const new_scores = scores[tile / tile_tokens % 2];
-        float *const weights = scores[1 - tile / tile_tokens % 2];
         const int n_scores = tokens_left(c.n_tokens, tile, tile_tokens);
-        for (int t = 0; t < tile_tokens; t += block_tokens) {
-            score_block(c, k, row, n_rows, tokens_left(n_scores, t, block_tokens), new_scores + t);
-            sum_block(c, v, row, n_rows, tokens_left(n_weights, t, block_tokens), weights + t, rescale);
+        for (int r = 0; r < n_rows && n_weights > 0; ++r) {
+            softmax_row<Isa>(weights + r * score_stride, n_weights, c.scale, state[r], o + r * Isa::lanes, c.group,
+                             v_head_dim);
         }
-        if (n_scores > 0) {
-            softmax_update<Isa>(new_scores, n_rows, n_scores, c.scale, c.out.m + row, c.out.l + row, rescale);
+        for (int t = 0; t < tile_tokens; t += turn) {
+            for_each_run(keys, tokens_left(n_scores, t, turn), [&](int i, const StoredRows &k, const Ahead &ahead) {
+                c.dot({c.q + int64_t{row} * head_dim, n_rows, head_dim, k, ahead, new_scores + t + i});
+            });
+            for_each_run(values, tokens_left(n_weights, t, turn), [&](int i, const StoredRows &v, const Ahead &ahead) {
+                c.sum({weights + t + i, n_rows, v_head_dim, v, ahead, o, c.group});
+            });
         }
+        std::swap(new_scores, weights);
         n_weights = n_scores;
+    }
+    for (int r = 0; r < n_rows; ++r) {
+        c.out.m[row + r] = state[r].m;
+        c.out.l[row + r] = Isa::reduce_add(state[r].l);
     }
 }
 
 template <class Isa>
 void decode_chunk(const DecodeChunk &c) {
-    for (int r = 0; r < c.group; ++r) {
-        c.out.m[r] = minus_infinity;
-        c.out.l[r] = 0;
-    }
-    for (int64_t i = 0; i < c.group * c.out.o_stride; ++i) {
+    for (int64_t i = 0; i < c.group * partial_stride(c.view->v_head_dim); ++i) {
         c.out.o[i] = 0;
-    }
-    if (c.n_tokens == 0) {
-        return;
     }
     for (int row = 0; row < c.group; row += max_tile_rows) {
         decode_rows<Isa>(c, row, c.group - row < max_tile_rows ? c.group - row : max_tile_rows);

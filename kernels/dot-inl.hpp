@@ -13,18 +13,17 @@ namespace kvlane {
 template <class Isa, class Format, int R>
 struct DotMicro {
     using Vec = typename Isa::Vec;
-    static constexpr int padded_rows = ceil_power_of_two(R);
-    static constexpr int tokens = Isa::dot_accumulators / padded_rows;  // of one pass
+    static constexpr int tokens = dot_tokens<Isa>(R);  // of one pass
+    static constexpr int padded_rows = Isa::dot_accumulators / tokens;
     // Of them, side by side in registers, where they share the loads of queries.
     static constexpr int block = R <= Isa::rows_in_order ? 1 : tokens < 4 ? tokens : 4;
     static constexpr int lanes = Isa::lanes;
     static_assert(R <= Isa::max_rows && tokens >= 1 && padded_rows * tokens % lanes == 0);
 
-    static void run(const DotRows &a, int first_row, bool fetch) {
+    static void run(const DotRows &a, int first_row) {
         const float *q = a.q + int64_t{first_row} * a.head_dim;
         float *scores = a.scores + int64_t{first_row} * score_stride;
-        const int n_steps = (a.k.n + block - 1) / block * (a.head_dim / lanes);
-        Prefetcher ahead = prefetcher_of(a.ahead, fetch ? n_steps : 0);
+        const Ahead ahead = ahead_for<Isa, R>(a.ahead, first_row);
         for (int t = 0; t < a.k.n; t += tokens) {
             Vec sum[padded_rows * tokens];
             unroll<tokens / block>([&](auto b) __attribute__((always_inline)) {
@@ -37,19 +36,26 @@ struct DotMicro {
 private:
     // sum[r * tokens + Offset + j] = q[r] * k[t + j], lane by lane. Past the run's end the last row stands in.
     template <int Offset>
-    static KVLANE_INLINE void dot_block(const DotRows &a, const float *q, int t, Prefetcher &ahead,
+    static KVLANE_INLINE void dot_block(const DotRows &a, const float *q, int t, const Ahead &ahead,
                                         Vec (&sum)[padded_rows * tokens]) {
         const std::byte *k[block];
         unroll<block>([&](auto j) __attribute__((always_inline)) {
             k[j] = a.k.first + (t + j < a.k.n ? t + j : a.k.n - 1) * a.k.stride_bytes;
         });
+        const int64_t to_ask = ahead.bytes_from(t);
+        // Where a cache line begins.
+        const auto ask = [&](int d) __attribute__((always_inline)) {
+            if (d * Format::bytes % cache_line_bytes == 0) {
+                unroll<block>([&](auto j) __attribute__((always_inline)) {
+                    prefetch<1>(k[j] + to_ask + d * Format::bytes, ahead.how);
+                });
+            }
+        };
         Vec acc[R * block];
         unroll<R * block>([&](auto i) __attribute__((always_inline)) { acc[i] = Isa::broadcast(0); });
         int d = 0;
         for (; d + lanes <= a.head_dim; d += lanes) {
-            if constexpr (R > Isa::rows_in_order) {
-                prefetch_step(ahead);
-            }
+            ask(d);
             Vec key[block];
             unroll<block>([&](auto j)
                               __attribute__((always_inline)) { key[j] = Isa::load(Format{}, k[j] + d * Format::bytes); });
@@ -61,6 +67,7 @@ private:
             });
         }
         if (const int rest = a.head_dim - d; rest > 0) {
+            ask(d);
             Vec key[block];
             unroll<block>([&](auto j) __attribute__((always_inline)) {
                 key[j] = Isa::load_partial(Format{}, k[j] + d * Format::bytes, rest);
@@ -94,19 +101,19 @@ private:
 };
 
 template <class Isa, class Format, int R = Isa::max_rows>
-KVLANE_INLINE void dot_some(const DotRows &a, int first_row, int n_rows) {
+KVLANE_INLINE void dot_some(const DotRows &a, int first_row) {
     if constexpr (R > 1) {
-        if (n_rows < R) {
-            return dot_some<Isa, Format, R - 1>(a, first_row, n_rows);
+        if (a.n_rows - first_row < R) {
+            return dot_some<Isa, Format, R - 1>(a, first_row);
         }
     }
-    DotMicro<Isa, Format, R>::run(a, first_row, first_row == 0);
+    DotMicro<Isa, Format, R>::run(a, first_row);
 }
 
 template <class Isa, class Format>
 void dot(const DotRows &a) {
     for (int r = 0; r < a.n_rows; r += Isa::max_rows) {
-        dot_some<Isa, Format>(a, r, a.n_rows - r);
+        dot_some<Isa, Format>(a, r);
     }
 }
 

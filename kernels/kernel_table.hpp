@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "cpu.hpp"
 #include "formats.hpp"
 #include "kvlane/kvlane.h"
 
@@ -18,16 +19,16 @@ static constexpr int64_t chunk_tokens = 512;
 // Tokens of one softmax update.
 static constexpr int tile_tokens = 64;
 
-// Query heads worked on together: bounds the scores on the stack to 20 KB.
+// Query heads worked on together: bounds their scores on the stack to 20 KB.
 static constexpr int max_tile_rows = 32;
 
 // (m, l, o) of `group` rows over one chunk: m is the running maximum of the scores in units of log2, l the sum of
-// 2^(score - m), o [group, o_stride] the sum of values weighted so. Rows of o are padded to a multiple of 16 floats.
+// 2^(score - m), o the sum of values weighted so. o has room for partial_stride elements a row; a vector's worth of
+// elements of every row, then the next: where one is, is known to the isa alone.
 struct Partial {
     float *m;
     float *l;
     float *o;
-    int64_t o_stride;
 };
 
 static inline int64_t partial_stride(uint32_t v_head_dim) { return (int64_t{v_head_dim} + 15) / 16 * 16; }
@@ -42,11 +43,12 @@ struct DecodeChunk {
     const kvl_view *view;
     uint32_t kv_head;
     int64_t first;      // first token
-    int64_t n_tokens;   // 0 where the sequence is empty
+    int64_t n_tokens;   // at most chunk_tokens; 0 where the sequence is empty
     int64_t n_visible;  // of the sequence, from first on
     const float *q;     // [group, head_dim]
     int group;
     float scale;  // of the scores, into units of log2
+    Prefetch prefetch;
     DotFn dot;
     SumFn sum;
     Partial out;

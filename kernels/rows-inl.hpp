@@ -12,13 +12,33 @@
 
 namespace kvlane {
 
+static constexpr int cache_line_bytes = 64;
+
 // A run of stored rows.
 struct StoredRows {
     const std::byte *first;
     int64_t stride_bytes;
     int n;
-    int lines;  // cache lines of one row
 };
+
+// Which row is asked for while row t of a run is worked on: a constant number of rows further on, where the run ends in what
+// is worked on next.
+struct Ahead {
+    Prefetch how = Prefetch::none;
+    int turn = 0;             // from this row on in what is next
+    int64_t in_run = 0;       // bytes from a row before the turn to the one to be asked for,
+    int64_t behind_turn = 0;  // and from one behind it
+
+    int64_t bytes_from(int t) const { return t < turn ? in_run : behind_turn; }
+};
+
+// The first pass over rows asks for others; far ones are not asked for where rows are read in order, which the CPU's own
+// prefetchers follow better.
+template <class Isa, int R>
+KVLANE_INLINE Ahead ahead_for(const Ahead &ahead, int first_row) {
+    const bool in_order = R <= Isa::rows_in_order && ahead.how == Prefetch::far;
+    return first_row > 0 || in_order ? Ahead{} : ahead;
+}
 
 // scores[r][t] = q[r] . k[t]
 struct DotRows {
@@ -26,26 +46,39 @@ struct DotRows {
     int n_rows;
     int head_dim;
     StoredRows k;
-    StoredRows ahead;  // to be brought near meanwhile
-    float *scores;     // rows score_stride apart
+    Ahead ahead;
+    float *scores;  // rows score_stride apart
 };
 
-// o[r] = rescale[r] * o[r] + sum over t of p[r][t] * v[t]
+// o[r] += sum over t of p[r][t] * v[t]
 struct SumRows {
     const float *p;  // rows score_stride apart
-    const float *rescale;
     int n_rows;
     int v_head_dim;
     StoredRows v;
-    StoredRows ahead;  // to be brought near meanwhile
-    float *o;
-    int64_t o_stride;
+    Ahead ahead;
+    float *o;  // of the first row
+    int group;
 };
-
-static constexpr int cache_line_bytes = 64;
 
 // A group of tokens at a tile's end is scored whole: room for what overhangs.
 static constexpr int score_stride = tile_tokens + 16;
+
+// Floats from one vector of a row of a partial's o to its next.
+template <class Isa>
+KVLANE_INLINE int64_t o_step(int group) {
+    return int64_t{group} * Isa::lanes;
+}
+
+static constexpr int ceil_power_of_two(int n) { return n <= 1 ? 1 : 2 * ceil_power_of_two((n + 1) / 2); }
+
+// Tokens that are scored at once for n_rows rows: as many as one tree of sums takes, but half for a single row, whose turns
+// would be too long.
+template <class Isa>
+constexpr int dot_tokens(int n_rows) {
+    const int rows = n_rows > 1 ? ceil_power_of_two(n_rows) : Isa::dot_accumulators > 8 ? 2 : 1;
+    return Isa::dot_accumulators / rows;
+}
 
 // body(0), …, body(N - 1), each with its number as a constant, so that arrays it indexes live in registers.
 template <int N, class Body>
@@ -56,44 +89,14 @@ KVLANE_INLINE void unroll(Body &&body) {
     (std::make_integer_sequence<int, N>{});
 }
 
-static constexpr int ceil_power_of_two(int n) { return n <= 1 ? 1 : 2 * ceil_power_of_two((n + 1) / 2); }
-
-// Goes over the lines of rows ahead in order of address, a few at every step of a kernel: even spacing keeps the memory
-// busy without holding up the kernel's own loads.
-struct Prefetcher {
-    const std::byte *line;
-    const std::byte *end;
-    int per_step;
-};
-
-// Into L2: more can be under way there than to L1, and a tile ahead has time to come.
-static KVLANE_INLINE void prefetch(const std::byte *line) { __builtin_prefetch(line, 0, 2); }
-
-// Rows with gaps between them are asked for at once: to step over gaps would cost every kernel its registers.
-static KVLANE_INLINE Prefetcher prefetcher_of(const StoredRows &ahead, int n_steps) {
-    if (n_steps <= 0 || ahead.n == 0) {
-        return {};
-    }
-    if (ahead.stride_bytes > int64_t{ahead.lines} * cache_line_bytes) {
-        for (int row = 0; row < ahead.n; ++row) {
-            for (int line = 0; line < ahead.lines; ++line) {
-                prefetch(ahead.first + row * ahead.stride_bytes + line * cache_line_bytes);
-            }
-        }
-        return {};
-    }
-    const int64_t bytes = ahead.n * ahead.stride_bytes;
-    const int64_t bytes_of_steps = int64_t{n_steps} * cache_line_bytes;
-    return {ahead.first, ahead.first + bytes, static_cast<int>((bytes + bytes_of_steps - 1) / bytes_of_steps)};
-}
-
-// The last step may go past the end, by less than a step.
-static KVLANE_INLINE void prefetch_step(Prefetcher &p) {
-    if (p.line < p.end) {
-        for (int i = 0; i < p.per_step; ++i) {
-            prefetch(p.line);
-            p.line += cache_line_bytes;
-        }
+// Asks for Bytes bytes.
+template <int Bytes>
+KVLANE_INLINE void prefetch(const std::byte *p, Prefetch how) {
+    constexpr int lines = (Bytes + cache_line_bytes - 1) / cache_line_bytes;
+    if (how == Prefetch::near) {
+        unroll<lines>([&](auto i) __attribute__((always_inline)) { __builtin_prefetch(p + i * cache_line_bytes, 0, 3); });
+    } else if (how == Prefetch::far) {
+        unroll<lines>([&](auto i) __attribute__((always_inline)) { __builtin_prefetch(p + i * cache_line_bytes, 0, 2); });
     }
 }
 

@@ -41,55 +41,52 @@ KVLANE_INLINE float exp2_of(float x) {
 // What scores are taken relative to: the maximum, or 0 where nothing is visible yet.
 static KVLANE_INLINE float reference_of(float m) { return m == minus_infinity ? 0.0f : m; }
 
-// Scaled scores [t, t + lanes) of n.
+// A row's state over the tokens seen so far: l is kept lane by lane.
 template <class Isa>
-KVLANE_INLINE typename Isa::Vec scores_at(const float *scores, int t, int n, typename Isa::Vec scale) {
-    const auto scaled = Isa::load(scores + t) * scale;
-    return t + Isa::lanes <= n ? scaled : Isa::first_lanes(scaled, n - t, minus_infinity);
-}
+struct RowState {
+    float m;
+    typename Isa::Vec l;
+};
 
-// The largest of m and a row's n >= 1 scores.
-template <class Isa>
-KVLANE_INLINE float largest_of(const float *scores, int n, float scale, float m) {
-    auto largest = Isa::broadcast(m);
-    for (int t = 0; t < n; t += Isa::lanes) {
-        largest = Isa::max(largest, scores_at<Isa>(scores, t, n, Isa::broadcast(scale)));
-    }
-    return Isa::reduce_max(largest);
-}
-
-// Turns a row's n >= 1 raw scores into weights 2^(scale * score - m), and returns their sum. Room for a whole vector follows
-// the scores.
-template <class Isa>
-KVLANE_INLINE float weigh(float *scores, int n, float scale, float m) {
-    const auto reference = Isa::broadcast(reference_of(m));
-    auto sum = Isa::broadcast(0);
-    for (int t = 0; t < n; t += Isa::lanes) {
-        const auto weight = exp2<Isa>(scores_at<Isa>(scores, t, n, Isa::broadcast(scale)) - reference);
-        Isa::store(scores + t, weight);
-        sum = sum + weight;
-    }
-    return Isa::reduce_add(sum);
-}
-
-// 2^(m - new_m): what sums relative to m are to be multiplied by. Most tiles hold no new maximum, and before the first one
-// there is nothing to multiply.
+// 2^(m - new_m): what sums relative to m are to be multiplied by, to be relative to new_m.
 template <class Isa>
 KVLANE_INLINE float rescale_of(float m, float new_m) {
-    return m == new_m || m == minus_infinity ? 1.0f : exp2_of<Isa>(m - reference_of(new_m));
+    return m == new_m ? 1.0f : exp2_of<Isa>(m - reference_of(new_m));
 }
 
-// The online update of n_rows rows by a tile of n tokens: scores become weights, (m, l) take them in, and rescale[r] is
-// what the row's earlier sums are to be multiplied by. All maxima come first: what waits for one is not in the others' way.
+// Scores [t, t + lanes) of n, times factor, plus shift; what lies behind them counts as minus infinity.
 template <class Isa>
-void softmax_update(float *scores, int n_rows, int n, float scale, float *m, float *l, float *rescale) {
-    for (int r = 0; r < n_rows; ++r) {
-        const float old_m = m[r];
-        m[r] = largest_of<Isa>(scores + r * score_stride, n, scale, old_m);
-        rescale[r] = rescale_of<Isa>(old_m, m[r]);
+KVLANE_INLINE typename Isa::Vec scores_at(const float *scores, int t, int n, typename Isa::Vec factor,
+                                          typename Isa::Vec shift) {
+    const auto score = Isa::fma(Isa::load(scores + t), factor, shift);
+    return t + Isa::lanes <= n ? score : Isa::first_lanes(score, n - t, minus_infinity);
+}
+
+// The online update of a row by a tile of n >= 1 tokens: its raw scores become weights 2^(scale * score - m), its state
+// takes them in. Where there is a new maximum, which most tiles lack, what was summed before is rescaled. Room for a whole
+// vector follows the scores.
+template <class Isa>
+KVLANE_INLINE void softmax_row(float *scores, int n, float scale, RowState<Isa> &row, float *o, int group, int v_head_dim) {
+    using Vec = typename Isa::Vec;
+    constexpr int lanes = Isa::lanes;
+    const Vec factor = Isa::broadcast(scale);
+    Vec largest = Isa::broadcast(minus_infinity);
+    for (int t = 0; t < n; t += lanes) {
+        largest = Isa::max(largest, scores_at<Isa>(scores, t, n, factor, Isa::broadcast(0)));
     }
-    for (int r = 0; r < n_rows; ++r) {
-        l[r] = l[r] * rescale[r] + weigh<Isa>(scores + r * score_stride, n, scale, m[r]);
+    if (Isa::any_greater(largest, row.m)) {
+        const float m = Isa::reduce_max(Isa::max(Isa::broadcast(row.m), largest));
+        const Vec rescale = Isa::broadcast(rescale_of<Isa>(row.m, m));
+        for (int d = 0; d < v_head_dim; d += lanes, o += o_step<Isa>(group)) {
+            Isa::store(o, Isa::load(o) * rescale);
+        }
+        row = {m, row.l * rescale};
+    }
+    const Vec shift = Isa::broadcast(-reference_of(row.m));
+    for (int t = 0; t < n; t += lanes) {
+        const Vec weight = exp2<Isa>(scores_at<Isa>(scores, t, n, factor, shift));
+        Isa::store(scores + t, weight);
+        row.l = row.l + weight;
     }
 }
 
@@ -113,12 +110,12 @@ KVLANE_INLINE void merge_row(const MergeHead &head, int r) {
     }
     const Vec normalizer = Isa::broadcast(l == 0 ? 1.0f : 1 / l);
     const int dim = static_cast<int>(head.v_head_dim);
-    const float *const o = head.first.o + r * head.first.o_stride;
-    for (int d = 0; d < dim; d += lanes) {
+    const float *o = head.first.o + r * lanes;
+    for (int d = 0; d < dim; d += lanes, o += o_step<Isa>(head.group)) {
         Vec sum = Isa::broadcast(0);
         for (int64_t c = 0; c < head.n_chunks; ++c) {
             const Vec weight = Isa::broadcast(chunk_m[c * head.chunk_stride]);
-            sum = Isa::fma(weight, Isa::load(o + c * head.chunk_stride + d), sum);
+            sum = Isa::fma(weight, Isa::load(o + c * head.chunk_stride), sum);
         }
         auto *out = reinterpret_cast<std::byte *>(head.out + int64_t{r} * dim + d);
         if (d + lanes <= dim) {

@@ -20,10 +20,9 @@ struct SumMicro {
     static constexpr int vectors = whole_power && ceil_power_of_two(fit) > fit ? ceil_power_of_two(fit) / 2 : fit;
     static_assert(R <= Isa::max_rows && vectors >= 1);
 
-    static void run(const SumRows &a, int first_row, bool fetch) {
+    static void run(const SumRows &a, int first_row) {
+        const Ahead ahead = ahead_for<Isa, R>(a.ahead, first_row);
         const int whole = a.v_head_dim / lanes * lanes;
-        const int n_blocks = (a.v_head_dim + vectors * lanes - 1) / (vectors * lanes);
-        Prefetcher ahead = prefetcher_of(a.ahead, fetch ? a.v.n * n_blocks : 0);
         int d = 0;
         for (; d + vectors * lanes <= whole; d += vectors * lanes) {
             block<vectors, false>(a, first_row, d, ahead);
@@ -36,7 +35,7 @@ struct SumMicro {
 
 private:
     template <int N>
-    static KVLANE_INLINE void narrower(const SumRows &a, int first_row, int whole, int &d, Prefetcher &ahead) {
+    static KVLANE_INLINE void narrower(const SumRows &a, int first_row, int whole, int &d, const Ahead &ahead) {
         if constexpr (N >= 1) {
             if (d + N * lanes <= whole) {
                 block<N, false>(a, first_row, d, ahead);
@@ -48,22 +47,17 @@ private:
 
     // N vectors from element d on, or the part of one that is left there.
     template <int N, bool Tail>
-    static void block(const SumRows &a, int first_row, int d, Prefetcher &all_ahead) {
-        Prefetcher ahead = all_ahead;  // in registers
+    static void block(const SumRows &a, int first_row, int d, const Ahead &ahead) {
         const float *p = a.p + int64_t{first_row} * score_stride;
-        float *o = a.o + first_row * a.o_stride + d;
+        const int64_t step = o_step<Isa>(a.group);
+        float *o = a.o + d / lanes * step + first_row * lanes;
         Vec acc[R * N];
-        unroll<R>([&](auto r) __attribute__((always_inline)) {
-            const Vec rescale = Isa::broadcast(a.rescale[first_row + r]);
-            unroll<N>([&](auto i) __attribute__((always_inline)) {
-                acc[r * N + i] = Isa::load(o + r * a.o_stride + i * lanes) * rescale;
-            });
+        unroll<N>([&](auto i) __attribute__((always_inline)) {
+            unroll<R>([&](auto r) __attribute__((always_inline)) { acc[r * N + i] = Isa::load(o + i * step + r * lanes); });
         });
         const std::byte *v = a.v.first + int64_t{d} * Format::bytes;
         for (int t = 0; t < a.v.n; ++t, v += a.v.stride_bytes) {
-            if constexpr (R > Isa::rows_in_order) {
-                prefetch_step(ahead);
-            }
+            prefetch<N * lanes * Format::bytes>(v + ahead.bytes_from(t), ahead.how);
             Vec value[N];
             unroll<N>([&](auto i) __attribute__((always_inline)) {
                 if constexpr (Tail) {
@@ -79,28 +73,26 @@ private:
                 });
             });
         }
-        all_ahead = ahead;
-        unroll<R>([&](auto r) __attribute__((always_inline)) {
-            unroll<N>([&](auto i)
-                          __attribute__((always_inline)) { Isa::store(o + r * a.o_stride + i * lanes, acc[r * N + i]); });
+        unroll<N>([&](auto i) __attribute__((always_inline)) {
+            unroll<R>([&](auto r) __attribute__((always_inline)) { Isa::store(o + i * step + r * lanes, acc[r * N + i]); });
         });
     }
 };
 
 template <class Isa, class Format, int R = Isa::max_rows>
-KVLANE_INLINE void weighted_sum_some(const SumRows &a, int first_row, int n_rows) {
+KVLANE_INLINE void weighted_sum_some(const SumRows &a, int first_row) {
     if constexpr (R > 1) {
-        if (n_rows < R) {
-            return weighted_sum_some<Isa, Format, R - 1>(a, first_row, n_rows);
+        if (a.n_rows - first_row < R) {
+            return weighted_sum_some<Isa, Format, R - 1>(a, first_row);
         }
     }
-    SumMicro<Isa, Format, R>::run(a, first_row, first_row == 0);
+    SumMicro<Isa, Format, R>::run(a, first_row);
 }
 
 template <class Isa, class Format>
 void weighted_sum(const SumRows &a) {
     for (int r = 0; r < a.n_rows; r += Isa::max_rows) {
-        weighted_sum_some<Isa, Format>(a, r, a.n_rows - r);
+        weighted_sum_some<Isa, Format>(a, r);
     }
 }
 

@@ -27,6 +27,7 @@ struct avx512 : XsimdIsa<avx512, xsimd::avx512bw> {
     static Vec round(Vec x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
     static constexpr float zero_power = -160;
     static Vec scale_by_power(Vec x, Vec n) { return _mm512_scalef_ps(x, n); }
+    static bool any_greater(Vec a, float b) { return _mm512_cmp_ps_mask(a, _mm512_set1_ps(b), _CMP_GT_OQ) != 0; }
     static float reduce_max(Vec x) { return _mm512_reduce_max_ps(x); }
 
     // Lane i is the sum of a[i]'s lanes.

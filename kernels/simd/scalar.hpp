@@ -31,6 +31,7 @@ struct scalar {
     static Vec in_register(Vec a) { return a; }
     static Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
     static Vec max(Vec a, Vec b) { return a.x > b.x ? a : b; }
+    static bool any_greater(Vec a, float b) { return a.x > b; }
     static Vec first_lanes(Vec a, int, float) { return a; }
     static Vec round(Vec a) {
         const float big = 0x1.8p23f;  // |a| < 2^22 here

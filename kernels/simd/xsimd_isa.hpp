@@ -26,6 +26,7 @@ struct XsimdIsa {
     static Vec fma(Vec a, Vec b, Vec c) { return xsimd::fma(a, b, c); }
     // The second operand where either is NaN, on x86.
     static Vec max(Vec a, Vec b) { return xsimd::max(a, b); }
+    static bool any_greater(Vec a, float b) { return xsimd::any(a > Vec(b)); }
     // The first n lanes of x, and fill in the others.
     static Vec first_lanes(Vec x, int n, float fill) {
         alignas(64) static constexpr float index[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
