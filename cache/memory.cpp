@@ -53,6 +53,18 @@ void Memory::ask_for_huge_pages(int64_t offset, int64_t bytes) const {
 #endif
 }
 
+void Memory::collapse(int64_t offset, int64_t bytes) const {
+#if defined(__linux__)
+    constexpr int collapse_advice = 25;  // MADV_COLLAPSE, since Linux 6.1; older headers lack its name
+    const int64_t first = offset / huge_page_bytes * huge_page_bytes;
+    (void)madvise(data_ + first, static_cast<size_t>(align_up(data_ + offset + bytes, huge_page_bytes) - (data_ + first)),
+                  collapse_advice);
+#else
+    (void)offset;
+    (void)bytes;
+#endif
+}
+
 Memory::~Memory() {
     if (reservation_) {
         munmap(reservation_, static_cast<size_t>(reserved_bytes_));
@@ -69,6 +81,8 @@ bool Memory::reserve(int64_t bytes) {
 }
 
 void Memory::ask_for_huge_pages(int64_t, int64_t) const {}
+
+void Memory::collapse(int64_t, int64_t) const {}
 
 Memory::~Memory() { std::free(reservation_); }
 

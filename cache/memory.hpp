@@ -22,6 +22,9 @@ public:
     // Asks for huge pages in [offset, offset + bytes). A hint: that the system declines is no error.
     void ask_for_huge_pages(int64_t offset, int64_t bytes) const;
 
+    // Makes huge pages of those that hold [offset, offset + bytes), for which they were asked. A hint too.
+    void collapse(int64_t offset, int64_t bytes) const;
+
     std::byte *data() const { return data_; }
 
 private:

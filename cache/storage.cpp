@@ -40,7 +40,7 @@ kvl_status Storage::create(const KernelTable &kernels, std::vector<kvl_layer_des
     for (const LayerLayout &layout : layouts_) {
         spans_.push_back({memory_.data() + layout.k.offset, memory_.data() + layout.v.offset, max_tokens});
     }
-    asked_.assign(layers.size(), false);
+    huge_pages_of_.resize(layers.size());
     kernels_ = &kernels;
     layers_ = std::move(layers);
     max_tokens_ = max_tokens;
@@ -72,20 +72,35 @@ kvl_view Storage::view(uint32_t layer, int64_t len) const {
             .reserved = 0};
 }
 
-// Once half of each page would be in use: with a page for every head's plane, the first token of 32 layers of 8 heads
-// would otherwise commit a gigabyte.
-void Storage::ask_for_huge_pages(uint32_t layer, int64_t n_tokens) {
-    const PlaneLayout &k = layouts_[layer].k;
-    if (!huge_pages_ || asked_[layer] ||
-        2 * n_tokens * k.token_stride_bytes < std::min(huge_page_bytes, k.head_stride_bytes)) {
+// Asked for once half of each page would be in use: with a page for every head's plane, the first token of 32 layers of 8
+// heads would otherwise commit a gigabyte. What was written before is collapsed into huge pages then, a plane an append and
+// one more for every 64 tokens of it: a page takes about a millisecond.
+void Storage::use_huge_pages(uint32_t layer, int64_t n_before, int64_t n_tokens) {
+    const LayerLayout &layout = layouts_[layer];
+    HugePages &pages = huge_pages_of_[layer];
+    if (!huge_pages_) {
         return;
     }
-    memory_.ask_for_huge_pages(layouts_[layer].offset, layouts_[layer].bytes);
-    asked_[layer] = true;
+    if (!pages.asked) {
+        if (2 * (n_before + n_tokens) * layout.k.token_stride_bytes <
+            std::min(huge_page_bytes, layout.k.head_stride_bytes)) {
+            return;
+        }
+        memory_.ask_for_huge_pages(layout.offset, layout.bytes);
+        pages = {true, 0, n_before};
+    }
+    const uint32_t n_kv_heads = layers_[layer].n_kv_heads;
+    for (int64_t left = 1 + n_tokens / 64; left > 0 && pages.small_tokens > 0 && pages.n_collapsed < 2 * n_kv_heads;
+         --left) {
+        const PlaneLayout &plane = pages.n_collapsed < n_kv_heads ? layout.k : layout.v;
+        memory_.collapse(plane.offset + pages.n_collapsed % n_kv_heads * plane.head_stride_bytes,
+                         pages.small_tokens * plane.token_stride_bytes);
+        ++pages.n_collapsed;
+    }
 }
 
 void Storage::write(uint32_t layer, int64_t first, int64_t n_tokens, const float *k, const float *v) {
-    ask_for_huge_pages(layer, first + n_tokens);
+    use_huge_pages(layer, first, n_tokens);
     const kvl_view to = view(layer, 0);
     for (uint32_t head = 0; head < to.n_kv_heads; ++head) {
         kernels_->encode[to.k_format](head_rows(k, head, to.n_kv_heads, to.head_dim, n_tokens,
@@ -115,7 +130,7 @@ void Storage::copy_tokens(const Storage &from, uint32_t layer, int64_t len) {
     if (len == 0) {
         return;
     }
-    ask_for_huge_pages(layer, len);
+    use_huge_pages(layer, 0, len);
     const kvl_view source = from.view(layer, len);
     const kvl_view target = view(layer, len);
     for (uint32_t head = 0; head < source.n_kv_heads; ++head) {

@@ -35,13 +35,20 @@ public:
     void copy_tokens(const Storage &from, uint32_t layer, int64_t len);
 
 private:
-    void ask_for_huge_pages(uint32_t layer, int64_t n_tokens);
+    // What a layer has of huge pages. Planes of heads, those of K before those of V, are collapsed one after the other.
+    struct HugePages {
+        bool asked = false;
+        uint32_t n_collapsed = 0;
+        int64_t small_tokens = 0;  // that were written to small pages before
+    };
+
+    void use_huge_pages(uint32_t layer, int64_t n_before, int64_t n_tokens);
 
     const KernelTable *kernels_ = nullptr;
     std::vector<kvl_layer_desc> layers_;
     std::vector<LayerLayout> layouts_;
     std::vector<kvl_span> spans_;
-    std::vector<char> asked_;  // for huge pages, by layer; bools would share bytes between layers' threads
+    std::vector<HugePages> huge_pages_of_;  // by layer
     int64_t max_tokens_ = 0;
     bool huge_pages_ = false;
     Memory memory_;
