@@ -47,11 +47,12 @@ static void enter_span(Stream<Keys> &s, int64_t token) {
 template <bool Keys>
 static Stream<Keys> stream_of(const DecodeChunk &c) {
     // A near row still has to come from L2, where the CPU's own prefetchers put it; a far one from memory.
-    constexpr int64_t near_bytes = 3072, far_rows = 64;
+    constexpr int64_t near_bytes = 3072, far_bytes = 16384;
     const int64_t stride = Keys ? c.view->k_token_stride_bytes : c.view->v_token_stride_bytes;
     const int64_t row_bytes = Keys ? format::row_bytes(c.view->k_format, c.view->head_dim)
                                    : format::row_bytes(c.view->v_format, c.view->v_head_dim);
-    const int64_t rows_ahead = c.prefetch == Prefetch::near ? (near_bytes + row_bytes - 1) / row_bytes : far_rows;
+    const int64_t bytes_ahead = c.prefetch == Prefetch::near ? near_bytes : far_bytes;
+    const int64_t rows_ahead = (bytes_ahead + row_bytes - 1) / row_bytes;
     Stream<Keys> s{c.view, c.kv_head, 0, c.n_visible, nullptr, 0, stride, rows_ahead, c.prefetch};
     if (c.n_visible > 0) {
         enter_span(s, c.first);
@@ -112,16 +113,15 @@ KVLANE_INLINE void for_each_run(Stream<Keys> &s, int n, Work &&work) {
 }
 
 // Tokens of a turn between keys and values. The prefetchers of a CPU that is asked for near rows follow both streams at the
-// same time where turns are 2 KB of keys; one alone has to start anew whenever its turn comes. Far rows want long turns, but
-// short ones where rows of at most 256 bytes are read in order.
+// same time where turns are 2 KB of keys; one alone has to start anew whenever its turn comes. Far rows want long turns,
+// which cost less, but short ones where rows of at most 256 bytes are read in order.
 template <class Isa>
 KVLANE_INLINE int turn_tokens(const DecodeChunk &c, int n_rows) {
     const int64_t row_bytes = format::row_bytes(c.view->k_format, c.view->head_dim);
-    if (c.prefetch == Prefetch::far) {
-        return n_rows > Isa::rows_in_order || row_bytes > 256 ? tile_tokens : 16;
-    }
+    const bool in_order = n_rows <= Isa::rows_in_order && row_bytes <= 256;
+    const int64_t turn_bytes = c.prefetch == Prefetch::near ? 2048 : in_order ? 4096 : 16384;
     const int at_once = dot_tokens<Isa>(n_rows < Isa::max_rows ? n_rows : Isa::max_rows);
-    const auto tokens = static_cast<int>(2048 / row_bytes / at_once * at_once);
+    const auto tokens = static_cast<int>(turn_bytes / row_bytes / at_once * at_once);
     return tokens < at_once ? at_once : tokens < tile_tokens ? tokens : tile_tokens;
 }
 

@@ -42,13 +42,15 @@ private:
         unroll<block>([&](auto j) __attribute__((always_inline)) {
             k[j] = a.k.first + (t + j < a.k.n ? t + j : a.k.n - 1) * a.k.stride_bytes;
         });
-        const int64_t to_ask = ahead.bytes_from(t);
-        // Where a cache line begins.
+        // Where a cache line of each row begins, one for each.
+        const bool in_order = packed(a.k, a.head_dim * Format::bytes);
+        const int64_t row_step = in_order ? cache_line_bytes : a.k.stride_bytes;
+        const int64_t line_step = in_order ? block * cache_line_bytes : cache_line_bytes;
+        const std::byte *line = k[0] + ahead.bytes_from(t);
         const auto ask = [&](int d) __attribute__((always_inline)) {
             if (d * Format::bytes % cache_line_bytes == 0) {
-                unroll<block>([&](auto j) __attribute__((always_inline)) {
-                    prefetch<1>(k[j] + to_ask + d * Format::bytes, ahead.how);
-                });
+                unroll<block>([&](auto j) __attribute__((always_inline)) { prefetch<1>(line + j * row_step, ahead.how); });
+                line += line_step;
             }
         };
         Vec acc[R * block];

@@ -21,8 +21,8 @@ struct StoredRows {
     int n;
 };
 
-// Which row is asked for while row t of a run is worked on: a constant number of rows further on, where the run ends in what
-// is worked on next.
+// What is asked for while a run is worked on: rows a constant number of rows further on; where the run ends, in what is
+// worked on next.
 struct Ahead {
     Prefetch how = Prefetch::none;
     int turn = 0;             // from this row on in what is next
@@ -31,6 +31,11 @@ struct Ahead {
 
     int64_t bytes_from(int t) const { return t < turn ? in_run : behind_turn; }
 };
+
+// Whether rows follow each other with no gap between them. They are then asked for in the order of memory, which memory and
+// the CPU's own prefetchers want, whatever the order of the work: that goes over several rows side by side, or over rows
+// part by part.
+KVLANE_INLINE bool packed(const StoredRows &rows, int row_bytes) { return rows.stride_bytes < row_bytes + cache_line_bytes; }
 
 // The first pass over rows asks for others; far ones are not asked for where rows are read in order, which the CPU's own
 // prefetchers follow better.

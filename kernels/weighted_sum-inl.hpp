@@ -56,8 +56,12 @@ private:
             unroll<R>([&](auto r) __attribute__((always_inline)) { acc[r * N + i] = Isa::load(o + i * step + r * lanes); });
         });
         const std::byte *v = a.v.first + int64_t{d} * Format::bytes;
-        for (int t = 0; t < a.v.n; ++t, v += a.v.stride_bytes) {
-            prefetch<N * lanes * Format::bytes>(v + ahead.bytes_from(t), ahead.how);
+        const bool in_order = packed(a.v, a.v_head_dim * Format::bytes);
+        const int64_t ask_step = in_order ? N * lanes * Format::bytes : a.v.stride_bytes;
+        const std::byte *asked = in_order ? a.v.first + int64_t{d} * a.v.n * Format::bytes : v;
+        asked += ahead.bytes_from(in_order ? d * a.v.n / a.v_head_dim : 0);
+        for (int t = 0; t < a.v.n; ++t, v += a.v.stride_bytes, asked += ask_step) {
+            prefetch<N * lanes * Format::bytes>(asked, ahead.how);
             Vec value[N];
             unroll<N>([&](auto i) __attribute__((always_inline)) {
                 if constexpr (Tail) {
