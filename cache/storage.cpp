@@ -84,10 +84,11 @@ void Storage::use_huge_pages(uint32_t layer, int64_t n_before, int64_t n_tokens)
     if (!pages.asked) {
         if (2 * (n_before + n_tokens) * layout.k.token_stride_bytes <
             std::min(huge_page_bytes, layout.k.head_stride_bytes)) {
+            pages.small_tokens = std::max(pages.small_tokens, n_before + n_tokens);
             return;
         }
         memory_.ask_for_huge_pages(layout.offset, layout.bytes);
-        pages = {true, 0, n_before};
+        pages.asked = true;
     }
     const uint32_t n_kv_heads = layers_[layer].n_kv_heads;
     for (int64_t left = 1 + n_tokens / 64; left > 0 && pages.small_tokens > 0 && pages.n_collapsed < 2 * n_kv_heads;

@@ -2,7 +2,9 @@
 
 // One chunk of one KV head: tile by tile, the scores of its rows, the softmax's update, the weighted sum.
 //   out = sum over t of 2^(scale * q k[t] - m) v[t], and the (m, l) to merge it by.
-// Traffic: every key and value row once, whatever the number of rows.
+// Traffic: every key and value row once for every max_tile_rows query heads.
+
+#include <algorithm>
 
 #include "formats.hpp"
 #include "rows-inl.hpp"
@@ -94,12 +96,10 @@ KVLANE_INLINE Ahead ahead_of(const Stream<Keys> &s, const StoredRows &run) {
     if (s.straight >= s.rows_ahead) {
         return {s.prefetch, run.n, s.rows_ahead * s.stride_bytes, 0};
     }
+    const int64_t turn = run.n + s.straight - s.rows_ahead;
     const std::byte *behind = row_behind(s);
-    if (!behind) {
-        return {};
-    }
-    const int64_t turn = run.n + s.straight > s.rows_ahead ? run.n + s.straight - s.rows_ahead : 0;
-    return {s.prefetch, static_cast<int>(turn), s.rows_ahead * s.stride_bytes, behind - (run.first + turn * s.stride_bytes)};
+    return {s.prefetch, static_cast<int>(turn), s.rows_ahead * s.stride_bytes,
+            behind ? behind - (run.first + turn * s.stride_bytes) : 0};
 }
 
 // work(t, run, ahead) for every run of the stream's next n tokens.
@@ -153,7 +153,7 @@ void decode_rows(const DecodeChunk &c, int row, int n_rows) {
             softmax_row<Isa>(weights + r * score_stride, n_weights, c.scale, state[r], o + r * Isa::lanes, c.group,
                              v_head_dim);
         }
-        for (int t = 0; t < tile_tokens; t += turn) {
+        for (int t = 0; t < std::max(n_scores, n_weights); t += turn) {
             for_each_run(keys, tokens_left(n_scores, t, turn), [&](int i, const StoredRows &k, const Ahead &ahead) {
                 c.dot({c.q + int64_t{row} * head_dim, n_rows, head_dim, k, ahead, new_scores + t + i});
             });

@@ -25,16 +25,16 @@ struct StoredRows {
 // worked on next.
 struct Ahead {
     Prefetch how = Prefetch::none;
-    int turn = 0;             // from this row on in what is next
+    int turn = 0;             // from this row on in what is next; may be negative
     int64_t in_run = 0;       // bytes from a row before the turn to the one to be asked for,
     int64_t behind_turn = 0;  // and from one behind it
 
-    int64_t bytes_from(int t) const { return t < turn ? in_run : behind_turn; }
+    KVLANE_INLINE int64_t bytes_from(int t) const { return t < turn ? in_run : behind_turn; }
 };
 
-// Whether rows follow each other with no gap between them. They are then asked for in the order of memory, which memory and
-// the CPU's own prefetchers want, whatever the order of the work: that goes over several rows side by side, or over rows
-// part by part.
+// Whether rows follow each other with less than a line between them. They are then asked for in the order of memory, which
+// memory and the CPU's own prefetchers want, whatever the order of the work: that goes over several rows side by side, or
+// over rows part by part.
 KVLANE_INLINE bool packed(const StoredRows &rows, int row_bytes) { return rows.stride_bytes < row_bytes + cache_line_bytes; }
 
 // The first pass over rows asks for others; far ones are not asked for where rows are read in order, which the CPU's own

@@ -38,8 +38,8 @@ KVLANE_INLINE float exp2_of(float x) {
     return lane[0];
 }
 
-// What scores are taken relative to: the maximum, or 0 where nothing is visible yet.
-static KVLANE_INLINE float reference_of(float m) { return m == minus_infinity ? 0.0f : m; }
+// What scores are taken relative to: the maximum, 0 where nothing is visible yet, NaN where a score is infinite.
+static KVLANE_INLINE float reference_of(float m) { return m == minus_infinity ? 0.0f : m + 0 * m; }
 
 // A row's state over the tokens seen so far: l is kept lane by lane.
 template <class Isa>
@@ -77,7 +77,7 @@ KVLANE_INLINE void softmax_row(float *scores, int n, float scale, RowState<Isa> 
     if (Isa::any_greater(largest, row.m)) {
         const float m = Isa::reduce_max(Isa::max(Isa::broadcast(row.m), largest));
         const Vec rescale = Isa::broadcast(rescale_of<Isa>(row.m, m));
-        for (int d = 0; d < v_head_dim; d += lanes, o += o_step<Isa>(group)) {
+        for (int d = 0; d < v_head_dim && row.m != minus_infinity; d += lanes, o += o_step<Isa>(group)) {
             Isa::store(o, Isa::load(o) * rescale);
         }
         row = {m, row.l * rescale};

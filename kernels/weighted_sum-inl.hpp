@@ -59,8 +59,12 @@ private:
         const bool in_order = packed(a.v, a.v_head_dim * Format::bytes);
         const int64_t ask_step = in_order ? N * lanes * Format::bytes : a.v.stride_bytes;
         const std::byte *asked = in_order ? a.v.first + int64_t{d} * a.v.n * Format::bytes : v;
-        asked += ahead.bytes_from(in_order ? d * a.v.n / a.v_head_dim : 0);
+        const int turn = in_order ? (ahead.turn * a.v_head_dim - d * a.v.n) / (N * lanes) : ahead.turn;
+        asked += turn >= 0 ? ahead.in_run : ahead.behind_turn;
         for (int t = 0; t < a.v.n; ++t, v += a.v.stride_bytes, asked += ask_step) {
+            if (t == turn) {
+                asked += ahead.behind_turn - ahead.in_run;
+            }
             prefetch<N * lanes * Format::bytes>(asked, ahead.how);
             Vec value[N];
             unroll<N>([&](auto i) __attribute__((always_inline)) {

@@ -396,6 +396,16 @@ TEST_CASE("attention: a score that dominates gives that token's value, exactly")
     }
 }
 
+TEST_CASE("attention: a score too large for f32 shows as NaN") {
+    const Shape shape{1, 2, 8, 8, Format::f32, Format::f32, 5, 100.0f};
+    Floats k(shape.k_size(), 1.0f);
+    k[2 * shape.head_dim] = 2e18f;  // times q and scale: over the largest f32
+    const Cache cache = filled(shape, k, normal(shape.v_size(), 3));
+    const Answer got = attend(shape.attention(), cache.view(0), shape.len, Floats(shape.q_size(), 1e19f));
+    CHECK(std::all_of(got.out.begin(), got.out.end(), [](float x) { return std::isnan(x); }));
+    CHECK(std::all_of(got.lse.begin(), got.lse.end(), [](float x) { return std::isnan(x); }));
+}
+
 TEST_CASE("attention: scale may be negative, and is 1 / sqrt(head_dim) where none is given") {
     Shape shape = usual_shape(Format::f16);
     const Cache cache = random_cache(shape);
