@@ -191,7 +191,8 @@ KVL_API kvl_status kvl_cache_copy(const kvl_cache *source, kvl_cache **copy);
 /// Errors: KVL_ERROR_NULL; _LAYER; _RANGE when n_tokens < 1; _LENGTH when k_len or v_len is not that of the shape;
 ///         _APPEND_TWICE when the layer has pending tokens; _CAPACITY when len + n_tokens > max_tokens
 /// Bound:  rounds to the nearest value of the format, ties to even; NaN stays NaN
-/// Threads: one at a time for a layer; different layers may be appended to at once   Allocates: no
+/// Threads: one at a time for a layer; different layers may be appended to at once   Allocates: no; where huge pages are
+///         used, a few appends of a layer wait about a millisecond each for the system to make them of small ones
 KVL_API kvl_status kvl_cache_append(kvl_cache *cache, uint32_t layer, int64_t n_tokens, const float *k, size_t k_len,
                                     const float *v, size_t v_len);
 
