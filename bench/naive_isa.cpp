@@ -3,6 +3,7 @@
 
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <iterator>
 
 #include "../kernels/formats.hpp"
@@ -31,6 +32,11 @@ struct F16 {
 struct Bf16 {
     using Stored = uint16_t;
     static float value(uint16_t x) { return std::bit_cast<float>(uint32_t{x} << 16); }
+};
+
+struct Q8 {
+    using Stored = int8_t;
+    static float value(int8_t x) { return x; }
 };
 
 template <class Format>
@@ -70,9 +76,23 @@ using Dot = float(const float *, const std::byte *, uint32_t);
 using AddRow = void(float, const std::byte *, uint32_t, float *);
 
 // By format, in the order of formats.inc.
-constexpr Dot *dots[] = {dot<F32>, dot<F16>, dot<Bf16>};
-constexpr AddRow *add_rows[] = {add_row<F32>, add_row<F16>, add_row<Bf16>};
+constexpr Dot *dots[] = {dot<F32>, dot<F16>, dot<Bf16>, dot<Q8>};
+constexpr AddRow *add_rows[] = {add_row<F32>, add_row<F16>, add_row<Bf16>, add_row<Q8>};
 static_assert(std::size(dots) == kvlane::format::count && std::size(add_rows) == kvlane::format::count);
+
+float scale_at(const std::byte *p) {
+    float scale;
+    std::memcpy(&scale, p, sizeof scale);
+    return scale;
+}
+
+float key_scale(const kvl_view &view, uint32_t kv_head, int64_t t) {
+    return kvlane::format::is_scaled(view.k_format) ? scale_at(kvlane::k_scale(view, *view.spans, kv_head, t)) : 1;
+}
+
+float value_scale(const kvl_view &view, uint32_t kv_head, int64_t t) {
+    return kvlane::format::is_scaled(view.v_format) ? scale_at(kvlane::v_scale(view, *view.spans, kv_head, t)) : 1;
+}
 
 }  // namespace
 
@@ -84,14 +104,16 @@ Naive KVLANE_NAME(KVLANE_ISA_NAME);
 void KVLANE_NAME(KVLANE_ISA_NAME)(const kvl_view &view, int64_t len, uint32_t kv_head, const float *q, float scale,
                                   float *scores, float *out) {
     for (int64_t t = 0; t < len; ++t) {
-        scores[t] = scale * dots[view.k_format](q, kvlane::k_row(view, *view.spans, kv_head, t), view.head_dim);
+        const std::byte *row = kvlane::k_row(view, *view.spans, kv_head, t);
+        scores[t] = scale * key_scale(view, kv_head, t) * dots[view.k_format](q, row, view.head_dim);
     }
     softmax(scores, len);
     for (uint32_t d = 0; d < view.v_head_dim; ++d) {
         out[d] = 0;
     }
     for (int64_t t = 0; t < len; ++t) {
-        add_rows[view.v_format](scores[t], kvlane::v_row(view, *view.spans, kv_head, t), view.v_head_dim, out);
+        const std::byte *row = kvlane::v_row(view, *view.spans, kv_head, t);
+        add_rows[view.v_format](scores[t] * value_scale(view, kv_head, t), row, view.v_head_dim, out);
     }
 }
 

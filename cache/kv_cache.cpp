@@ -203,7 +203,7 @@ kvl_status kvl_cache_read_k(const kvl_cache *cache, uint32_t layer, int64_t firs
     const kvl_layer_desc &desc = cache->storage.layers()[layer];
     KVLANE_TRY(check_len(out_len, n_tokens, desc.n_kv_heads, desc.head_dim, "out_len"));
     if (n_tokens > 0) {
-        cache->storage.read_k(layer, first, n_tokens, out);
+        cache->storage.read(true, layer, first, n_tokens, out);
     }
     return KVL_OK;
 }
@@ -214,7 +214,7 @@ kvl_status kvl_cache_read_v(const kvl_cache *cache, uint32_t layer, int64_t firs
     const kvl_layer_desc &desc = cache->storage.layers()[layer];
     KVLANE_TRY(check_len(out_len, n_tokens, desc.n_kv_heads, desc.v_head_dim, "out_len"));
     if (n_tokens > 0) {
-        cache->storage.read_v(layer, first, n_tokens, out);
+        cache->storage.read(false, layer, first, n_tokens, out);
     }
     return KVL_OK;
 }

@@ -1,6 +1,6 @@
 #pragma once
 
-// Where a layer's planes lie in the reservation: [kv_head][token][head_dim] of K, then of V.
+// Where a layer's planes lie in the reservation: [kv_head][token][head_dim] of K, then of V, then their scales.
 
 #include <algorithm>
 #include <cstdint>
@@ -10,7 +10,7 @@
 
 namespace kvlane {
 
-// One of a layer's two planes.
+// One of a layer's planes.
 struct PlaneLayout {
     int64_t offset;  // from the reservation's start
     int64_t token_stride_bytes;
@@ -18,10 +18,12 @@ struct PlaneLayout {
 };
 
 struct LayerLayout {
-    PlaneLayout k;
-    PlaneLayout v;
-    int64_t offset;
-    int64_t bytes;
+    PlaneLayout k = {};
+    PlaneLayout v = {};
+    PlaneLayout k_scales = {};  // of no bytes where the format has none
+    PlaneLayout v_scales = {};
+    int64_t offset = 0;
+    int64_t bytes = 0;
 };
 
 constexpr int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
@@ -32,17 +34,25 @@ inline int64_t token_stride_of(int64_t row_bytes) {
     return on_line - row_bytes <= row_bytes / 8 ? on_line : round_up(row_bytes, 16);
 }
 
-inline PlaneLayout plane_at(int64_t offset, kvl_format format, uint32_t dim, int64_t max_tokens) {
-    const int64_t token_stride = token_stride_of(format::row_bytes(format, dim));
+inline PlaneLayout plane_at(int64_t offset, int64_t token_stride, int64_t max_tokens) {
     const int64_t bytes = token_stride * max_tokens;
     return {offset, token_stride, round_up(bytes, bytes >= huge_page_bytes ? huge_page_bytes : 64)};
 }
 
 inline LayerLayout layer_at(int64_t offset, const kvl_layer_desc &layer, int64_t max_tokens) {
-    const PlaneLayout k = plane_at(offset, layer.k_format, layer.head_dim, max_tokens);
-    const int64_t v_offset = offset + layer.n_kv_heads * k.head_stride_bytes;
-    const PlaneLayout v = plane_at(v_offset, layer.v_format, layer.v_head_dim, max_tokens);
-    return {k, v, offset, v_offset + layer.n_kv_heads * v.head_stride_bytes - offset};
+    LayerLayout layout{.offset = offset};
+    int64_t end = offset;
+    const auto add_plane = [&](PlaneLayout &plane, int64_t token_stride) {
+        plane = plane_at(end, token_stride, max_tokens);
+        end += layer.n_kv_heads * plane.head_stride_bytes;
+    };
+    add_plane(layout.k, token_stride_of(format::row_bytes(layer.k_format, layer.head_dim)));
+    add_plane(layout.v, token_stride_of(format::row_bytes(layer.v_format, layer.v_head_dim)));
+    add_plane(layout.k_scales, format::scale_bytes_of[layer.k_format]);
+    add_plane(layout.v_scales, format::scale_bytes_of[layer.v_format]);
+    // The next layer's planes start on a huge page where this one's do.
+    layout.bytes = round_up(end - offset, end - offset >= huge_page_bytes ? huge_page_bytes : 64);
+    return layout;
 }
 
 }  // namespace kvlane

@@ -10,15 +10,32 @@ namespace {
 
 constexpr int64_t max_bytes = int64_t{1} << 47;  // what an address space of 48 bits leaves to a process
 
-// One token's elements of every head, in the caller's memory.
-CodecRows head_rows(const float *f32, uint32_t kv_head, uint32_t n_kv_heads, uint32_t dim, int64_t n_tokens,
-                    const std::byte *stored, int64_t stored_stride_bytes) {
-    return {const_cast<float *>(f32) + uint64_t{kv_head} * dim,
-            const_cast<std::byte *>(stored),
-            int64_t{n_kv_heads} * dim * static_cast<int64_t>(sizeof(float)),
-            stored_stride_bytes,
-            n_tokens,
-            dim};
+// A layer's stored keys or values of one KV head, from one token on, beside that head's elements in the caller's memory,
+// [n_tokens, n_kv_heads, dim].
+CodecRows head_rows(bool keys, const kvl_view &view, uint32_t kv_head, int64_t first, int64_t n_tokens, const float *f32) {
+    const kvl_span &span = *view.spans;
+    const uint32_t dim = keys ? view.head_dim : view.v_head_dim;
+    const bool scaled = format::is_scaled(keys ? view.k_format : view.v_format);
+    const std::byte *rows = keys ? k_row(view, span, kv_head, first) : v_row(view, span, kv_head, first);
+    const std::byte *scales = !scaled ? nullptr
+                              : keys  ? k_scale(view, span, kv_head, first)
+                                      : v_scale(view, span, kv_head, first);
+    return {.f32 = const_cast<float *>(f32) + uint64_t{kv_head} * dim,
+            .stored = const_cast<std::byte *>(rows),
+            .scales = const_cast<std::byte *>(scales),
+            .f32_stride_bytes = int64_t{view.n_kv_heads} * dim * static_cast<int64_t>(sizeof(float)),
+            .stored_stride_bytes = keys ? view.k_token_stride_bytes : view.v_token_stride_bytes,
+            .scale_stride_bytes = keys ? view.k_scale_token_stride_bytes : view.v_scale_token_stride_bytes,
+            .n_rows = n_tokens,
+            .dim = dim};
+}
+
+// The first n_tokens rows and scales.
+void copy_rows(const CodecRows &from, const CodecRows &to, int64_t n_tokens) {
+    std::memcpy(to.stored, from.stored, static_cast<size_t>(n_tokens * from.stored_stride_bytes));
+    if (from.scales) {
+        std::memcpy(to.scales, from.scales, static_cast<size_t>(n_tokens * from.scale_stride_bytes));
+    }
 }
 
 }  // namespace
@@ -38,7 +55,8 @@ kvl_status Storage::create(const KernelTable &kernels, std::vector<kvl_layer_des
                     max_tokens, bytes);
     }
     for (const LayerLayout &layout : layouts_) {
-        spans_.push_back({memory_.data() + layout.k.offset, memory_.data() + layout.v.offset, max_tokens});
+        spans_.push_back({memory_.data() + layout.k.offset, memory_.data() + layout.v.offset, max_tokens,
+                          memory_.data() + layout.k_scales.offset, memory_.data() + layout.v_scales.offset});
     }
     huge_pages_of_.resize(layers.size());
     kernels_ = &kernels;
@@ -49,7 +67,9 @@ kvl_status Storage::create(const KernelTable &kernels, std::vector<kvl_layer_des
 }
 
 int64_t Storage::bytes_per_token(uint32_t layer) const {
-    return layers_[layer].n_kv_heads * (layouts_[layer].k.token_stride_bytes + layouts_[layer].v.token_stride_bytes);
+    const LayerLayout &layout = layouts_[layer];
+    return layers_[layer].n_kv_heads * (layout.k.token_stride_bytes + layout.v.token_stride_bytes +
+                                        layout.k_scales.token_stride_bytes + layout.v_scales.token_stride_bytes);
 }
 
 kvl_view Storage::view(uint32_t layer, int64_t len) const {
@@ -66,6 +86,10 @@ kvl_view Storage::view(uint32_t layer, int64_t len) const {
             .k_head_stride_bytes = layout.k.head_stride_bytes,
             .v_token_stride_bytes = layout.v.token_stride_bytes,
             .v_head_stride_bytes = layout.v.head_stride_bytes,
+            .k_scale_token_stride_bytes = layout.k_scales.token_stride_bytes,
+            .k_scale_head_stride_bytes = layout.k_scales.head_stride_bytes,
+            .v_scale_token_stride_bytes = layout.v_scales.token_stride_bytes,
+            .v_scale_head_stride_bytes = layout.v_scales.head_stride_bytes,
             .len = len,
             .spans = &spans_[layer],
             .n_spans = 1,
@@ -104,26 +128,15 @@ void Storage::write(uint32_t layer, int64_t first, int64_t n_tokens, const float
     use_huge_pages(layer, first, n_tokens);
     const kvl_view to = view(layer, 0);
     for (uint32_t head = 0; head < to.n_kv_heads; ++head) {
-        kernels_->encode[to.k_format](head_rows(k, head, to.n_kv_heads, to.head_dim, n_tokens,
-                                                k_row(to, *to.spans, head, first), to.k_token_stride_bytes));
-        kernels_->encode[to.v_format](head_rows(v, head, to.n_kv_heads, to.v_head_dim, n_tokens,
-                                                v_row(to, *to.spans, head, first), to.v_token_stride_bytes));
+        kernels_->encode[to.k_format](head_rows(true, to, head, first, n_tokens, k));
+        kernels_->encode[to.v_format](head_rows(false, to, head, first, n_tokens, v));
     }
 }
 
-void Storage::read_k(uint32_t layer, int64_t first, int64_t n_tokens, float *out) const {
+void Storage::read(bool keys, uint32_t layer, int64_t first, int64_t n_tokens, float *out) const {
     const kvl_view from = view(layer, 0);
     for (uint32_t head = 0; head < from.n_kv_heads; ++head) {
-        kernels_->decode[from.k_format](head_rows(out, head, from.n_kv_heads, from.head_dim, n_tokens,
-                                                  k_row(from, *from.spans, head, first), from.k_token_stride_bytes));
-    }
-}
-
-void Storage::read_v(uint32_t layer, int64_t first, int64_t n_tokens, float *out) const {
-    const kvl_view from = view(layer, 0);
-    for (uint32_t head = 0; head < from.n_kv_heads; ++head) {
-        kernels_->decode[from.v_format](head_rows(out, head, from.n_kv_heads, from.v_head_dim, n_tokens,
-                                                  v_row(from, *from.spans, head, first), from.v_token_stride_bytes));
+        kernels_->decode[keys ? from.k_format : from.v_format](head_rows(keys, from, head, first, n_tokens, out));
     }
 }
 
@@ -135,10 +148,9 @@ void Storage::copy_tokens(const Storage &from, uint32_t layer, int64_t len) {
     const kvl_view source = from.view(layer, len);
     const kvl_view target = view(layer, len);
     for (uint32_t head = 0; head < source.n_kv_heads; ++head) {
-        std::memcpy(const_cast<std::byte *>(k_row(target, *target.spans, head, 0)), k_row(source, *source.spans, head, 0),
-                    static_cast<size_t>(len * source.k_token_stride_bytes));
-        std::memcpy(const_cast<std::byte *>(v_row(target, *target.spans, head, 0)), v_row(source, *source.spans, head, 0),
-                    static_cast<size_t>(len * source.v_token_stride_bytes));
+        for (const bool keys : {true, false}) {
+            copy_rows(head_rows(keys, source, head, 0, len, nullptr), head_rows(keys, target, head, 0, len, nullptr), len);
+        }
     }
 }
 

@@ -27,9 +27,8 @@ public:
     // Encodes tokens [first, first + n_tokens) from [n_tokens, n_kv_heads, dim] f32.
     void write(uint32_t layer, int64_t first, int64_t n_tokens, const float *k, const float *v);
 
-    // Decodes tokens [first, first + n_tokens) of one plane to [n_tokens, n_kv_heads, dim] f32.
-    void read_k(uint32_t layer, int64_t first, int64_t n_tokens, float *out) const;
-    void read_v(uint32_t layer, int64_t first, int64_t n_tokens, float *out) const;
+    // Decodes the keys, or the values, of tokens [first, first + n_tokens) to [n_tokens, n_kv_heads, dim] f32.
+    void read(bool keys, uint32_t layer, int64_t first, int64_t n_tokens, float *out) const;
 
     // Copies the first len tokens of a layer of the same geometry as stored.
     void copy_tokens(const Storage &from, uint32_t layer, int64_t len);

@@ -91,6 +91,8 @@ kvl_status check_spans(const kvl_view &view) {
         if (span.n_tokens > 0) {
             KVLANE_TRY(check_not_null(span.k, "view: span's k"));
             KVLANE_TRY(check_not_null(span.v, "view: span's v"));
+            KVLANE_TRY(!format::is_scaled(view.k_format) ? KVL_OK : check_not_null(span.k_scales, "view: span's k_scales"));
+            KVLANE_TRY(!format::is_scaled(view.v_format) ? KVL_OK : check_not_null(span.v_scales, "view: span's v_scales"));
         }
         n_tokens += span.n_tokens;
     }
@@ -331,8 +333,9 @@ kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *
                             uint64_t *bytes) {
     KVLANE_TRY(check_not_null(bytes, "bytes"));
     KVLANE_TRY(check_sequences(attention, sequences, n_sequences));
-    const int64_t of_token = format::row_bytes(attention->k_format, attention->head_dim) +
-                             format::row_bytes(attention->v_format, attention->v_head_dim);
+    const int64_t of_token =
+        format::row_bytes(attention->k_format, attention->head_dim) + format::scale_bytes_of[attention->k_format] +
+        format::row_bytes(attention->v_format, attention->v_head_dim) + format::scale_bytes_of[attention->v_format];
     *bytes = 0;
     for (uint32_t i = 0; i < n_sequences; ++i) {
         *bytes += static_cast<uint64_t>(sequences[i].len * attention->n_kv_heads * of_token);

@@ -5,17 +5,20 @@
 // Traffic: every key and value row once for every max_tile_rows query heads.
 
 #include <algorithm>
+#include <cstring>
 
 #include "formats.hpp"
-#include "rows-inl.hpp"
+#include "quantize-inl.hpp"
 #include "softmax-inl.hpp"
 #include "view.hpp"
 
 namespace kvlane {
 
-// One of a chunk's two streams, keys or values, at the next row to be worked on. Spans are walked one by one; in a span,
-// rows are a stride apart.
-template <bool Keys>
+enum class Plane { keys, values, key_scales, value_scales };
+
+// What a chunk reads of one plane, at the next row to be worked on. Spans are walked one by one; in a span, rows are a
+// stride apart.
+template <Plane P>
 struct Stream {
     const kvl_view *view;
     uint32_t kv_head;
@@ -28,34 +31,57 @@ struct Stream {
     Prefetch prefetch;
 };
 
-template <bool Keys>
+template <Plane P>
 KVLANE_INLINE const std::byte *row_at(const kvl_view &view, const kvl_span &span, uint32_t kv_head, int64_t token) {
-    return Keys ? k_row(view, span, kv_head, token) : v_row(view, span, kv_head, token);
+    switch (P) {
+        case Plane::keys: return k_row(view, span, kv_head, token);
+        case Plane::values: return v_row(view, span, kv_head, token);
+        case Plane::key_scales: return k_scale(view, span, kv_head, token);
+        case Plane::value_scales: return v_scale(view, span, kv_head, token);
+    }
+}
+
+template <Plane P>
+KVLANE_INLINE int64_t stride_of(const kvl_view &view) {
+    switch (P) {
+        case Plane::keys: return view.k_token_stride_bytes;
+        case Plane::values: return view.v_token_stride_bytes;
+        case Plane::key_scales: return view.k_scale_token_stride_bytes;
+        case Plane::value_scales: return view.v_scale_token_stride_bytes;
+    }
+}
+
+template <Plane P>
+KVLANE_INLINE int64_t row_bytes_of(const kvl_view &view) {
+    switch (P) {
+        case Plane::keys: return format::row_bytes(view.k_format, view.head_dim);
+        case Plane::values: return format::row_bytes(view.v_format, view.v_head_dim);
+        case Plane::key_scales: return format::scale_bytes_of[view.k_format];
+        case Plane::value_scales: return format::scale_bytes_of[view.v_format];
+    }
 }
 
 // Goes on in the next span that holds tokens; there must be one.
-template <bool Keys>
-static void enter_span(Stream<Keys> &s, int64_t token) {
+template <Plane P>
+static void enter_span(Stream<P> &s, int64_t token) {
     while (token >= s.view->spans[s.span].n_tokens) {
         token -= s.view->spans[s.span++].n_tokens;
     }
     const kvl_span &span = s.view->spans[s.span++];
     const int64_t in_span = span.n_tokens - token;
-    s.row = row_at<Keys>(*s.view, span, s.kv_head, token);
+    s.row = row_at<P>(*s.view, span, s.kv_head, token);
     s.straight = in_span < s.behind ? in_span : s.behind;
     s.behind -= s.straight;
 }
 
-template <bool Keys>
-static Stream<Keys> stream_of(const DecodeChunk &c) {
+template <Plane P>
+static Stream<P> stream_of(const DecodeChunk &c) {
     // A near row still has to come from L2, where the CPU's own prefetchers put it; a far one from memory.
     constexpr int64_t near_bytes = 3072, far_bytes = 16384;
-    const int64_t stride = Keys ? c.view->k_token_stride_bytes : c.view->v_token_stride_bytes;
-    const int64_t row_bytes = Keys ? format::row_bytes(c.view->k_format, c.view->head_dim)
-                                   : format::row_bytes(c.view->v_format, c.view->v_head_dim);
+    const int64_t row_bytes = row_bytes_of<P>(*c.view);
     const int64_t bytes_ahead = c.prefetch == Prefetch::near ? near_bytes : far_bytes;
     const int64_t rows_ahead = (bytes_ahead + row_bytes - 1) / row_bytes;
-    Stream<Keys> s{c.view, c.kv_head, 0, c.n_visible, nullptr, 0, stride, rows_ahead, c.prefetch};
+    Stream<P> s{c.view, c.kv_head, 0, c.n_visible, nullptr, 0, stride_of<P>(*c.view), rows_ahead, c.prefetch};
     if (c.n_visible > 0) {
         enter_span(s, c.first);
     }
@@ -63,8 +89,8 @@ static Stream<Keys> stream_of(const DecodeChunk &c) {
 }
 
 // The next run of at most n rows; there must be one.
-template <bool Keys>
-KVLANE_INLINE StoredRows next_run(Stream<Keys> &s, int n) {
+template <Plane P>
+KVLANE_INLINE StoredRows next_run(Stream<P> &s, int n) {
     if (s.straight == 0) {
         enter_span(s, 0);
     }
@@ -75,9 +101,9 @@ KVLANE_INLINE StoredRows next_run(Stream<Keys> &s, int n) {
 }
 
 // Where the stream goes on behind this span: in its next one, or in the next head; or nowhere.
-template <bool Keys>
-static const std::byte *row_behind(const Stream<Keys> &s) {
-    Stream<Keys> next = s;
+template <Plane P>
+static const std::byte *row_behind(const Stream<P> &s) {
+    Stream<P> next = s;
     if (s.behind == 0) {
         if (s.kv_head + 1 == s.view->n_kv_heads) {
             return nullptr;
@@ -91,8 +117,8 @@ static const std::byte *row_behind(const Stream<Keys> &s) {
 }
 
 // What is asked for while a run is worked on that the stream has just gone past.
-template <bool Keys>
-KVLANE_INLINE Ahead ahead_of(const Stream<Keys> &s, const StoredRows &run) {
+template <Plane P>
+KVLANE_INLINE Ahead ahead_of(const Stream<P> &s, const StoredRows &run) {
     if (s.straight >= s.rows_ahead) {
         return {s.prefetch, run.n, s.rows_ahead * s.stride_bytes, 0};
     }
@@ -103,8 +129,8 @@ KVLANE_INLINE Ahead ahead_of(const Stream<Keys> &s, const StoredRows &run) {
 }
 
 // work(t, run, ahead) for every run of the stream's next n tokens.
-template <bool Keys, class Work>
-KVLANE_INLINE void for_each_run(Stream<Keys> &s, int n, Work &&work) {
+template <Plane P, class Work>
+KVLANE_INLINE void for_each_run(Stream<P> &s, int n, Work &&work) {
     for (int t = 0; t < n;) {
         const StoredRows run = next_run(s, n - t);
         work(t, run, ahead_of(s, run));
@@ -117,7 +143,7 @@ KVLANE_INLINE void for_each_run(Stream<Keys> &s, int n, Work &&work) {
 // which cost less, but short ones where rows of at most 256 bytes are read in order.
 template <class Isa>
 KVLANE_INLINE int turn_tokens(const DecodeChunk &c, int n_rows) {
-    const int64_t row_bytes = format::row_bytes(c.view->k_format, c.view->head_dim);
+    const int64_t row_bytes = row_bytes_of<Plane::keys>(*c.view);
     const bool in_order = n_rows <= Isa::rows_in_order && row_bytes <= 256;
     const int64_t turn_bytes = c.prefetch == Prefetch::near ? 2048 : in_order ? 4096 : 16384;
     const int at_once = dot_tokens<Isa>(n_rows < Isa::max_rows ? n_rows : Isa::max_rows);
@@ -130,36 +156,156 @@ static KVLANE_INLINE int tokens_left(int64_t n_tokens, int64_t done, int most) {
     return left < 0 ? 0 : left < most ? static_cast<int>(left) : most;
 }
 
+// The scales of the next n tokens, one behind the other, and zeros up to a whole vector; those of the tile after are asked
+// for.
+template <class Isa, Plane P>
+KVLANE_INLINE void next_scales(Stream<P> &s, int n, float *scales) {
+    for (int t = 0; t < n;) {
+        const StoredRows run = next_run(s, n - t);
+        if (run.stride_bytes == sizeof(float)) {
+            std::memcpy(scales + t, run.first, run.n * sizeof(float));
+        } else {
+            for (int i = 0; i < run.n; ++i) {
+                std::memcpy(scales + t + i, run.first + i * run.stride_bytes, sizeof(float));
+            }
+        }
+        t += run.n;
+    }
+    std::fill_n(scales + n, Isa::lanes, 0.0f);
+    prefetch<tile_tokens * sizeof(float)>(s.row, s.prefetch);
+}
+
+// Elements of queries, or of sums, that are kept as integers at a time.
+static constexpr int max_integers = 4096;
+
+// What rows need whose keys or values are stored as integers; one instance lives on the stack.
+struct Integers {
+    alignas(64) int16_t q[max_integers + 16];  // a whole vector is stored at the end of a row
+    alignas(64) int16_t weights[max_tile_rows * score_stride];
+    alignas(64) int32_t sums[max_integers];  // of a tile's weighted values, as o lies
+    alignas(64) float key_scales[score_stride];
+    alignas(64) float value_shares[score_stride];
+    float q_scales[max_tile_rows];
+    float sum_scales[max_tile_rows];
+};
+
+// The scales of a tile's values, as shares of their largest that weights can be multiplied by to be integers; returns what
+// sums of those are to be multiplied by.
+template <class Isa>
+static float next_value_shares(Stream<Plane::value_scales> &s, int n, float *shares) {
+    next_scales<Isa>(s, n, shares);
+    const float largest = largest_of<Isa>(reinterpret_cast<const std::byte *>(shares), n);
+    const auto divisor = Isa::broadcast(largest == 0 ? 1 : largest);
+    for (int t = 0; t < n; t += Isa::lanes) {
+        Isa::store(shares + t, Isa::load(shares + t) / divisor * Isa::broadcast(most_int16));
+    }
+    return largest / most_int16;
+}
+
+// Of a tile: o += sum_scale * sums; sums are 0 again.
+template <class Isa>
+static void add_sums(const DecodeChunk &c, int n_rows, Integers &integers, float *o) {
+    int32_t *sums = integers.sums;
+    for (int d = 0; d < static_cast<int>(c.view->v_head_dim); d += Isa::lanes, o += o_step<Isa>(c.group)) {
+        for (int r = 0; r < n_rows; ++r, sums += Isa::lanes) {
+            const auto sum = Isa::to_float(Isa::load_int32s(sums));
+            float *const of_row = o + r * Isa::lanes;
+            Isa::store(of_row, Isa::fma(Isa::broadcast(integers.sum_scales[r]), sum, Isa::load(of_row)));
+            Isa::store_int32s(sums, Isa::zero_int32s());
+        }
+    }
+}
+
+// The planes of a chunk that rows are worked on by.
+struct Streams {
+    Stream<Plane::keys> keys;
+    Stream<Plane::values> values;
+    Stream<Plane::key_scales> key_scales;  // where keys are integers
+    Stream<Plane::value_scales> value_scales;
+};
+
+static Streams streams_of(const DecodeChunk &c) {
+    Streams s{stream_of<Plane::keys>(c), stream_of<Plane::values>(c), {}, {}};
+    if (format::is_scaled(c.view->k_format)) {
+        s.key_scales = stream_of<Plane::key_scales>(c);
+        prefetch<tile_tokens * sizeof(float)>(s.key_scales.row, c.prefetch);
+    }
+    if (format::is_scaled(c.view->v_format)) {
+        s.value_scales = stream_of<Plane::value_scales>(c);
+        prefetch<tile_tokens * sizeof(float)>(s.value_scales.row, c.prefetch);
+    }
+    return s;
+}
+
+// Scores of a tile of n tokens become weights.
+template <class Isa, bool IntegerKeys, bool IntegerValues>
+static void weigh(const DecodeChunk &c, Streams &streams, int n_rows, int n, float *scores, RowState<Isa> *state, float *o,
+                  Integers &integers) {
+    float sum_scale = 1;
+    if constexpr (IntegerKeys) {
+        next_scales<Isa>(streams.key_scales, n, integers.key_scales);
+    }
+    if constexpr (IntegerValues) {
+        sum_scale = next_value_shares<Isa>(streams.value_scales, n, integers.value_shares);
+    }
+    for (int r = 0; r < n_rows; ++r) {
+        const float factor = IntegerKeys ? c.scale * integers.q_scales[r] : c.scale;
+        integers.sum_scales[r] = sum_scale * softmax_row<Isa, IntegerKeys, IntegerValues>(
+                                                 {scores + r * score_stride, n, factor, o + r * Isa::lanes, c.group,
+                                                  static_cast<int>(c.view->v_head_dim), integers.key_scales,
+                                                  integers.value_shares, integers.weights + r * score_stride},
+                                                 state[r]);
+    }
+}
+
 // All of a chunk's tokens for rows [row, row + n_rows). The keys of a tile are scored before the values of the tile before
 // it are summed: what waits for scores then waits for none.
-template <class Isa>
+template <class Isa, bool IntegerKeys, bool IntegerValues>
 void decode_rows(const DecodeChunk &c, int row, int n_rows) {
     alignas(64) float scores[2][max_tile_rows * score_stride];
+    Integers integers;
     RowState<Isa> state[max_tile_rows];
-    for (int r = 0; r < n_rows; ++r) {
-        state[r] = {minus_infinity, Isa::broadcast(0)};
-    }
     const auto head_dim = static_cast<int>(c.view->head_dim);
     const auto v_head_dim = static_cast<int>(c.view->v_head_dim);
+    const float *const q = c.q + int64_t{row} * head_dim;
+    for (int r = 0; r < n_rows; ++r) {
+        state[r] = {minus_infinity, Isa::broadcast(0)};
+        if constexpr (IntegerKeys) {
+            integers.q_scales[r] = quantize<Isa>(q + r * head_dim, head_dim, integers.q + r * head_dim);
+        }
+    }
+    if constexpr (IntegerValues) {
+        std::fill_n(integers.sums, n_rows * partial_stride(c.view->v_head_dim), 0);
+    }
     float *const o = c.out.o + row * Isa::lanes;
     const int turn = turn_tokens<Isa>(c, n_rows);
-    Stream<true> keys = stream_of<true>(c);
-    Stream<false> values = stream_of<false>(c);
+    Streams streams = streams_of(c);
     float *new_scores = scores[0], *weights = scores[1];
     int n_weights = 0;
     for (int64_t tile = 0; tile < c.n_tokens + tile_tokens; tile += tile_tokens) {
         const int n_scores = tokens_left(c.n_tokens, tile, tile_tokens);
-        for (int r = 0; r < n_rows && n_weights > 0; ++r) {
-            softmax_row<Isa>(weights + r * score_stride, n_weights, c.scale, state[r], o + r * Isa::lanes, c.group,
-                             v_head_dim);
+        if (n_weights > 0) {
+            weigh<Isa, IntegerKeys, IntegerValues>(c, streams, n_rows, n_weights, weights, state, o, integers);
         }
         for (int t = 0; t < std::max(n_scores, n_weights); t += turn) {
-            for_each_run(keys, tokens_left(n_scores, t, turn), [&](int i, const StoredRows &k, const Ahead &ahead) {
-                c.dot({c.q + int64_t{row} * head_dim, n_rows, head_dim, k, ahead, new_scores + t + i});
+            for_each_run(streams.keys, tokens_left(n_scores, t, turn), [&](int i, const StoredRows &k, const Ahead &ahead) {
+                const void *queries = q;
+                if constexpr (IntegerKeys) {
+                    queries = integers.q;
+                }
+                c.dot({queries, n_rows, head_dim, k, ahead, new_scores + t + i});
             });
-            for_each_run(values, tokens_left(n_weights, t, turn), [&](int i, const StoredRows &v, const Ahead &ahead) {
-                c.sum({weights + t + i, n_rows, v_head_dim, v, ahead, o, c.group});
-            });
+            for_each_run(streams.values, tokens_left(n_weights, t, turn),
+                         [&](int i, const StoredRows &v, const Ahead &ahead) {
+                             if constexpr (IntegerValues) {
+                                 c.sum({integers.weights + t + i, n_rows, v_head_dim, v, ahead, integers.sums, n_rows});
+                             } else {
+                                 c.sum({weights + t + i, n_rows, v_head_dim, v, ahead, o, c.group});
+                             }
+                         });
+        }
+        if (IntegerValues && n_weights > 0) {
+            add_sums<Isa>(c, n_rows, integers, o);
         }
         std::swap(new_scores, weights);
         n_weights = n_scores;
@@ -170,13 +316,31 @@ void decode_rows(const DecodeChunk &c, int row, int n_rows) {
     }
 }
 
+template <class Isa, bool IntegerKeys, bool IntegerValues>
+void decode_all_rows(const DecodeChunk &c) {
+    // Of integers, as many at a time as there is room for.
+    const int64_t room = max_integers / partial_stride(std::max(c.view->head_dim, c.view->v_head_dim));
+    const int at_once = IntegerKeys || IntegerValues ? std::min(static_cast<int>(room), max_tile_rows) : max_tile_rows;
+    for (int row = 0; row < c.group; row += at_once) {
+        decode_rows<Isa, IntegerKeys, IntegerValues>(c, row, std::min(c.group - row, at_once));
+    }
+}
+
 template <class Isa>
 void decode_chunk(const DecodeChunk &c) {
     for (int64_t i = 0; i < c.group * partial_stride(c.view->v_head_dim); ++i) {
         c.out.o[i] = 0;
     }
-    for (int row = 0; row < c.group; row += max_tile_rows) {
-        decode_rows<Isa>(c, row, c.group - row < max_tile_rows ? c.group - row : max_tile_rows);
+    const bool integer_keys = format::is_scaled(c.view->k_format);
+    const bool integer_values = format::is_scaled(c.view->v_format);
+    if (integer_keys && integer_values) {
+        decode_all_rows<Isa, true, true>(c);
+    } else if (integer_keys) {
+        decode_all_rows<Isa, true, false>(c);
+    } else if (integer_values) {
+        decode_all_rows<Isa, false, true>(c);
+    } else {
+        decode_all_rows<Isa, false, false>(c);
     }
 }
 

@@ -4,7 +4,7 @@
 
 #include <cstring>
 
-#include "rows-inl.hpp"
+#include "arithmetic-inl.hpp"
 
 namespace kvlane {
 
@@ -12,16 +12,21 @@ namespace kvlane {
 // head_dim in order and is then reduced by a tree that is alike for every lane: its bits do not depend on R.
 template <class Isa, class Format, int R>
 struct DotMicro {
+    using A = Arithmetic<Isa, Format>;
+    using Number = typename A::Number;
+    using Operand = typename A::Operand;
     using Vec = typename Isa::Vec;
     static constexpr int tokens = dot_tokens<Isa>(R);  // of one pass
     static constexpr int padded_rows = Isa::dot_accumulators / tokens;
     // Of them, side by side in registers, where they share the loads of queries.
     static constexpr int block = R <= Isa::rows_in_order ? 1 : tokens < 4 ? tokens : 4;
     static constexpr int lanes = Isa::lanes;
+    static constexpr int line_elements = cache_line_bytes / Format::bytes;
     static_assert(R <= Isa::max_rows && tokens >= 1 && padded_rows * tokens % lanes == 0);
 
-    static void run(const DotRows &a, int first_row) {
-        const float *q = a.q + int64_t{first_row} * a.head_dim;
+    // By value: stores to scores could otherwise be taken for stores to it.
+    static void run(DotRows a, int first_row) {
+        const auto *q = static_cast<const Number *>(a.q) + int64_t{first_row} * a.head_dim;
         float *scores = a.scores + int64_t{first_row} * score_stride;
         const Ahead ahead = ahead_for<Isa, R>(a.ahead, first_row);
         for (int t = 0; t < a.k.n; t += tokens) {
@@ -36,7 +41,7 @@ struct DotMicro {
 private:
     // sum[r * tokens + Offset + j] = q[r] * k[t + j], lane by lane. Past the run's end the last row stands in.
     template <int Offset>
-    static KVLANE_INLINE void dot_block(const DotRows &a, const float *q, int t, const Ahead &ahead,
+    static KVLANE_INLINE void dot_block(const DotRows &a, const Number *q, int t, const Ahead &ahead,
                                         Vec (&sum)[padded_rows * tokens]) {
         const std::byte *k[block];
         unroll<block>([&](auto j) __attribute__((always_inline)) {
@@ -47,44 +52,48 @@ private:
         const int64_t row_step = in_order ? cache_line_bytes : a.k.stride_bytes;
         const int64_t line_step = in_order ? block * cache_line_bytes : cache_line_bytes;
         const std::byte *line = k[0] + ahead.bytes_from(t);
-        const auto ask = [&](int d) __attribute__((always_inline)) {
-            if (d * Format::bytes % cache_line_bytes == 0) {
-                unroll<block>([&](auto j) __attribute__((always_inline)) { prefetch<1>(line + j * row_step, ahead.how); });
-                line += line_step;
-            }
+        const auto ask = [&]() __attribute__((always_inline)) {
+            unroll<block>([&](auto j) __attribute__((always_inline)) { prefetch<1>(line + j * row_step, ahead.how); });
+            line += line_step;
         };
-        Vec acc[R * block];
-        unroll<R * block>([&](auto i) __attribute__((always_inline)) { acc[i] = Isa::broadcast(0); });
-        int d = 0;
-        for (; d + lanes <= a.head_dim; d += lanes) {
-            ask(d);
-            Vec key[block];
-            unroll<block>([&](auto j)
-                              __attribute__((always_inline)) { key[j] = Isa::load(Format{}, k[j] + d * Format::bytes); });
+        typename A::Sum acc[R * block];
+        unroll<R * block>([&](auto i) __attribute__((always_inline)) { acc[i] = A::zero(); });
+        const auto add = [&](int d, auto key_at, auto query_at) __attribute__((always_inline)) {
+            Operand key[block];
+            unroll<block>([&](auto j) __attribute__((always_inline)) { key[j] = key_at(k[j] + d * Format::bytes); });
             unroll<R>([&](auto r) __attribute__((always_inline)) {
-                const Vec query = Isa::in_register(Isa::load(q + int64_t{r} * a.head_dim + d));
+                const Operand query = query_at(q + int64_t{r} * a.head_dim + d);
                 unroll<block>([&](auto j) __attribute__((always_inline)) {
-                    acc[r * block + j] = Isa::fma(query, key[j], acc[r * block + j]);
+                    acc[r * block + j] = A::multiply_add(query, key[j], acc[r * block + j]);
                 });
             });
+        };
+        const auto add_whole = [&](int d) __attribute__((always_inline)) {
+            add(
+                d, [](const std::byte *p) __attribute__((always_inline)) { return A::key(p); },
+                [](const Number *p) __attribute__((always_inline)) { return A::query(p); });
+        };
+        // The part of an operand first: the accumulators of the loops then live in registers alone.
+        const int whole = a.head_dim / A::width * A::width;
+        if (const int rest = a.head_dim - whole; rest > 0) {
+            add(
+                whole, [&](const std::byte *p) __attribute__((always_inline)) { return A::key_part(p, rest); },
+                [&](const Number *p) __attribute__((always_inline)) { return A::query_part(p, rest); });
         }
-        if (const int rest = a.head_dim - d; rest > 0) {
-            ask(d);
-            Vec key[block];
-            unroll<block>([&](auto j) __attribute__((always_inline)) {
-                key[j] = Isa::load_partial(Format{}, k[j] + d * Format::bytes, rest);
-            });
-            unroll<R>([&](auto r) __attribute__((always_inline)) {
-                const auto *tail = reinterpret_cast<const std::byte *>(q + int64_t{r} * a.head_dim + d);
-                const Vec query = Isa::load_partial(format::f32{}, tail, rest);
-                unroll<block>([&](auto j) __attribute__((always_inline)) {
-                    acc[r * block + j] = Isa::fma(query, key[j], acc[r * block + j]);
-                });
-            });
+        int d = 0;
+        for (; d + line_elements <= whole; d += line_elements) {
+            ask();
+            unroll<line_elements / A::width>([&](auto i) __attribute__((always_inline)) { add_whole(d + i * A::width); });
+        }
+        if (d < a.head_dim) {
+            ask();
+        }
+        for (; d < whole; d += A::width) {
+            add_whole(d);
         }
         unroll<padded_rows>([&](auto r) __attribute__((always_inline)) {
             unroll<block>([&](auto j) __attribute__((always_inline)) {
-                sum[r * tokens + Offset + j] = acc[(r < R ? r : 0) * block + j];
+                sum[r * tokens + Offset + j] = A::to_float(acc[(r < R ? r : 0) * block + j]);
             });
         });
     }

@@ -2,37 +2,60 @@
 
 // f32 rows to a format's stored rows, rounding to the nearest value with ties to even, and back.
 
-#include "rows-inl.hpp"
+#include <cstring>
+
+#include "quantize-inl.hpp"
 
 namespace kvlane {
 
+// A row to or from integers, or between floats, which have no scale.
 template <class Isa, class From, class To>
-KVLANE_INLINE void convert_row(const std::byte *from, std::byte *to, int dim) {
+KVLANE_INLINE void convert_row(const std::byte *from, std::byte *to, int dim, float scale) {
     constexpr int lanes = Isa::lanes;
+    const auto scaled = [&](typename Isa::Vec x) __attribute__((always_inline)) {
+        if constexpr (From::is_scaled) {
+            return x * Isa::broadcast(scale);
+        } else if constexpr (To::is_scaled) {
+            return x / Isa::broadcast(scale);
+        } else {
+            return x;
+        }
+    };
     int d = 0;
     for (; d + lanes <= dim; d += lanes) {
-        Isa::store(To{}, to + d * To::bytes, Isa::load(From{}, from + d * From::bytes));
+        Isa::store(To{}, to + d * To::bytes, scaled(Isa::load(From{}, from + d * From::bytes)));
     }
     if (d < dim) {
-        Isa::store_partial(To{}, to + d * To::bytes, Isa::load_partial(From{}, from + d * From::bytes, dim - d), dim - d);
+        Isa::store_partial(To{}, to + d * To::bytes, scaled(Isa::load_partial(From{}, from + d * From::bytes, dim - d)),
+                           dim - d);
     }
 }
 
 template <class Isa, class Format>
 void encode(const CodecRows &rows) {
     const auto *from = reinterpret_cast<const std::byte *>(rows.f32);
-    for (int64_t i = 0; i < rows.n_rows; ++i) {
-        convert_row<Isa, format::f32, Format>(from + i * rows.f32_stride_bytes, rows.stored + i * rows.stored_stride_bytes,
-                                              static_cast<int>(rows.dim));
+    const auto dim = static_cast<int>(rows.dim);
+    for (int64_t i = 0; i < rows.n_rows; ++i, from += rows.f32_stride_bytes) {
+        float divisor = 1;
+        if constexpr (Format::is_scaled) {
+            const float scale = scale_for(largest_of<Isa>(from, dim), Format::most);
+            std::memcpy(rows.scales + i * rows.scale_stride_bytes, &scale, sizeof scale);
+            divisor = scale == 0 ? std::numeric_limits<float>::infinity() : scale;
+        }
+        convert_row<Isa, format::f32, Format>(from, rows.stored + i * rows.stored_stride_bytes, dim, divisor);
     }
 }
 
 template <class Isa, class Format>
 void decode(const CodecRows &rows) {
     auto *to = reinterpret_cast<std::byte *>(rows.f32);
-    for (int64_t i = 0; i < rows.n_rows; ++i) {
-        convert_row<Isa, Format, format::f32>(rows.stored + i * rows.stored_stride_bytes, to + i * rows.f32_stride_bytes,
-                                              static_cast<int>(rows.dim));
+    const auto dim = static_cast<int>(rows.dim);
+    for (int64_t i = 0; i < rows.n_rows; ++i, to += rows.f32_stride_bytes) {
+        float scale = 1;
+        if constexpr (Format::is_scaled) {
+            std::memcpy(&scale, rows.scales + i * rows.scale_stride_bytes, sizeof scale);
+        }
+        convert_row<Isa, Format, format::f32>(rows.stored + i * rows.stored_stride_bytes, to, dim, scale);
     }
 }
 

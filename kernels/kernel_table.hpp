@@ -64,12 +64,14 @@ struct MergeHead {
     float *out;  // [group, v_head_dim]
 };
 
-// Rows of dim elements: f32 in memory of the caller's, stored rows in a plane.
+// Rows of dim elements: f32 in memory of the caller's, stored rows in a plane, their scales, if any, in another.
 struct CodecRows {
     float *f32;
     std::byte *stored;
+    std::byte *scales;
     int64_t f32_stride_bytes;
     int64_t stored_stride_bytes;
+    int64_t scale_stride_bytes;
     int64_t n_rows;
     uint32_t dim;
 };

@@ -47,7 +47,7 @@ KVLANE_INLINE Ahead ahead_for(const Ahead &ahead, int first_row) {
 
 // scores[r][t] = q[r] . k[t]
 struct DotRows {
-    const float *q;  // [n_rows, head_dim]
+    const void *q;  // [n_rows, head_dim] of the arithmetic's numbers
     int n_rows;
     int head_dim;
     StoredRows k;
@@ -57,13 +57,13 @@ struct DotRows {
 
 // o[r] += sum over t of p[r][t] * v[t]
 struct SumRows {
-    const float *p;  // rows score_stride apart
+    const void *p;  // of the arithmetic's numbers, rows score_stride apart
     int n_rows;
     int v_head_dim;
     StoredRows v;
     Ahead ahead;
-    float *o;  // of the first row
-    int group;
+    void *o;    // of the first row, the arithmetic's totals
+    int group;  // rows that o has
 };
 
 // A group of tokens at a tile's end is scored whole: room for what overhangs.

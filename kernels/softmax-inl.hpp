@@ -62,32 +62,57 @@ KVLANE_INLINE typename Isa::Vec scores_at(const float *scores, int t, int n, typ
     return t + Isa::lanes <= n ? score : Isa::first_lanes(score, n - t, minus_infinity);
 }
 
-// The online update of a row by a tile of n >= 1 tokens: its raw scores become weights 2^(scale * score - m), its state
-// takes them in. Where there is a new maximum, which most tiles lack, what was summed before is rescaled. Room for a whole
-// vector follows the scores.
-template <class Isa>
-KVLANE_INLINE void softmax_row(float *scores, int n, float scale, RowState<Isa> &row, float *o, int group, int v_head_dim) {
+// A row's raw scores of a tile, n >= 1 of them, to be taken into its state. Room for a whole vector follows each array.
+struct TileRow {
+    float *scores;  // become weights
+    int n;
+    float factor;  // of scores, into units of log2
+    float *o;
+    int group;
+    int v_head_dim;
+    const float *key_scales;    // of scores, where keys are integers
+    const float *value_shares;  // that the weights' integers are to be multiplied by, where values are
+    int16_t *integer_weights;
+};
+
+// The online update of a row: its scores become weights 2^(factor * score - m), its state takes them in. Where there is a
+// new maximum, which most tiles lack, what was summed before is rescaled. Weights for integers are relative to the tile's
+// own maximum; returns what they are to be multiplied by.
+template <class Isa, bool IntegerKeys, bool IntegerValues>
+KVLANE_INLINE float softmax_row(const TileRow &tile, RowState<Isa> &row) {
     using Vec = typename Isa::Vec;
     constexpr int lanes = Isa::lanes;
-    const Vec factor = Isa::broadcast(scale);
+    const Vec factor = Isa::broadcast(tile.factor);
     Vec largest = Isa::broadcast(minus_infinity);
-    for (int t = 0; t < n; t += lanes) {
-        largest = Isa::max(largest, scores_at<Isa>(scores, t, n, factor, Isa::broadcast(0)));
+    for (int t = 0; t < tile.n; t += lanes) {
+        if constexpr (IntegerKeys) {
+            Isa::store(tile.scores + t, Isa::load(tile.scores + t) * Isa::load(tile.key_scales + t));
+        }
+        largest = Isa::max(largest, scores_at<Isa>(tile.scores, t, tile.n, factor, Isa::broadcast(0)));
     }
     if (Isa::any_greater(largest, row.m)) {
         const float m = Isa::reduce_max(Isa::max(Isa::broadcast(row.m), largest));
         const Vec rescale = Isa::broadcast(rescale_of<Isa>(row.m, m));
-        for (int d = 0; d < v_head_dim && row.m != minus_infinity; d += lanes, o += o_step<Isa>(group)) {
+        float *o = tile.o;
+        for (int d = 0; d < tile.v_head_dim && row.m != minus_infinity; d += lanes, o += o_step<Isa>(tile.group)) {
             Isa::store(o, Isa::load(o) * rescale);
         }
         row = {m, row.l * rescale};
     }
-    const Vec shift = Isa::broadcast(-reference_of(row.m));
-    for (int t = 0; t < n; t += lanes) {
-        const Vec weight = exp2<Isa>(scores_at<Isa>(scores, t, n, factor, shift));
-        Isa::store(scores + t, weight);
-        row.l = row.l + weight;
+    const float m = IntegerValues ? Isa::reduce_max(largest) : row.m;
+    const float share = IntegerValues ? rescale_of<Isa>(m, row.m) : 1;
+    const Vec shift = Isa::broadcast(-reference_of(m));
+    for (int t = 0; t < tile.n; t += lanes) {
+        const Vec weight = exp2<Isa>(scores_at<Isa>(tile.scores, t, tile.n, factor, shift));
+        if constexpr (IntegerValues) {
+            Isa::store_int16s(tile.integer_weights + t, weight * Isa::load(tile.value_shares + t));
+            row.l = Isa::fma(weight, Isa::broadcast(share), row.l);
+        } else {
+            Isa::store(tile.scores + t, weight);
+            row.l = row.l + weight;
+        }
     }
+    return share;
 }
 
 // Merges the partials of one row in chunk order, and normalises: out = o / l, or 0 where nothing is visible. The first

@@ -2,7 +2,9 @@
 
 // Output of a tile: rows x v_head_dim. A value row is loaded and widened once for all rows of a micro-kernel.
 
-#include "rows-inl.hpp"
+#include <algorithm>
+
+#include "arithmetic-inl.hpp"
 
 namespace kvlane {
 
@@ -10,7 +12,8 @@ namespace kvlane {
 // output element sums over the tokens in order: its bits do not depend on R.
 template <class Isa, class Format, int R>
 struct SumMicro {
-    using Vec = typename Isa::Vec;
+    using A = Arithmetic<Isa, Format>;
+    using Operand = typename A::Operand;
     static constexpr int lanes = Isa::lanes;
     // The more vectors a weight serves, the fewer ports its broadcast and the values' widening take from multiply-adds: that
     // pays for many rows of values to be widened; else powers of two, which divide most head_dims, did better.
@@ -34,6 +37,49 @@ struct SumMicro {
     }
 
 private:
+    // Tokens at once, whose N vectors fill a cache line.
+    template <int N>
+    static constexpr int at_once = std::max(A::tokens, cache_line_bytes / (N * lanes * Format::bytes));
+
+    // What is asked for at a time: in order, the run's lines are shared among its blocks.
+    template <int N>
+    struct Asked {
+        static constexpr int bytes = N * lanes * Format::bytes;
+        const std::byte *next_line;
+        int64_t row_step;  // 0 in order
+        int turn;
+        int64_t at_turn;
+        Prefetch how;
+
+        KVLANE_INLINE Asked(const SumRows &a, int d, const Ahead &ahead) : how(ahead.how) {
+            const bool in_order = packed(a.v, a.v_head_dim * Format::bytes);
+            row_step = in_order ? 0 : a.v.stride_bytes;
+            turn = in_order ? (ahead.turn * a.v_head_dim - d * a.v.n) / (N * lanes) : ahead.turn;
+            next_line = a.v.first + int64_t{d} * Format::bytes * (in_order ? a.v.n : 1);
+            next_line += turn > 0 ? ahead.in_run : ahead.behind_turn;
+            at_turn = turn > 0 ? ahead.behind_turn - ahead.in_run : 0;
+        }
+
+        KVLANE_INLINE void next(int t) {
+            if (how == Prefetch::none) {
+                return;
+            }
+            if (t >= turn) {
+                next_line += at_turn;
+                at_turn = 0;
+            }
+            if (row_step == 0) {
+                prefetch<at_once<N> * bytes>(next_line, how);
+                next_line += at_once<N> * bytes;
+            } else {
+                unroll<at_once<N>>([&](auto) __attribute__((always_inline)) {
+                    prefetch<bytes>(next_line, how);
+                    next_line += row_step;
+                });
+            }
+        }
+    };
+
     template <int N>
     static KVLANE_INLINE void narrower(const SumRows &a, int first_row, int whole, int &d, const Ahead &ahead) {
         if constexpr (N >= 1) {
@@ -48,41 +94,68 @@ private:
     // N vectors from element d on, or the part of one that is left there.
     template <int N, bool Tail>
     static void block(const SumRows &a, int first_row, int d, const Ahead &ahead) {
-        const float *p = a.p + int64_t{first_row} * score_stride;
+        const auto *p = static_cast<const typename A::Number *>(a.p) + int64_t{first_row} * score_stride;
         const int64_t step = o_step<Isa>(a.group);
-        float *o = a.o + d / lanes * step + first_row * lanes;
-        Vec acc[R * N];
+        auto *o = static_cast<typename A::Total *>(a.o) + d / lanes * step + first_row * lanes;
+        typename A::Sum acc[R * N];
         unroll<N>([&](auto i) __attribute__((always_inline)) {
-            unroll<R>([&](auto r) __attribute__((always_inline)) { acc[r * N + i] = Isa::load(o + i * step + r * lanes); });
+            unroll<R>([&](auto r) __attribute__((always_inline)) { acc[r * N + i] = A::load(o + i * step + r * lanes); });
         });
         const std::byte *v = a.v.first + int64_t{d} * Format::bytes;
-        const bool in_order = packed(a.v, a.v_head_dim * Format::bytes);
-        const int64_t ask_step = in_order ? N * lanes * Format::bytes : a.v.stride_bytes;
-        const std::byte *asked = in_order ? a.v.first + int64_t{d} * a.v.n * Format::bytes : v;
-        const int turn = in_order ? (ahead.turn * a.v_head_dim - d * a.v.n) / (N * lanes) : ahead.turn;
-        asked += turn >= 0 ? ahead.in_run : ahead.behind_turn;
-        for (int t = 0; t < a.v.n; ++t, v += a.v.stride_bytes, asked += ask_step) {
-            if (t == turn) {
-                asked += ahead.behind_turn - ahead.in_run;
-            }
-            prefetch<N * lanes * Format::bytes>(asked, ahead.how);
-            Vec value[N];
-            unroll<N>([&](auto i) __attribute__((always_inline)) {
-                if constexpr (Tail) {
-                    value[i] = Isa::load_partial(Format{}, v, a.v_head_dim - d);
-                } else {
-                    value[i] = Isa::load(Format{}, v + i * lanes * Format::bytes);
-                }
-            });
-            unroll<R>([&](auto r) __attribute__((always_inline)) {
-                const Vec weight = Isa::broadcast(p[r * score_stride + t]);
+        // What serves more multiply-adds is held in registers, the other comes one by one.
+        const auto add = [&](const std::byte *row, int64_t next, auto weight) __attribute__((always_inline)) {
+            const auto value = [&](auto i) __attribute__((always_inline)) {
+                return Tail ? A::value_part(row, next, a.v_head_dim - d) : A::value(row + i * lanes * Format::bytes, next);
+            };
+            Operand held[std::min(R, N)];
+            if constexpr (R < N) {
+                unroll<R>([&](auto r) __attribute__((always_inline)) { held[r] = weight(r * score_stride); });
                 unroll<N>([&](auto i) __attribute__((always_inline)) {
-                    acc[r * N + i] = Isa::fma(weight, value[i], acc[r * N + i]);
+                    const Operand x = value(i);
+                    unroll<R>([&](auto r) __attribute__((always_inline)) {
+                        acc[r * N + i] = A::multiply_add(held[r], x, acc[r * N + i]);
+                    });
                 });
-            });
+            } else {
+                unroll<N>([&](auto i) __attribute__((always_inline)) { held[i] = value(i); });
+                unroll<R>([&](auto r) __attribute__((always_inline)) {
+                    const Operand w = weight(r * score_stride);
+                    unroll<N>([&](auto i) __attribute__((always_inline)) {
+                        acc[r * N + i] = A::multiply_add(w, held[i], acc[r * N + i]);
+                    });
+                });
+            }
+        };
+        int t = 0;
+        const auto add_tokens = [&]() __attribute__((always_inline)) {
+            add(
+                v, a.v.stride_bytes, [&](int r) __attribute__((always_inline)) { return A::weight(p + r + t); });
+            v += A::tokens * a.v.stride_bytes;
+            t += A::tokens;
+        };
+        // What is left over comes first: the accumulators of the loop then live in registers alone.
+        Asked<N> asked(a, d, ahead);
+        const int left_over = a.v.n % at_once<N>;
+        if (left_over > 0) {
+            asked.next(t);
+        }
+        if constexpr (A::tokens > 1) {
+            if (left_over % A::tokens > 0) {
+                add(
+                    v, 0, [&](int r) __attribute__((always_inline)) { return A::weight_alone(p + r); });
+                v += a.v.stride_bytes;
+                t = 1;
+            }
+        }
+        while (t < left_over) {
+            add_tokens();
+        }
+        while (t < a.v.n) {
+            asked.next(t);
+            unroll<at_once<N> / A::tokens>([&](auto) __attribute__((always_inline)) { add_tokens(); });
         }
         unroll<N>([&](auto i) __attribute__((always_inline)) {
-            unroll<R>([&](auto r) __attribute__((always_inline)) { Isa::store(o + i * step + r * lanes, acc[r * N + i]); });
+            unroll<R>([&](auto r) __attribute__((always_inline)) { A::store(o + i * step + r * lanes, acc[r * N + i]); });
         });
     }
 };

@@ -48,6 +48,15 @@ inline std::vector<kvlane::Format> all_formats() {
     return formats;
 }
 
+/// Tells whether rows of the format are integers with a scale of their own.
+inline bool is_scaled(kvlane::Format format) { return format == kvlane::Format::q8; }
+
+/// Bytes of a stored row, padding and scale not counted.
+inline size_t row_bytes(kvl_format format, uint32_t dim) {
+    constexpr size_t bytes_of[] = {4, 2, 2, 1};
+    return dim * bytes_of[format];
+}
+
 inline const char *name_of(kvlane::Format format) { return kvl_format_name(static_cast<kvl_format>(format)); }
 
 /// Values of unit variance, the same for the same seed.

@@ -41,6 +41,9 @@ float decode_half(uint16_t bits) {
 
 // Element d of a stored row, finite.
 float element(const std::byte *row, kvl_format format, uint32_t d) {
+    if (format == KVL_Q8) {
+        return static_cast<int8_t>(row[d]);
+    }
     if (format == KVL_F32) {
         float value;
         std::memcpy(&value, row + d * sizeof value, sizeof value);
@@ -56,8 +59,6 @@ float element(const std::byte *row, kvl_format format, uint32_t d) {
     std::memcpy(&value, &wide, sizeof value);
     return value;
 }
-
-size_t row_bytes(Format format, uint32_t dim) { return dim * (format == Format::f32 ? 4 : 2); }
 
 bool is_zero(const std::byte *first, const std::byte *end) {
     return std::all_of(first, end, [](std::byte b) { return b == std::byte{0}; });
@@ -280,7 +281,7 @@ TEST_CASE("planes start on 64 bytes, and rows do where their size allows") {
         for (const uint32_t dim : {1u, 8u, 40u, 64u, 80u, 96u, 112u, 128u, 192u, 256u, 576u}) {
             const Cache cache(2, {.n_kv_heads = 3, .head_dim = dim, .k_format = format, .v_format = format}, 101);
             const kvl_view view = cache.view(1);
-            const size_t bytes = row_bytes(format, dim);
+            const size_t bytes = test::row_bytes(static_cast<kvl_format>(format), dim);
             CAPTURE(bytes);
             CHECK(reinterpret_cast<uintptr_t>(view.spans->k) % 64 == 0);
             CHECK(reinterpret_cast<uintptr_t>(view.spans->v) % 64 == 0);
@@ -289,8 +290,10 @@ TEST_CASE("planes start on 64 bytes, and rows do where their size allows") {
             CHECK(view.k_token_stride_bytes % (bytes % 64 == 0 ? 64 : 16) == 0);
             CHECK(view.k_token_stride_bytes >= static_cast<int64_t>(bytes));
             CHECK(view.k_head_stride_bytes >= 101 * view.k_token_stride_bytes);
+            const int64_t scale_bytes = view.k_scale_token_stride_bytes + view.v_scale_token_stride_bytes;
+            CHECK(scale_bytes == (test::is_scaled(format) ? 8 : 0));
             CHECK(cache.info(1).bytes_per_token ==
-                  3 * static_cast<uint64_t>(view.k_token_stride_bytes + view.v_token_stride_bytes));
+                  3 * static_cast<uint64_t>(view.k_token_stride_bytes + view.v_token_stride_bytes + scale_bytes));
         }
     }
 }
@@ -320,7 +323,7 @@ TEST_CASE("padding between rows is zero") {
             cache.truncate(3);
             test::fill_random(cache, 5, 2);
             const kvl_view view = cache.view(0);
-            const size_t bytes = row_bytes(format, dim);
+            const size_t bytes = test::row_bytes(static_cast<kvl_format>(format), dim);
             found_padding |= view.k_token_stride_bytes > static_cast<int64_t>(bytes);
             for (uint32_t head = 0; head < 2; ++head) {
                 for (int64_t token = 0; token < 8; ++token) {
@@ -334,7 +337,7 @@ TEST_CASE("padding between rows is zero") {
 }
 
 TEST_CASE("a view's pointers and strides lead to what read gives") {
-    for (const Format format : {Format::f32, Format::f16, Format::bf16}) {
+    for (const Format format : test::all_formats()) {
         Cache cache(2, {.n_kv_heads = 3, .head_dim = 20, .v_head_dim = 7, .k_format = format, .v_format = format}, 6);
         test::fill_random(cache, 4, 1);
         const kvl_view view = cache.view(1);
@@ -343,11 +346,26 @@ TEST_CASE("a view's pointers and strides lead to what read gives") {
         CHECK(view.spans->n_tokens == 6);
         const std::vector<float> k = cache.read_k(1);
         const std::vector<float> v = cache.read_v(1);
+        const auto scale = [&](const void *scales, int64_t token_stride, int64_t head_stride, uint32_t head,
+                               uint32_t token) {
+            float x = 1;
+            if (test::is_scaled(format)) {
+                std::memcpy(&x, static_cast<const std::byte *>(scales) + head * head_stride + token * token_stride,
+                            sizeof x);
+            }
+            return x;
+        };
         for (uint32_t i = 0; i < 4 * 3 * 20; ++i) {
-            CHECK(element(k_row(view, i / 20 % 3, i / 60), view.k_format, i % 20) == k[i]);
+            const uint32_t head = i / 20 % 3, token = i / 60;
+            const float of_row =
+                scale(view.spans->k_scales, view.k_scale_token_stride_bytes, view.k_scale_head_stride_bytes, head, token);
+            CHECK(of_row * element(k_row(view, head, token), view.k_format, i % 20) == k[i]);
         }
         for (uint32_t i = 0; i < 4 * 3 * 7; ++i) {
-            CHECK(element(v_row(view, i / 7 % 3, i / 21), view.v_format, i % 7) == v[i]);
+            const uint32_t head = i / 7 % 3, token = i / 21;
+            const float of_row =
+                scale(view.spans->v_scales, view.v_scale_token_stride_bytes, view.v_scale_head_stride_bytes, head, token);
+            CHECK(of_row * element(v_row(view, head, token), view.v_format, i % 7) == v[i]);
         }
     }
 }

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <limits>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -60,7 +61,7 @@ struct Binary16Bits {
 
 constexpr Binary16Bits f16{Format::f16, 10, 15};
 constexpr Binary16Bits bf16{Format::bf16, 7, 127};
-constexpr std::array formats = {Format::f32, Format::f16, Format::bf16};
+const std::vector<Format> formats = test::all_formats();
 
 // Row dims with and without a tail, and with rows shorter than any vector.
 constexpr std::array<uint32_t, 6> dims = {1, 7, 17, 33, 64, 576};
@@ -208,6 +209,82 @@ TEST_CASE("codec: NaN stays NaN, whatever its payload") {
     }
 }
 
+// A q8 row by its definition.
+struct Q8Row {
+    float scale;
+    std::vector<int> integers;
+
+    explicit Q8Row(std::span<const float> x) {
+        float largest = 0;
+        bool is_finite = true;
+        for (const float value : x) {
+            is_finite = is_finite && std::isfinite(value);
+            largest = std::max(largest, std::abs(value));
+        }
+        scale = is_finite ? largest / 127 : std::numeric_limits<float>::quiet_NaN();
+        scale = scale < std::numeric_limits<float>::min() ? 0 : scale;
+        for (const float value : x) {
+            integers.push_back(scale > 0 ? static_cast<int>(std::nearbyint(value / scale)) : 0);
+        }
+    }
+};
+
+// Sees that rows of `dim` of x are stored and read back as q8 defines it.
+void check_q8(uint32_t dim, Floats x) {
+    Floats behind;
+    const Cache cache = stored(Format::q8, dim, x, behind);
+    const kvl_view view = cache.view(0);
+    const Floats read = cache.read_k(0);
+    for (size_t row = 0; row < x.size() / dim; ++row) {
+        INFO("row " << row << " of " << dim << ", from " << hex(x[row * dim]));
+        const Q8Row want(std::span<const float>(x).subspan(row * dim, dim));
+        const auto token = static_cast<int64_t>(row / 2), head = static_cast<int64_t>(row % 2);
+        float scale;
+        std::memcpy(&scale,
+                    static_cast<const std::byte *>(view.spans[0].k_scales) + token * view.k_scale_token_stride_bytes +
+                        head * view.k_scale_head_stride_bytes,
+                    sizeof scale);
+        CHECK((std::isnan(want.scale) ? std::isnan(scale) : scale == want.scale));
+        const auto *integers = static_cast<const int8_t *>(view.spans[0].k) + token * view.k_token_stride_bytes +
+                               head * view.k_head_stride_bytes;
+        size_t n_wrong = 0;
+        for (uint32_t d = 0; d < dim; ++d) {
+            const float value = read[row * dim + d];
+            n_wrong += std::isnan(want.scale)
+                           ? !std::isnan(value)
+                           : integers[d] != want.integers[d] || value != want.scale * static_cast<float>(want.integers[d]);
+        }
+        CHECK(n_wrong == 0);
+    }
+}
+
+TEST_CASE("q8 is the row's largest magnitude over 127, times the nearest integers, ties to even") {
+    Floats ties;  // of a scale of 1
+    for (int i = 0; i < 64; ++i) {
+        ties.push_back(i == 0 ? 127.0f : static_cast<float>(i) - 32.5f);
+    }
+    check_q8(64, ties);
+    for (const uint32_t dim : dims) {
+        check_q8(dim, test::random_values(1 << 14, 1));
+    }
+}
+
+TEST_CASE("codec: a q8 row is 0 where its scale is no normal number, and NaN where an element is no finite one") {
+    constexpr float smallest = std::numeric_limits<float>::min();
+    for (const uint32_t dim : dims) {
+        for (const float largest : {0.0f, -0.0f, 1e-45f, smallest, 126 * smallest, 127 * smallest, 128 * smallest, 3e38f,
+                                    std::numeric_limits<float>::max(), HUGE_VALF, -HUGE_VALF,
+                                    std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::quiet_NaN()}) {
+            for (const size_t at : {size_t{0}, size_t{dim - 1}}) {
+                Floats x(4 * dim, 0.0f);
+                x[at] = largest;
+                x[2 * dim + at] = -largest;
+                check_q8(dim, x);
+            }
+        }
+    }
+}
+
 TEST_CASE("codec: the padding behind rows stays zero") {
     for (const Format format : formats) {
         for (const uint32_t dim : dims) {
@@ -219,7 +296,7 @@ TEST_CASE("codec: the padding behind rows stays zero") {
             cache.append(0, std::span(v).subspan(0, 20 * dim), std::span(k).subspan(0, 20 * dim));
             cache.advance(10);
             const kvl_view view = cache.view(0);
-            const int64_t row_bytes = dim * (format == Format::f32 ? 4 : 2);
+            const auto row_bytes = static_cast<int64_t>(test::row_bytes(static_cast<kvl_format>(format), dim));
             const auto is_padded = [&](const void *plane, int64_t token_stride, int64_t head_stride) {
                 for (int64_t head = 0; head < 2; ++head) {
                     for (int64_t token = 0; token < 40; ++token) {

@@ -68,9 +68,10 @@ typedef enum kvl_status {
 /* How a key or value row is stored. */
 typedef uint32_t kvl_format;
 enum {
-    KVL_F32 = 0, /* IEEE 754 binary32 */
-    KVL_F16 = 1, /* IEEE 754 binary16 */
-    KVL_BF16 = 2 /* bfloat16: the upper half of a binary32 */
+    KVL_F32 = 0,  /* IEEE 754 binary32 */
+    KVL_F16 = 1,  /* IEEE 754 binary16 */
+    KVL_BF16 = 2, /* bfloat16: the upper half of a binary32 */
+    KVL_Q8 = 3    /* signed 8-bit integers, times an f32 scale a row */
 };
 
 /* ---- Errors and introspection ------------------------------------------------------------------------------------ */
@@ -110,14 +111,16 @@ KVL_API kvl_status kvl_isa_in_force(const char **name);
 
 /// A run of tokens in memory.
 typedef struct kvl_span {
-    const void *k;    /* key row of the run's first token, KV head 0 */
-    const void *v;    /* value row of the run's first token, KV head 0 */
-    int64_t n_tokens; /* tokens that the run holds */
+    const void *k;        /* key row of the run's first token, KV head 0 */
+    const void *v;        /* value row of the run's first token, KV head 0 */
+    int64_t n_tokens;     /* tokens that the run holds */
+    const void *k_scales; /* scale of that key row, where k_format has scales, else unused */
+    const void *v_scales; /* scale of that value row, where v_format has scales, else unused */
 } kvl_span;
 
 /// One layer's keys and values as stored: where they lie and in what format. Plain data, owns nothing.
 /// Shape:  the row of token t and KV head h of a span starts at
-///         k + h * k_head_stride_bytes + t * k_token_stride_bytes, and alike for v
+///         k + h * k_head_stride_bytes + t * k_token_stride_bytes, and alike for v and for the scales
 /// Units:  strides in bytes
 typedef struct kvl_view {
     size_t struct_size;
@@ -131,6 +134,10 @@ typedef struct kvl_view {
     int64_t k_head_stride_bytes;
     int64_t v_token_stride_bytes;
     int64_t v_head_stride_bytes;
+    int64_t k_scale_token_stride_bytes; /* those of scales are unused where the format has none */
+    int64_t k_scale_head_stride_bytes;
+    int64_t v_scale_token_stride_bytes;
+    int64_t v_scale_head_stride_bytes;
     int64_t len;           /* visible tokens; at most the sum of the spans' n_tokens */
     const kvl_span *spans; /* in order of position */
     uint32_t n_spans;
@@ -190,7 +197,8 @@ KVL_API kvl_status kvl_cache_copy(const kvl_cache *source, kvl_cache **copy);
 /// Pre:    k and v do not overlap the cache
 /// Errors: KVL_ERROR_NULL; _LAYER; _RANGE when n_tokens < 1; _LENGTH when k_len or v_len is not that of the shape;
 ///         _APPEND_TWICE when the layer has pending tokens; _CAPACITY when len + n_tokens > max_tokens
-/// Bound:  rounds to the nearest value of the format, ties to even; NaN stays NaN
+/// Bound:  rounds to the nearest value of the format, ties to even; NaN stays NaN. q8: within half a step, a 127th of the
+///         row's largest magnitude; a row of magnitudes below 127 * 2^-126 becomes 0, one with NaN or infinity NaN
 /// Threads: one at a time for a layer; different layers may be appended to at once   Allocates: no; where huge pages are
 ///         used, a few appends of a layer wait about a millisecond each for the system to make them of small ones
 KVL_API kvl_status kvl_cache_append(kvl_cache *cache, uint32_t layer, int64_t n_tokens, const float *k, size_t k_len,
@@ -250,7 +258,7 @@ KVL_API kvl_status kvl_cache_view(const kvl_cache *cache, uint32_t layer, kvl_vi
 /// Units:  out_len in elements
 /// Errors: KVL_ERROR_NULL; _LAYER; _RANGE when first or n_tokens is negative or they reach past the layer's len;
 ///         _LENGTH when out_len is not that of the shape
-/// Bound:  exact
+/// Bound:  exact; q8: the product of integer and scale, rounded
 /// Threads: any that do not change this layer meanwhile   Allocates: no
 KVL_API kvl_status kvl_cache_read_k(const kvl_cache *cache, uint32_t layer, int64_t first, int64_t n_tokens, float *out,
                                     size_t out_len);

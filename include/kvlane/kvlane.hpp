@@ -40,7 +40,7 @@ inline const char *isa_in_force() {
     return name;
 }
 
-enum class Format : kvl_format { f32 = KVL_F32, f16 = KVL_F16, bf16 = KVL_BF16 };
+enum class Format : kvl_format { f32 = KVL_F32, f16 = KVL_F16, bf16 = KVL_BF16, q8 = KVL_Q8 };
 
 /// Returns the format of that name.
 inline Format format_from_name(const std::string &name) {

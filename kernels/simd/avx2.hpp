@@ -57,6 +57,49 @@ struct avx2 : XsimdIsa<avx2, xsimd::fma3<xsimd::avx2>> {
         _mm_storeu_si128(reinterpret_cast<__m128i *>(p),
                          _mm_packus_epi32(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1)));
     }
+
+    static Vec load(format::q8, const std::byte *p) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(load_8(p))); }
+    static void store(format::q8, std::byte *p, Vec x) {
+        const __m128i words = int16s_of(x);
+        _mm_storel_epi64(reinterpret_cast<__m128i *>(p), _mm_packs_epi16(words, words));
+    }
+
+    using Int16s = __m256i;
+    using Int32s = __m256i;
+    static Int32s zero_int32s() { return _mm256_setzero_si256(); }
+    static Int32s load_int32s(const int32_t *p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)); }
+    static void store_int32s(int32_t *p, Int32s x) { _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), x); }
+    static Int16s load_int16s(const int16_t *p) {
+        __m256i r = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p));
+        __asm__("" : "+x"(r));
+        return r;
+    }
+    static void store_int16s(int16_t *p, Vec x) { _mm_storeu_si128(reinterpret_cast<__m128i *>(p), int16s_of(x)); }
+    static Int16s widen(const std::byte *p) {
+        return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
+    }
+    static Int16s widen_pairs(const std::byte *a, const std::byte *b) {
+        return _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(load_8(a), load_8(b)));
+    }
+    static Int16s broadcast_pair(const int16_t *p) {
+        int pair;
+        std::memcpy(&pair, p, sizeof pair);
+        return _mm256_set1_epi32(pair);
+    }
+    // One product after the other: g++ would make all of them first, for which there are not the registers.
+    static Int32s multiply_add(Int16s a, Int16s b, Int32s c) {
+        __m256i sum = _mm256_add_epi32(c, _mm256_madd_epi16(a, b));
+        __asm__ volatile("" : "+x"(sum));
+        return sum;
+    }
+    static Vec to_float(Int32s x) { return _mm256_cvtepi32_ps(x); }
+
+private:
+    static __m128i load_8(const std::byte *p) { return _mm_loadl_epi64(reinterpret_cast<const __m128i *>(p)); }
+    static __m128i int16s_of(Vec x) {
+        const __m256i words = _mm256_cvtps_epi32(x);
+        return _mm_packs_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+    }
 };
 
 }  // namespace kvlane::isa

@@ -73,7 +73,46 @@ struct avx512 : XsimdIsa<avx512, xsimd::avx512bw> {
         return widen_bf16(_mm256_maskz_loadu_epi16(first(n), p));
     }
 
+    static Vec load_partial(format::q8, const std::byte *p, int n) { return widen_q8(_mm_maskz_loadu_epi8(first(n), p)); }
+
+    static Vec load(format::q8, const std::byte *p) { return widen_q8(load_16(p)); }
+    static void store(format::q8, std::byte *p, Vec x) {
+        _mm_storeu_si128(reinterpret_cast<__m128i *>(p), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x)));
+    }
+
+    using Int16s = __m512i;
+    using Int32s = __m512i;
+    static Int32s zero_int32s() { return _mm512_setzero_si512(); }
+    static Int32s load_int32s(const int32_t *p) { return _mm512_loadu_si512(p); }
+    static void store_int32s(int32_t *p, Int32s x) { _mm512_storeu_si512(p, x); }
+    static Int16s load_int16s(const int16_t *p) {
+        __m512i r = _mm512_loadu_si512(p);
+        __asm__("" : "+v"(r));
+        return r;
+    }
+    static void store_int16s(int16_t *p, Vec x) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(x)));
+    }
+    static Int16s widen(const std::byte *p) {
+        return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
+    }
+    static Int16s widen_pairs(const std::byte *a, const std::byte *b) {
+        const __m128i rows[2] = {load_16(a), load_16(b)};
+        return _mm512_cvtepi8_epi16(
+            _mm256_set_m128i(_mm_unpackhi_epi8(rows[0], rows[1]), _mm_unpacklo_epi8(rows[0], rows[1])));
+    }
+    static Int16s broadcast_pair(const int16_t *p) {
+        int pair;
+        std::memcpy(&pair, p, sizeof pair);
+        return _mm512_set1_epi32(pair);
+    }
+    static Int32s multiply_add(Int16s a, Int16s b, Int32s c) { return _mm512_add_epi32(c, _mm512_madd_epi16(a, b)); }
+    static Vec to_float(Int32s x) { return _mm512_cvtepi32_ps(x); }
+
 private:
+    static __m128i load_16(const std::byte *p) { return _mm_loadu_si128(reinterpret_cast<const __m128i *>(p)); }
+    static Vec widen_q8(__m128i bytes) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)); }
+
     static __mmask16 first(int n) { return static_cast<__mmask16>((1u << n) - 1); }
 
     static Vec widen_bf16(__m256i h) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16)); }

@@ -38,7 +38,37 @@ struct neon : XsimdIsa<neon, xsimd::neon64> {
         store_u16(p, vshrn_n_u32(vbslq_u32(is_number, rounded, quiet), 16));
     }
 
+    static Vec load(format::q8, const std::byte *p) { return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(load_4(p))))); }
+    static void store(format::q8, std::byte *p, Vec x) {
+        const int16x4_t words = vqmovn_s32(vcvtnq_s32_f32(x));
+        const int32_t bytes = vget_lane_s32(vreinterpret_s32_s8(vqmovn_s16(vcombine_s16(words, words))), 0);
+        std::memcpy(p, &bytes, sizeof bytes);
+    }
+
+    using Int16s = int16x8_t;
+    using Int32s = int32x4_t;
+    static Int32s zero_int32s() { return vdupq_n_s32(0); }
+    static Int32s load_int32s(const int32_t *p) { return vld1q_s32(p); }
+    static void store_int32s(int32_t *p, Int32s x) { vst1q_s32(p, x); }
+    static Int16s load_int16s(const int16_t *p) { return vld1q_s16(p); }
+    static void store_int16s(int16_t *p, Vec x) { vst1_s16(p, vqmovn_s32(vcvtnq_s32_f32(x))); }
+    static Int16s widen(const std::byte *p) { return vmovl_s8(vld1_s8(reinterpret_cast<const int8_t *>(p))); }
+    // A lane's pair stands in the two halves, which are multiplied one after the other.
+    static Int16s widen_pairs(const std::byte *a, const std::byte *b) {
+        return vmovl_s8(vreinterpret_s8_s32(vzip1_s32(vreinterpret_s32_s8(load_4(a)), vreinterpret_s32_s8(load_4(b)))));
+    }
+    static Int16s broadcast_pair(const int16_t *p) { return vcombine_s16(vld1_dup_s16(p), vld1_dup_s16(p + 1)); }
+    static Int32s multiply_add(Int16s a, Int16s b, Int32s c) {
+        return vmlal_high_s16(vmlal_s16(c, vget_low_s16(a), vget_low_s16(b)), a, b);
+    }
+    static Vec to_float(Int32s x) { return vcvtq_f32_s32(x); }
+
 private:
+    static int8x8_t load_4(const std::byte *p) {
+        int32_t bytes;
+        std::memcpy(&bytes, p, sizeof bytes);
+        return vreinterpret_s8_s32(vdup_n_s32(bytes));
+    }
     static uint16x4_t load_u16(const std::byte *p) {
         return vreinterpret_u16_u8(vld1_u8(reinterpret_cast<const uint8_t *>(p)));
     }

@@ -57,6 +57,24 @@ struct scalar {
     static void store(format::f16, std::byte *p, Vec a) { store_u16(p, Half<scalar>::to_f16(a.x)); }
     static void store(format::bf16, std::byte *p, Vec a) { store_u16(p, Half<scalar>::to_bf16(a.x)); }
 
+    static Vec load(format::q8, const std::byte *p) { return {static_cast<float>(int_at(p))}; }
+    static void store(format::q8, std::byte *p, Vec a) { *p = static_cast<std::byte>(nearest(a)); }
+
+    struct Int16s {
+        int32_t pair[2];
+    };
+    using Int32s = int64_t;  // a row's one lane would overflow 32 bits
+    static Int32s zero_int32s() { return 0; }
+    static Int32s load_int32s(const int32_t *p) { return *p; }
+    static void store_int32s(int32_t *p, Int32s x) { *p = static_cast<int32_t>(x); }
+    static Int16s load_int16s(const int16_t *p) { return {{p[0], p[1]}}; }
+    static void store_int16s(int16_t *p, Vec a) { *p = static_cast<int16_t>(nearest(a)); }
+    static Int16s widen(const std::byte *p) { return widen_pairs(p, p + 1); }
+    static Int16s widen_pairs(const std::byte *a, const std::byte *b) { return {{int_at(a), int_at(b)}}; }
+    static Int16s broadcast_pair(const int16_t *p) { return load_int16s(p); }
+    static Int32s multiply_add(Int16s a, Int16s b, Int32s c) { return c + a.pair[0] * b.pair[0] + a.pair[1] * b.pair[1]; }
+    static Vec to_float(Int32s x) { return {static_cast<float>(x)}; }
+
     // A vector of one lane has no part.
     template <class Format>
     static Vec load_partial(Format, const std::byte *, int) {
@@ -66,6 +84,8 @@ struct scalar {
     static void store_partial(Format, std::byte *, Vec, int) {}
 
 private:
+    static int int_at(const std::byte *p) { return static_cast<int8_t>(*p); }
+    static int nearest(Vec a) { return a.x == a.x ? static_cast<int>(round(a).x) : 0; }
     static uint16_t load_u16(const std::byte *p) {
         uint16_t h;
         std::memcpy(&h, p, sizeof h);

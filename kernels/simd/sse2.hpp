@@ -54,7 +54,48 @@ struct sse2 : XsimdIsa<sse2, xsimd::sse2> {
     static void store(format::f16, std::byte *p, Vec x) { store_each(p, x, Half<sse2>::to_f16); }
     static void store(format::bf16, std::byte *p, Vec x) { store_each(p, x, Half<sse2>::to_bf16); }
 
+    static Vec load(format::q8, const std::byte *p) {
+        const __m128i bytes = load_4(p);
+        const __m128i words = _mm_unpacklo_epi8(bytes, bytes);
+        return _mm_cvtepi32_ps(_mm_srai_epi32(_mm_unpacklo_epi16(words, words), 24));
+    }
+    static void store(format::q8, std::byte *p, Vec x) {
+        const __m128i words = int16s_of(x);
+        const int bytes = _mm_cvtsi128_si32(_mm_packs_epi16(words, words));
+        std::memcpy(p, &bytes, sizeof bytes);
+    }
+
+    using Int16s = __m128i;
+    using Int32s = __m128i;
+    static Int32s zero_int32s() { return _mm_setzero_si128(); }
+    static Int32s load_int32s(const int32_t *p) { return _mm_loadu_si128(reinterpret_cast<const __m128i *>(p)); }
+    static void store_int32s(int32_t *p, Int32s x) { _mm_storeu_si128(reinterpret_cast<__m128i *>(p), x); }
+    static Int16s load_int16s(const int16_t *p) { return _mm_loadu_si128(reinterpret_cast<const __m128i *>(p)); }
+    static void store_int16s(int16_t *p, Vec x) { _mm_storel_epi64(reinterpret_cast<__m128i *>(p), int16s_of(x)); }
+    static Int16s widen(const std::byte *p) { return widen(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p))); }
+    static Int16s widen_pairs(const std::byte *a, const std::byte *b) {
+        return widen(_mm_unpacklo_epi8(load_4(a), load_4(b)));
+    }
+    static Int16s broadcast_pair(const int16_t *p) {
+        int pair;
+        std::memcpy(&pair, p, sizeof pair);
+        return _mm_set1_epi32(pair);
+    }
+    static Int32s multiply_add(Int16s a, Int16s b, Int32s c) { return _mm_add_epi32(c, _mm_madd_epi16(a, b)); }
+    static Vec to_float(Int32s x) { return _mm_cvtepi32_ps(x); }
+
 private:
+    static __m128i load_4(const std::byte *p) {
+        int bytes;
+        std::memcpy(&bytes, p, sizeof bytes);
+        return _mm_cvtsi32_si128(bytes);
+    }
+    static __m128i widen(__m128i bytes) { return _mm_srai_epi16(_mm_unpacklo_epi8(bytes, bytes), 8); }
+    static __m128i int16s_of(Vec x) {
+        const __m128i words = _mm_cvtps_epi32(x);
+        return _mm_packs_epi32(words, words);
+    }
+
     static void store_each(std::byte *p, Vec x, uint16_t (*encode)(float)) {
         float lane[lanes];
         uint16_t h[lanes];

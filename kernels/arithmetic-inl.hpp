@@ -1,0 +1,80 @@
+#pragma once
+
+// What stored rows are multiplied in: f32; or, where they are stored as integers, integers, whose sums are exact. A kernel's
+// body is the same for both.
+
+#include <cstring>
+
+#include "rows-inl.hpp"
+
+namespace kvlane {
+
+template <class Isa, class Format, bool = Format::is_scaled>
+struct Arithmetic {
+    using Number = float;  // of queries and weights
+    using Operand = typename Isa::Vec;
+    using Sum = typename Isa::Vec;
+    using Total = float;                      // a Sum's lanes in memory
+    static constexpr int width = Isa::lanes;  // elements of a row that an operand of a dot holds
+    static constexpr int tokens = 1;          // that an operand of a weighted sum holds side by side
+
+    static Sum zero() { return Isa::broadcast(0); }
+    static Operand query(const float *q) { return Isa::in_register(Isa::load(q)); }
+    static Operand query_part(const float *q, int n) {
+        return Isa::load_partial(format::f32{}, reinterpret_cast<const std::byte *>(q), n);
+    }
+    static Operand key(const std::byte *k) { return Isa::load(Format{}, k); }
+    static Operand key_part(const std::byte *k, int n) { return Isa::load_partial(Format{}, k, n); }
+    static Operand weight(const float *p) { return Isa::broadcast(*p); }
+    static Operand value(const std::byte *v, int64_t) { return Isa::load(Format{}, v); }
+    static Operand value_part(const std::byte *v, int64_t, int n) { return Isa::load_partial(Format{}, v, n); }
+    static Sum multiply_add(Operand a, Operand b, Sum c) { return Isa::fma(a, b, c); }
+    static typename Isa::Vec to_float(Sum s) { return s; }
+    static Sum load(const float *o) { return Isa::load(o); }
+    static void store(float *o, Sum s) { Isa::store(o, s); }
+};
+
+// 16 bits by 16 bits into 32, pairs of products summed at once. Exact: a product of 15 bits, a query's or a weight's, by the
+// 7 of a stored integer leaves room for 512 in a lane; no row's elements and no tile's tokens bring more than 256.
+template <class Isa, class Format>
+struct Arithmetic<Isa, Format, true> {
+    using Number = int16_t;
+    using Operand = typename Isa::Int16s;
+    using Sum = typename Isa::Int32s;
+    using Total = int32_t;
+    static constexpr int width = 2 * Isa::lanes;
+    static constexpr int tokens = 2;
+
+    static Sum zero() { return Isa::zero_int32s(); }
+    static Operand query(const int16_t *q) { return Isa::load_int16s(q); }
+    static Operand query_part(const int16_t *q, int n) {
+        int16_t part[width] = {};
+        std::memcpy(part, q, static_cast<size_t>(n) * sizeof *q);
+        return Isa::load_int16s(part);
+    }
+    static Operand key(const std::byte *k) { return Isa::widen(k); }
+    static Operand key_part(const std::byte *k, int n) {
+        std::byte part[width] = {};
+        std::memcpy(part, k, static_cast<size_t>(n));
+        return Isa::widen(part);
+    }
+    static Operand weight(const int16_t *p) { return Isa::broadcast_pair(p); }
+    static Operand weight_alone(const int16_t *p) {
+        const int16_t pair[2] = {*p, 0};
+        return Isa::broadcast_pair(pair);
+    }
+    // Of the row at v and of the one `next` bytes further on.
+    static Operand value(const std::byte *v, int64_t next) { return Isa::widen_pairs(v, v + next); }
+    static Operand value_part(const std::byte *v, int64_t next, int n) {
+        std::byte part[2][Isa::lanes] = {};
+        std::memcpy(part[0], v, static_cast<size_t>(n));
+        std::memcpy(part[1], v + next, static_cast<size_t>(n));
+        return Isa::widen_pairs(part[0], part[1]);
+    }
+    static Sum multiply_add(Operand a, Operand b, Sum c) { return Isa::multiply_add(a, b, c); }
+    static typename Isa::Vec to_float(Sum s) { return Isa::to_float(s); }
+    static Sum load(const int32_t *o) { return Isa::load_int32s(o); }
+    static void store(int32_t *o, Sum s) { Isa::store_int32s(o, s); }
+};
+
+}  // namespace kvlane

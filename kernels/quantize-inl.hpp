@@ -1,0 +1,57 @@
+#pragma once
+
+// f32 rows as integers times one scale.
+
+#include <limits>
+
+#include "rows-inl.hpp"
+
+namespace kvlane {
+
+// The largest magnitude of n elements; NaN where one is NaN or infinite.
+template <class Isa>
+KVLANE_INLINE float largest_of(const std::byte *x, int n) {
+    using Vec = typename Isa::Vec;
+    const Vec zero = Isa::broadcast(0);
+    Vec largest = zero, not_a_number = zero;
+    const auto take = [&](Vec v) __attribute__((always_inline)) {
+        largest = Isa::max(largest, Isa::max(v, zero - v));
+        not_a_number = Isa::fma(v, zero, not_a_number);
+    };
+    int i = 0;
+    for (; i + Isa::lanes <= n; i += Isa::lanes) {
+        take(Isa::load(format::f32{}, x + i * sizeof(float)));
+    }
+    if (i < n) {
+        take(Isa::load_partial(format::f32{}, x + i * sizeof(float), n - i));
+    }
+    return Isa::reduce_add(not_a_number) == 0 ? Isa::reduce_max(largest) : std::numeric_limits<float>::quiet_NaN();
+}
+
+// What integers up to `most` are to be multiplied by, to reach the largest magnitude; 0 where that would be no normal
+// number.
+static KVLANE_INLINE float scale_for(float largest, float most) {
+    const float scale = largest / most;
+    return scale < std::numeric_limits<float>::min() ? 0 : scale;
+}
+
+// Queries and weights that meet stored integers have 16 bits: their products are summed without rounding.
+static constexpr float most_int16 = 32767;
+
+// x[i] = scale * to[i]; returns the scale. Room for a whole vector follows `to`.
+template <class Isa>
+KVLANE_INLINE float quantize(const float *x, int n, int16_t *to) {
+    const auto *from = reinterpret_cast<const std::byte *>(x);
+    const float scale = scale_for(largest_of<Isa>(from, n), most_int16);
+    const auto factor = Isa::broadcast(scale == 0 ? 0 : 1 / scale);
+    int i = 0;
+    for (; i + Isa::lanes <= n; i += Isa::lanes) {
+        Isa::store_int16s(to + i, Isa::load(x + i) * factor);
+    }
+    if (i < n) {
+        Isa::store_int16s(to + i, Isa::load_partial(format::f32{}, from + i * sizeof(float), n - i) * factor);
+    }
+    return scale;
+}
+
+}  // namespace kvlane
