@@ -2,6 +2,7 @@
 
 // Scores of a tile: rows x tokens. A key row is loaded and widened once for all rows of a micro-kernel.
 
+#include <algorithm>
 #include <cstring>
 
 #include "arithmetic-inl.hpp"
@@ -22,6 +23,8 @@ struct DotMicro {
     static constexpr int block = R <= Isa::rows_in_order ? 1 : tokens < 4 ? tokens : 4;
     static constexpr int lanes = Isa::lanes;
     static constexpr int line_elements = cache_line_bytes / Format::bytes;
+    // Operands at once; one where there are several blocks, for the code not to grow too large.
+    static constexpr int unrolled = tokens > block ? 1 : std::min(4, line_elements / A::width);
     static_assert(R <= Isa::max_rows && tokens >= 1 && padded_rows * tokens % lanes == 0);
 
     // By value: stores to scores could otherwise be taken for stores to it.
@@ -73,22 +76,26 @@ private:
                 d, [](const std::byte *p) __attribute__((always_inline)) { return A::key(p); },
                 [](const Number *p) __attribute__((always_inline)) { return A::query(p); });
         };
+        const auto ask_at = [&](int d) __attribute__((always_inline)) {
+            if (d % line_elements == 0) {
+                ask();
+            }
+        };
         // The part of an operand first: the accumulators of the loops then live in registers alone.
         const int whole = a.head_dim / A::width * A::width;
         if (const int rest = a.head_dim - whole; rest > 0) {
+            ask_at(whole);
             add(
                 whole, [&](const std::byte *p) __attribute__((always_inline)) { return A::key_part(p, rest); },
                 [&](const Number *p) __attribute__((always_inline)) { return A::query_part(p, rest); });
         }
         int d = 0;
-        for (; d + line_elements <= whole; d += line_elements) {
-            ask();
-            unroll<line_elements / A::width>([&](auto i) __attribute__((always_inline)) { add_whole(d + i * A::width); });
+        for (; d + unrolled * A::width <= whole; d += unrolled * A::width) {
+            ask_at(d);
+            unroll<unrolled>([&](auto i) __attribute__((always_inline)) { add_whole(d + i * A::width); });
         }
-        if (d < a.head_dim) {
-            ask();
-        }
-        for (; d < whole; d += A::width) {
+        for (; unrolled > 1 && d < whole; d += A::width) {
+            ask_at(d);
             add_whole(d);
         }
         unroll<padded_rows>([&](auto r) __attribute__((always_inline)) {

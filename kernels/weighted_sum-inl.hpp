@@ -37,9 +37,9 @@ struct SumMicro {
     }
 
 private:
-    // Tokens at once, whose N vectors fill a cache line.
+    // Tokens at once: as many as fill a cache line, but not too many.
     template <int N>
-    static constexpr int at_once = std::max(A::tokens, cache_line_bytes / (N * lanes * Format::bytes));
+    static constexpr int at_once = std::clamp(cache_line_bytes / (N * lanes * Format::bytes), A::tokens, 4);
 
     // What is asked for at a time: in order, the run's lines are shared among its blocks.
     template <int N>
