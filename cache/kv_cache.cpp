@@ -16,7 +16,9 @@ kvl_status check_layer_desc(const kvl_layer_desc &layer) {
     KVLANE_TRY(check_head_dim(layer.head_dim, "layer: head_dim"));
     KVLANE_TRY(check_head_dim(layer.v_head_dim ? layer.v_head_dim : layer.head_dim, "layer: v_head_dim"));
     KVLANE_TRY(check_format(layer.k_format, "layer: k_format"));
-    return check_format(layer.v_format, "layer: v_format");
+    KVLANE_TRY(check_format(layer.v_format, "layer: v_format"));
+    KVLANE_TRY(check_rotation(layer.k_rotation, "layer: k_rotation"));
+    return check_rotation(layer.v_rotation, "layer: v_rotation");
 }
 
 kvl_status check_cache_desc(const kvl_cache_desc *desc) {
@@ -62,8 +64,10 @@ kvl_status create(const kvl_cache_desc &desc, std::unique_ptr<kvl_cache> &cache)
     KVLANE_TRY(kernels_in_force(kernels));
     std::vector<kvl_layer_desc> layers;
     for (uint32_t i = 0; i < desc.n_layers; ++i) {
-        layers.push_back(desc.layers[desc.n_layer_descs == 1 ? 0 : i]);
-        layers.back().v_head_dim = layers.back().v_head_dim ? layers.back().v_head_dim : layers.back().head_dim;
+        kvl_layer_desc &layer = layers.emplace_back(desc.layers[desc.n_layer_descs == 1 ? 0 : i]);
+        layer.v_head_dim = layer.v_head_dim ? layer.v_head_dim : layer.head_dim;
+        layer.k_rotation = format::rotation_of(layer.k_rotation, layer.k_format);
+        layer.v_rotation = format::rotation_of(layer.v_rotation, layer.v_format);
     }
     const int64_t max_tokens = desc.max_tokens ? desc.max_tokens : KVL_DEFAULT_MAX_TOKENS;
     return make_cache(*kernels, std::move(layers), max_tokens, !(desc.flags & KVL_CACHE_NO_HUGE_PAGES), cache);
@@ -185,7 +189,9 @@ kvl_status kvl_cache_layer_info(const kvl_cache *cache, uint32_t layer, kvl_laye
              .k_entry_size = desc.n_kv_heads * desc.head_dim,
              .v_entry_size = desc.n_kv_heads * desc.v_head_dim,
              .len = cache->visible(layer),
-             .bytes_per_token = static_cast<uint64_t>(cache->storage.bytes_per_token(layer))};
+             .bytes_per_token = static_cast<uint64_t>(cache->storage.bytes_per_token(layer)),
+             .k_rotation = desc.k_rotation,
+             .v_rotation = desc.v_rotation};
     return KVL_OK;
 }
 

@@ -27,7 +27,8 @@ CodecRows head_rows(bool keys, const kvl_view &view, uint32_t kv_head, int64_t f
             .stored_stride_bytes = keys ? view.k_token_stride_bytes : view.v_token_stride_bytes,
             .scale_stride_bytes = keys ? view.k_scale_token_stride_bytes : view.v_scale_token_stride_bytes,
             .n_rows = n_tokens,
-            .dim = dim};
+            .dim = dim,
+            .is_rotated = (keys ? view.k_rotation : view.v_rotation) == KVL_ROTATION_HADAMARD};
 }
 
 // The first n_tokens rows and scales.
@@ -93,7 +94,9 @@ kvl_view Storage::view(uint32_t layer, int64_t len) const {
             .len = len,
             .spans = &spans_[layer],
             .n_spans = 1,
-            .reserved = 0};
+            .reserved = 0,
+            .k_rotation = desc.k_rotation,
+            .v_rotation = desc.v_rotation};
 }
 
 // Asked for once half of each page would be in use: with a page for every head's plane, the first token of 32 layers of 8

@@ -13,6 +13,7 @@ template <class Isa, class Format, bool = Format::is_scaled>
 struct Arithmetic {
     using Number = float;  // of queries and weights
     using Operand = typename Isa::Vec;
+    using Weight = Operand;
     using Sum = typename Isa::Vec;
     using Total = float;                      // a Sum's lanes in memory
     static constexpr int width = Isa::lanes;  // elements of a row that an operand of a dot holds
@@ -25,7 +26,7 @@ struct Arithmetic {
     }
     static Operand key(const std::byte *k) { return Isa::load(Format{}, k); }
     static Operand key_part(const std::byte *k, int n) { return Isa::load_partial(Format{}, k, n); }
-    static Operand weight(const float *p) { return Isa::broadcast(*p); }
+    static Weight weight(const float *p) { return Isa::broadcast(*p); }
     static Operand value(const std::byte *v, int64_t) { return Isa::load(Format{}, v); }
     static Operand value_part(const std::byte *v, int64_t, int n) { return Isa::load_partial(Format{}, v, n); }
     static Sum multiply_add(Operand a, Operand b, Sum c) { return Isa::fma(a, b, c); }
@@ -40,6 +41,7 @@ template <class Isa, class Format>
 struct Arithmetic<Isa, Format, true> {
     using Number = int16_t;
     using Operand = typename Isa::Int16s;
+    using Weight = typename Isa::Int16Pair;
     using Sum = typename Isa::Int32s;
     using Total = int32_t;
     static constexpr int width = 2 * Isa::lanes;
@@ -58,8 +60,8 @@ struct Arithmetic<Isa, Format, true> {
         std::memcpy(part, k, static_cast<size_t>(n));
         return Isa::widen(part);
     }
-    static Operand weight(const int16_t *p) { return Isa::broadcast_pair(p); }
-    static Operand weight_alone(const int16_t *p) {
+    static Weight weight(const int16_t *p) { return Isa::broadcast_pair(p); }
+    static Weight weight_alone(const int16_t *p) {
         const int16_t pair[2] = {*p, 0};
         return Isa::broadcast_pair(pair);
     }
@@ -71,7 +73,10 @@ struct Arithmetic<Isa, Format, true> {
         std::memcpy(part[1], v + next, static_cast<size_t>(n));
         return Isa::widen_pairs(part[0], part[1]);
     }
-    static Sum multiply_add(Operand a, Operand b, Sum c) { return Isa::multiply_add(a, b, c); }
+    template <class A>
+    static Sum multiply_add(A a, Operand b, Sum c) {
+        return Isa::multiply_add(a, b, c);
+    }
     static typename Isa::Vec to_float(Sum s) { return Isa::to_float(s); }
     static Sum load(const int32_t *o) { return Isa::load_int32s(o); }
     static void store(int32_t *o, Sum s) { Isa::store_int32s(o, s); }

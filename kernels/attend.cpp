@@ -109,6 +109,8 @@ kvl_status check_view(const kvl_attention &a, const kvl_view *view) {
     KVLANE_TRY(check_geometry(view->v_head_dim, a.v_head_dim, "v_head_dim"));
     KVLANE_TRY(check_geometry(view->k_format, a.k_format, "k_format"));
     KVLANE_TRY(check_geometry(view->v_format, a.v_format, "v_format"));
+    KVLANE_TRY(check_geometry(format::rotation_of(view->k_rotation, a.k_format), a.k_rotation, "k_rotation"));
+    KVLANE_TRY(check_geometry(format::rotation_of(view->v_rotation, a.v_format), a.v_rotation, "v_rotation"));
     return check_spans(*view);
 }
 
@@ -179,8 +181,8 @@ void merge_head(const Call &call, const kvl_sequence &s, uint32_t kv_head, uint6
     const kvl_attention &a = *call.attention;
     const Partial whole = partial_of(a, call.partials, first_unit);
     const uint64_t query_head = uint64_t{kv_head} * a.group;
-    a.kernels->merge(
-        {whole, partial_floats(a), n_chunks, static_cast<int>(a.group), a.v_head_dim, s.out + query_head * a.v_head_dim});
+    a.kernels->merge({whole, partial_floats(a), n_chunks, static_cast<int>(a.group), a.v_head_dim,
+                      s.out + query_head * a.v_head_dim, a.v_rotation == KVL_ROTATION_HADAMARD});
     for (uint32_t r = 0; s.lse && r < a.group; ++r) {
         s.lse[query_head + r] = whole.l[r] == 0 ? -INFINITY : whole.m[r] * std::numbers::ln2_v<float> + std::log(whole.l[r]);
     }
@@ -197,7 +199,8 @@ void run_unit(const Call &call, uint32_t unit) {
     const int64_t first = chunk * chunk_tokens;
     a.kernels->decode_chunk({s.view, kv_head, first, std::min(chunk_tokens, s.len - first), s.len - first,
                              s.q + uint64_t{kv_head} * a.group * a.head_dim, static_cast<int>(a.group), a.log2_scale,
-                             a.prefetch, a.dot, a.sum, partial_of(a, call.partials, unit)});
+                             a.prefetch, a.dot, a.sum, partial_of(a, call.partials, unit),
+                             a.k_rotation == KVL_ROTATION_HADAMARD});
     std::atomic_ref<uint32_t> chunks_left(call.chunks_left[uint64_t{sequence} * a.n_kv_heads + kv_head]);
     if (chunks_left.fetch_sub(1, std::memory_order_acq_rel) == 1) {
         merge_head(call, s, kv_head, unit - chunk, n_chunks);
@@ -220,6 +223,8 @@ kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_attention **
     KVLANE_TRY(check_head_dim(v_head_dim, "v_head_dim"));
     KVLANE_TRY(check_format(desc->k_format, "k_format"));
     KVLANE_TRY(check_format(desc->v_format, "v_format"));
+    KVLANE_TRY(check_rotation(desc->k_rotation, "k_rotation"));
+    KVLANE_TRY(check_rotation(desc->v_rotation, "v_rotation"));
     const double scale = desc->scale != 0 ? desc->scale : 1 / std::sqrt(static_cast<double>(desc->head_dim));
     const auto log2_scale = static_cast<float>(scale * std::numbers::log2e);
     if (!std::isfinite(log2_scale)) {
@@ -243,6 +248,8 @@ kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_attention **
              .v_head_dim = v_head_dim,
              .k_format = desc->k_format,
              .v_format = desc->v_format,
+             .k_rotation = format::rotation_of(desc->k_rotation, desc->k_format),
+             .v_rotation = format::rotation_of(desc->v_rotation, desc->v_format),
              .log2_scale = log2_scale,
              .kernel_name = {}};
     std::snprintf(made->kernel_name, sizeof made->kernel_name, "%s/%s+%s/group:%u", kernels->name,

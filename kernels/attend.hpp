@@ -15,6 +15,8 @@ struct kvl_attention {
     uint32_t v_head_dim;
     kvl_format k_format;
     kvl_format v_format;
+    kvl_rotation k_rotation;  // in force
+    kvl_rotation v_rotation;
     float log2_scale;  // of raw scores, into units of log2
     char kernel_name[64];
 };

@@ -175,14 +175,15 @@ KVLANE_INLINE void next_scales(Stream<P> &s, int n, float *scales) {
     prefetch<tile_tokens * sizeof(float)>(s.row, s.prefetch);
 }
 
-// Elements of queries, or of sums, that are kept as integers at a time.
-static constexpr int max_integers = 4096;
+// Elements of queries that are rotated, or of queries and sums that are kept as integers, at a time.
+static constexpr int max_elements = 4096;
 
-// What rows need whose keys or values are stored as integers; one instance lives on the stack.
-struct Integers {
-    alignas(64) int16_t q[max_integers + 16];  // a whole vector is stored at the end of a row
+// What rows need whose keys or values are stored as integers or rotated; one instance lives on the stack.
+struct Scratch {
+    alignas(64) float rotated_q[max_elements];
+    alignas(64) int16_t q[max_elements + 16];  // a whole vector is stored at the end of a row
     alignas(64) int16_t weights[max_tile_rows * score_stride];
-    alignas(64) int32_t sums[max_integers];  // of a tile's weighted values, as o lies
+    alignas(64) int32_t sums[max_elements];  // of a tile's weighted values, as o lies
     alignas(64) float key_scales[score_stride];
     alignas(64) float value_shares[score_stride];
     float q_scales[max_tile_rows];
@@ -204,13 +205,13 @@ static float next_value_shares(Stream<Plane::value_scales> &s, int n, float *sha
 
 // Of a tile: o += sum_scale * sums; sums are 0 again.
 template <class Isa>
-static void add_sums(const DecodeChunk &c, int n_rows, Integers &integers, float *o) {
-    int32_t *sums = integers.sums;
+static void add_sums(const DecodeChunk &c, int n_rows, Scratch &scratch, float *o) {
+    int32_t *sums = scratch.sums;
     for (int d = 0; d < static_cast<int>(c.view->v_head_dim); d += Isa::lanes, o += o_step<Isa>(c.group)) {
         for (int r = 0; r < n_rows; ++r, sums += Isa::lanes) {
             const auto sum = Isa::to_float(Isa::load_int32s(sums));
             float *const of_row = o + r * Isa::lanes;
-            Isa::store(of_row, Isa::fma(Isa::broadcast(integers.sum_scales[r]), sum, Isa::load(of_row)));
+            Isa::store(of_row, Isa::fma(Isa::broadcast(scratch.sum_scales[r]), sum, Isa::load(of_row)));
             Isa::store_int32s(sums, Isa::zero_int32s());
         }
     }
@@ -240,21 +241,21 @@ static Streams streams_of(const DecodeChunk &c) {
 // Scores of a tile of n tokens become weights.
 template <class Isa, bool IntegerKeys, bool IntegerValues>
 static void weigh(const DecodeChunk &c, Streams &streams, int n_rows, int n, float *scores, RowState<Isa> *state, float *o,
-                  Integers &integers) {
+                  Scratch &scratch) {
     float sum_scale = 1;
     if constexpr (IntegerKeys) {
-        next_scales<Isa>(streams.key_scales, n, integers.key_scales);
+        next_scales<Isa>(streams.key_scales, n, scratch.key_scales);
     }
     if constexpr (IntegerValues) {
-        sum_scale = next_value_shares<Isa>(streams.value_scales, n, integers.value_shares);
+        sum_scale = next_value_shares<Isa>(streams.value_scales, n, scratch.value_shares);
     }
     for (int r = 0; r < n_rows; ++r) {
-        const float factor = IntegerKeys ? c.scale * integers.q_scales[r] : c.scale;
-        integers.sum_scales[r] = sum_scale * softmax_row<Isa, IntegerKeys, IntegerValues>(
-                                                 {scores + r * score_stride, n, factor, o + r * Isa::lanes, c.group,
-                                                  static_cast<int>(c.view->v_head_dim), integers.key_scales,
-                                                  integers.value_shares, integers.weights + r * score_stride},
-                                                 state[r]);
+        const float factor = IntegerKeys ? c.scale * scratch.q_scales[r] : c.scale;
+        scratch.sum_scales[r] = sum_scale * softmax_row<Isa, IntegerKeys, IntegerValues>(
+                                                {scores + r * score_stride, n, factor, o + r * Isa::lanes, c.group,
+                                                 static_cast<int>(c.view->v_head_dim), scratch.key_scales,
+                                                 scratch.value_shares, scratch.weights + r * score_stride},
+                                                state[r]);
     }
 }
 
@@ -263,19 +264,26 @@ static void weigh(const DecodeChunk &c, Streams &streams, int n_rows, int n, flo
 template <class Isa, bool IntegerKeys, bool IntegerValues>
 void decode_rows(const DecodeChunk &c, int row, int n_rows) {
     alignas(64) float scores[2][max_tile_rows * score_stride];
-    Integers integers;
+    Scratch scratch;
     RowState<Isa> state[max_tile_rows];
     const auto head_dim = static_cast<int>(c.view->head_dim);
     const auto v_head_dim = static_cast<int>(c.view->v_head_dim);
-    const float *const q = c.q + int64_t{row} * head_dim;
+    const float *q = c.q + int64_t{row} * head_dim;
+    if (c.rotates_q) {
+        std::copy_n(q, n_rows * head_dim, scratch.rotated_q);
+        q = scratch.rotated_q;
+    }
     for (int r = 0; r < n_rows; ++r) {
+        if (c.rotates_q) {
+            rotate_row<Isa>(scratch.rotated_q + r * head_dim, head_dim);
+        }
         state[r] = {minus_infinity, Isa::broadcast(0)};
         if constexpr (IntegerKeys) {
-            integers.q_scales[r] = quantize<Isa>(q + r * head_dim, head_dim, integers.q + r * head_dim);
+            scratch.q_scales[r] = quantize<Isa>(q + r * head_dim, head_dim, scratch.q + r * head_dim);
         }
     }
     if constexpr (IntegerValues) {
-        std::fill_n(integers.sums, n_rows * partial_stride(c.view->v_head_dim), 0);
+        std::fill_n(scratch.sums, n_rows * partial_stride(c.view->v_head_dim), 0);
     }
     float *const o = c.out.o + row * Isa::lanes;
     const int turn = turn_tokens<Isa>(c, n_rows);
@@ -285,27 +293,27 @@ void decode_rows(const DecodeChunk &c, int row, int n_rows) {
     for (int64_t tile = 0; tile < c.n_tokens + tile_tokens; tile += tile_tokens) {
         const int n_scores = tokens_left(c.n_tokens, tile, tile_tokens);
         if (n_weights > 0) {
-            weigh<Isa, IntegerKeys, IntegerValues>(c, streams, n_rows, n_weights, weights, state, o, integers);
+            weigh<Isa, IntegerKeys, IntegerValues>(c, streams, n_rows, n_weights, weights, state, o, scratch);
         }
         for (int t = 0; t < std::max(n_scores, n_weights); t += turn) {
             for_each_run(streams.keys, tokens_left(n_scores, t, turn), [&](int i, const StoredRows &k, const Ahead &ahead) {
                 const void *queries = q;
                 if constexpr (IntegerKeys) {
-                    queries = integers.q;
+                    queries = scratch.q;
                 }
                 c.dot({queries, n_rows, head_dim, k, ahead, new_scores + t + i});
             });
             for_each_run(streams.values, tokens_left(n_weights, t, turn),
                          [&](int i, const StoredRows &v, const Ahead &ahead) {
                              if constexpr (IntegerValues) {
-                                 c.sum({integers.weights + t + i, n_rows, v_head_dim, v, ahead, integers.sums, n_rows});
+                                 c.sum({scratch.weights + t + i, n_rows, v_head_dim, v, ahead, scratch.sums, n_rows});
                              } else {
                                  c.sum({weights + t + i, n_rows, v_head_dim, v, ahead, o, c.group});
                              }
                          });
         }
         if (IntegerValues && n_weights > 0) {
-            add_sums<Isa>(c, n_rows, integers, o);
+            add_sums<Isa>(c, n_rows, scratch, o);
         }
         std::swap(new_scores, weights);
         n_weights = n_scores;
@@ -318,9 +326,9 @@ void decode_rows(const DecodeChunk &c, int row, int n_rows) {
 
 template <class Isa, bool IntegerKeys, bool IntegerValues>
 void decode_all_rows(const DecodeChunk &c) {
-    // Of integers, as many at a time as there is room for.
-    const int64_t room = max_integers / partial_stride(std::max(c.view->head_dim, c.view->v_head_dim));
-    const int at_once = IntegerKeys || IntegerValues ? std::min(static_cast<int>(room), max_tile_rows) : max_tile_rows;
+    const auto room = static_cast<int>(max_elements / partial_stride(std::max(c.view->head_dim, c.view->v_head_dim)));
+    const bool needs_room = IntegerKeys || IntegerValues || c.rotates_q;
+    const int at_once = needs_room ? std::min(room, max_tile_rows) : max_tile_rows;
     for (int row = 0; row < c.group; row += at_once) {
         decode_rows<Isa, IntegerKeys, IntegerValues>(c, row, std::min(c.group - row, at_once));
     }

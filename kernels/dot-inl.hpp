@@ -24,7 +24,7 @@ struct DotMicro {
     static constexpr int lanes = Isa::lanes;
     static constexpr int line_elements = cache_line_bytes / Format::bytes;
     // Operands at once; one where there are several blocks, for the code not to grow too large.
-    static constexpr int unrolled = tokens > block ? 1 : std::min(4, line_elements / A::width);
+    static constexpr int unrolled = tokens > block ? 1 : std::min(2, line_elements / A::width);
     static_assert(R <= Isa::max_rows && tokens >= 1 && padded_rows * tokens % lanes == 0);
 
     // By value: stores to scores could otherwise be taken for stores to it.

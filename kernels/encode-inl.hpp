@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "hadamard-inl.hpp"
 #include "quantize-inl.hpp"
 
 namespace kvlane {
@@ -33,9 +34,15 @@ KVLANE_INLINE void convert_row(const std::byte *from, std::byte *to, int dim, fl
 
 template <class Isa, class Format>
 void encode(const CodecRows &rows) {
-    const auto *from = reinterpret_cast<const std::byte *>(rows.f32);
+    alignas(64) float rotated[KVL_MAX_HEAD_DIM];
     const auto dim = static_cast<int>(rows.dim);
-    for (int64_t i = 0; i < rows.n_rows; ++i, from += rows.f32_stride_bytes) {
+    for (int64_t i = 0; i < rows.n_rows; ++i) {
+        const auto *from = reinterpret_cast<const std::byte *>(rows.f32) + i * rows.f32_stride_bytes;
+        if (rows.is_rotated) {
+            std::memcpy(rotated, from, dim * sizeof(float));
+            rotate_row<Isa>(rotated, dim);
+            from = reinterpret_cast<const std::byte *>(rotated);
+        }
         float divisor = 1;
         if constexpr (Format::is_scaled) {
             const float scale = scale_for(largest_of<Isa>(from, dim), Format::most);
@@ -56,6 +63,9 @@ void decode(const CodecRows &rows) {
             std::memcpy(&scale, rows.scales + i * rows.scale_stride_bytes, sizeof scale);
         }
         convert_row<Isa, Format, format::f32>(rows.stored + i * rows.stored_stride_bytes, to, dim, scale);
+        if (rows.is_rotated) {
+            rotate_row<Isa>(reinterpret_cast<float *>(to), dim);
+        }
     }
 }
 

@@ -47,6 +47,12 @@ kvl_status check_format(kvl_format format, const char *name) {
                : fail(KVL_ERROR_FORMAT, "%s is %u; it must be a format, below %u", name, format, +format::count);
 }
 
+kvl_status check_rotation(kvl_rotation rotation, const char *name) {
+    return rotation <= KVL_ROTATION_HADAMARD ? KVL_OK
+                                             : fail(KVL_ERROR_ROTATION, "%s is %u; it must be a rotation, at most %d", name,
+                                                    rotation, KVL_ROTATION_HADAMARD);
+}
+
 kvl_status check_head_dim(uint32_t dim, const char *name) {
     return dim >= 1 && dim <= KVL_MAX_HEAD_DIM
                ? KVL_OK
@@ -91,6 +97,7 @@ const char *kvl_status_name(kvl_status status) {
         KVLANE_STATUS(KVL_ERROR_TASK)
         KVLANE_STATUS(KVL_ERROR_ISA)
         KVLANE_STATUS(KVL_ERROR_MEMORY)
+        KVLANE_STATUS(KVL_ERROR_ROTATION)
 #undef KVLANE_STATUS
     }
     return "unknown status";

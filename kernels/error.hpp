@@ -16,6 +16,7 @@ kvl_status check_struct_size(size_t size, size_t expected, const char *name);
 kvl_status check_flags(uint32_t flags, uint32_t known, const char *name);
 kvl_status check_reserved(uint32_t reserved, const char *name);
 kvl_status check_format(kvl_format format, const char *name);
+kvl_status check_rotation(kvl_rotation rotation, const char *name);
 kvl_status check_head_dim(uint32_t dim, const char *name);
 kvl_status check_range(int64_t value, int64_t least, int64_t most, const char *name);
 

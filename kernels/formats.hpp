@@ -46,6 +46,11 @@ static constexpr int64_t scale_bytes_of[count] = {
 // Whether rows are integers that a scale of their own multiplies.
 static inline bool is_scaled(kvl_format format) { return scale_bytes_of[format] > 0; }
 
+// The rotation in force.
+static inline kvl_rotation rotation_of(kvl_rotation rotation, kvl_format) {
+    return rotation == KVL_ROTATION_DEFAULT ? +KVL_ROTATION_NONE : rotation;
+}
+
 // Bytes of a stored row of dim elements, padding not counted.
 static inline int64_t row_bytes(kvl_format format, uint32_t dim) { return int64_t{dim} * bits_of[format] / 8; }
 

@@ -52,6 +52,7 @@ struct DecodeChunk {
     DotFn dot;
     SumFn sum;
     Partial out;
+    bool rotates_q;
 };
 
 // One KV head's output: partials [n_chunks] at a constant distance, merged in order.
@@ -62,6 +63,7 @@ struct MergeHead {
     int group;
     uint32_t v_head_dim;
     float *out;  // [group, v_head_dim]
+    bool rotates_out;
 };
 
 // Rows of dim elements: f32 in memory of the caller's, stored rows in a plane, their scales, if any, in another.
@@ -74,6 +76,7 @@ struct CodecRows {
     int64_t scale_stride_bytes;
     int64_t n_rows;
     uint32_t dim;
+    bool is_rotated;  // as stored
 };
 
 struct KernelTable {

@@ -6,6 +6,7 @@
 
 #include <limits>
 
+#include "hadamard-inl.hpp"
 #include "rows-inl.hpp"
 
 namespace kvlane {
@@ -148,6 +149,9 @@ KVLANE_INLINE void merge_row(const MergeHead &head, int r) {
         } else {
             Isa::store_partial(format::f32{}, out, sum * normalizer, dim - d);
         }
+    }
+    if (head.rotates_out) {
+        rotate_row<Isa>(head.out + int64_t{r} * dim, dim);
     }
     *chunk_m = m;
     *chunk_l = l;

@@ -37,9 +37,10 @@ struct SumMicro {
     }
 
 private:
-    // Tokens at once: as many as fill a cache line, but not too many.
+    // Tokens at once: twice as many as an operand holds where a cache line has more and registers are left for their
+    // weights.
     template <int N>
-    static constexpr int at_once = std::clamp(cache_line_bytes / (N * lanes * Format::bytes), A::tokens, 4);
+    static constexpr int at_once = N *lanes *Format::bytes < cache_line_bytes &&R *N < 16 ? 2 * A::tokens : A::tokens;
 
     // What is asked for at a time: in order, the run's lines are shared among its blocks.
     template <int N>
@@ -107,8 +108,8 @@ private:
             const auto value = [&](auto i) __attribute__((always_inline)) {
                 return Tail ? A::value_part(row, next, a.v_head_dim - d) : A::value(row + i * lanes * Format::bytes, next);
             };
-            Operand held[std::min(R, N)];
             if constexpr (R < N) {
+                typename A::Weight held[R];
                 unroll<R>([&](auto r) __attribute__((always_inline)) { held[r] = weight(r * score_stride); });
                 unroll<N>([&](auto i) __attribute__((always_inline)) {
                     const Operand x = value(i);
@@ -117,9 +118,10 @@ private:
                     });
                 });
             } else {
+                Operand held[N];
                 unroll<N>([&](auto i) __attribute__((always_inline)) { held[i] = value(i); });
                 unroll<R>([&](auto r) __attribute__((always_inline)) {
-                    const Operand w = weight(r * score_stride);
+                    const auto w = weight(r * score_stride);
                     unroll<N>([&](auto i) __attribute__((always_inline)) {
                         acc[r * N + i] = A::multiply_add(w, held[i], acc[r * N + i]);
                     });

@@ -72,6 +72,7 @@ private:
 };
 
 constexpr int64_t most_tokens = 600;  // two chunks
+constexpr uint32_t last_format = KVL_Q8;
 constexpr size_t most_values = 4096;  // of one append
 
 // The calls' world: at most two caches and an attention object, with buffers that are long enough for their shapes.
@@ -147,8 +148,15 @@ private:
     void create_cache() {
         kvl_layer_desc layers[3];
         for (kvl_layer_desc &layer : layers) {
-            layer = {input_.struct_size(sizeof layer), input_.flags(0),       input_.around(1u, 4u), input_.around(1u, 70u),
-                     input_.around(0u, 70u),           input_.around(0u, 2u), input_.around(0u, 2u)};
+            layer = {.struct_size = input_.struct_size(sizeof layer),
+                     .flags = input_.flags(0),
+                     .n_kv_heads = input_.around(1u, 4u),
+                     .head_dim = input_.around(1u, 70u),
+                     .v_head_dim = input_.around(0u, 70u),
+                     .k_format = input_.around(0u, last_format),
+                     .v_format = input_.around(0u, last_format),
+                     .k_rotation = input_.around(0u, 2u),
+                     .v_rotation = input_.around(0u, 2u)};
         }
         const uint32_t n_layers = input_.around(1u, 3u);
         const kvl_cache_desc desc{input_.struct_size(sizeof desc),
@@ -172,10 +180,17 @@ private:
     }
 
     void create_attention() {
-        kvl_attention_desc desc{
-            input_.struct_size(sizeof desc), input_.flags(0),        input_.around(1u, 12u),
-            input_.around(1u, 4u),           input_.around(1u, 70u), input_.around(0u, 70u),
-            input_.around(0u, 2u),           input_.around(0u, 2u),  input_.one_in(4) ? input_.any<float>() : 0.125f};
+        kvl_attention_desc desc{.struct_size = input_.struct_size(sizeof desc),
+                                .flags = input_.flags(0),
+                                .n_query_heads = input_.around(1u, 12u),
+                                .n_kv_heads = input_.around(1u, 4u),
+                                .head_dim = input_.around(1u, 70u),
+                                .v_head_dim = input_.around(0u, 70u),
+                                .k_format = input_.around(0u, last_format),
+                                .v_format = input_.around(0u, last_format),
+                                .scale = input_.one_in(4) ? input_.any<float>() : 0.125f,
+                                .k_rotation = input_.around(0u, 2u),
+                                .v_rotation = input_.around(0u, 2u)};
         if (kvl_cache_n_layers(cache_) > 0 && !input_.one_in(4)) {
             const kvl_layer_info info = info_of(cache_, 0);
             desc.n_kv_heads = info.n_kv_heads;
@@ -184,6 +199,8 @@ private:
             desc.v_head_dim = info.v_head_dim;
             desc.k_format = info.k_format;
             desc.v_format = info.v_format;
+            desc.k_rotation = info.k_rotation;
+            desc.v_rotation = info.v_rotation;
         }
         kvl_attention *made = nullptr;
         const kvl_status status = kvl_attention_create(input_.pointer(&desc), &made);

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Reads the disassembly of an aarch64 object and lists, for every kernel in it, what its inner loops consist of.
 
-An inner loop is an innermost one of those with multiply-adds (FMLA). Loops that call a function are left out: they load the
+An inner loop is an innermost one of those with multiply-adds (FMLA, or SMLAL of integers). Loops that call a function are left out: they load the
 part of a vector at a row's end. Fails where an inner loop keeps a vector in memory (a load from the stack or a store to
 it), and where a micro-kernel has no inner loop.
 """
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 BRANCH = re.compile(r"(b|b\.\w+|cbn?z|tbn?z)$")
 CONVERT = re.compile(r"(fcvtl2?|[su]?shll2?|[su]xtl2?|[su]cvtf)$")
+MULTIPLY_ADD = re.compile(r"(fmla|smlal2?)$")
 VECTOR = re.compile(r"\b[qdsv]\d+\b")
 MICRO_KERNEL = re.compile(r"(\w+Micro<.*?>)::")
 
@@ -103,10 +104,10 @@ def loops(name, code):
 
 def inner_loops(name, code):
     """Yields the instructions of every innermost loop with multiply-adds that calls nothing."""
-    with_fmla = [loop for loop in loops(name, code) if any(code[i].mnemonic == "fmla" for i in loop)]
-    for loop in with_fmla:
+    multiplying = [loop for loop in loops(name, code) if any(MULTIPLY_ADD.match(code[i].mnemonic) for i in loop)]
+    for loop in multiplying:
         body = [code[i] for i in sorted(loop)]
-        is_innermost = not any(other < loop for other in with_fmla)
+        is_innermost = not any(other < loop for other in multiplying)
         if is_innermost and not any(instruction.mnemonic in ("bl", "blr") for instruction in body):
             yield body
 
@@ -124,13 +125,13 @@ def spills(body):
 
 def columns(body):
     """Returns what a loop's row of the table says."""
-    fmla = [instruction for instruction in body if instruction.mnemonic == "fmla"]
+    multiply_adds = [instruction for instruction in body if MULTIPLY_ADD.match(instruction.mnemonic)]
     return (
-        len(fmla),
+        len(multiply_adds),
         sum(instruction.mnemonic.startswith("prfm") for instruction in body),
         sum(instruction.vectors_moved for instruction in body if instruction.mnemonic.startswith("ld")),
         sum(bool(CONVERT.match(instruction.mnemonic)) for instruction in body),
-        sum(".s[" in instruction.operands for instruction in fmla),
+        sum(bool(re.search(r"\.[hs]\[", instruction.operands)) for instruction in multiply_adds),
     )
 
 
@@ -141,7 +142,7 @@ def short(name):
 
 
 def print_table(kernels):
-    headings = ("FMLA", "prefetches", "vectors loaded", "widened", "FMLA by element", "inner loops", "spills")
+    headings = ("multiply-adds", "prefetches", "vectors loaded", "widened", "by element", "inner loops", "spills")
     print("| kernel, its widest inner loop | " + " | ".join(headings) + " |")
     print("| --- |" + " ---: |" * len(headings))
     for kernel in sorted(kernels):

@@ -53,6 +53,7 @@ struct Shape {
     Format v_format;
     int64_t len;
     float scale = 0;
+    kvlane::Rotation rotation = kvlane::Rotation::by_format;
 
     size_t n_heads() const { return size_t{n_kv_heads} * group; }
     size_t k_size() const { return static_cast<size_t>(len) * n_kv_heads * head_dim; }
@@ -66,9 +67,10 @@ struct Shape {
         return ::out_bound(head_dim) + (of_queries + of_weights) * integer_rounding;
     }
     double lse_bound() const { return ::lse_bound(head_dim) + (test::is_scaled(k_format) ? 8 * integer_rounding : 0); }
-    kvlane::Layer layer() const { return {n_kv_heads, head_dim, v_head_dim, k_format, v_format}; }
+    kvlane::Layer layer() const { return {n_kv_heads, head_dim, v_head_dim, k_format, v_format, rotation, rotation}; }
     Attention attention() const {
-        return Attention({n_kv_heads * group, n_kv_heads, head_dim, v_head_dim, k_format, v_format, scale});
+        return Attention(
+            {n_kv_heads * group, n_kv_heads, head_dim, v_head_dim, k_format, v_format, scale, rotation, rotation});
     }
 
     std::string text() const {
@@ -402,7 +404,8 @@ TEST_CASE("attention: a score that dominates gives that token's value, exactly w
             const Floats v = cache.read_v(0);
             for (size_t i = 0; i < got.out.size(); ++i) {
                 const float value = v[static_cast<size_t>(token) * shape.v_head_dim + i % shape.v_head_dim];
-                CHECK(std::abs(got.out[i] - value) <= (test::is_scaled(format) ? 4 * integer_rounding * std::abs(value) : 0));
+                CHECK(std::abs(got.out[i] - value) <=
+                      (test::is_scaled(format) ? 4 * integer_rounding * std::abs(value) : 0));
             }
             CHECK(lse_error(got.lse, std::vector<double>(shape.n_heads(), 256.0)) <= shape.lse_bound());
         }
@@ -438,6 +441,28 @@ TEST_CASE("attention: scale may be negative, and is 1 / sqrt(head_dim) where non
         const Floats query = normal(with_default.q_size(), 1);
         CHECK(same_bits(attend(with_default.attention(), other.view(0), 700, query),
                         attend(with_scale.attention(), other.view(0), 700, query)));
+    }
+}
+
+TEST_CASE("attention: a rotation changes nothing but the rounding, at any head_dim") {
+    for (const Format format : formats) {
+        for (const Dims dims : grid_dims) {
+            const Shape shape{.n_kv_heads = 2,
+                              .group = 5,
+                              .head_dim = dims.head_dim,
+                              .v_head_dim = dims.v_head_dim,
+                              .k_format = format,
+                              .v_format = format,
+                              .len = 150,
+                              .rotation = kvlane::Rotation::hadamard};
+            INFO(shape.text());
+            const Cache cache = random_cache(shape);
+            const Floats q = normal(shape.q_size(), 1);
+            const Answer got = attend(shape.attention(), cache.view(0), shape.len, q);
+            const oracle::Answer want = expected(shape, cache, q);
+            CHECK(relative_error(got.out, want.out, shape.len) <= shape.out_bound());
+            CHECK(lse_error(got.lse, want.lse) <= shape.lse_bound());
+        }
     }
 }
 

@@ -314,3 +314,41 @@ TEST_CASE("codec: the padding behind rows stays zero") {
         }
     }
 }
+
+TEST_CASE("codec: a Hadamard rotation spreads what is stored over its block, and what is read is rotated back") {
+    for (const uint32_t dim : dims) {
+        for (const uint32_t at : {0u, dim / 2, dim - 1}) {
+            Cache cache(1, {1, dim, dim, Format::f32, Format::f32, kvlane::Rotation::hadamard, kvlane::Rotation::hadamard},
+                        1);
+            Floats x(dim, 0.0f);
+            x[at] = 3;
+            cache.append(0, x, x);
+            // Blocks are the powers of two of dim, the largest first.
+            uint32_t first = 0, size = std::bit_floor(dim);
+            while (at >= first + size) {
+                first += size;
+                size = std::bit_floor(dim - first);
+            }
+            const float magnitude = 3 / std::sqrt(static_cast<float>(size));
+            const kvl_view view = cache.view(0);
+            for (const void *row : {view.spans[0].k, view.spans[0].v}) {
+                for (uint32_t d = 0; d < dim; ++d) {
+                    const float stored = std::abs(static_cast<const float *>(row)[d]);
+                    CHECK(stored == doctest::Approx(d >= first && d < first + size ? magnitude : 0).epsilon(1e-6));
+                }
+            }
+        }
+        const auto n_tokens = 20;
+        Cache cache(1, {1, dim, dim, Format::f32, Format::f32, kvlane::Rotation::hadamard, kvlane::Rotation::none},
+                    n_tokens);
+        const Floats x = test::random_values(size_t{dim} * n_tokens, 1);
+        cache.append(0, x, x);
+        CHECK(cache.info(0).k_rotation == KVL_ROTATION_HADAMARD);
+        CHECK(cache.info(0).v_rotation == KVL_ROTATION_NONE);
+        CHECK(test::same_bits(cache.read_v(0), x));
+        const Floats back = cache.read_k(0);
+        for (size_t i = 0; i < x.size(); ++i) {
+            CHECK(std::abs(back[i] - x[i]) <= 4e-6f);
+        }
+    }
+}

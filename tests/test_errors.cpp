@@ -45,7 +45,9 @@ struct World {
                         .k_entry_size = 7,
                         .v_entry_size = 7,
                         .len = 7,
-                        .bytes_per_token = 7};
+                        .bytes_per_token = 7,
+                        .k_rotation = 7,
+                        .v_rotation = 7};
     kvl_view made_view{.struct_size = 7,
                        .flags = 7,
                        .n_kv_heads = 7,
@@ -64,7 +66,9 @@ struct World {
                        .len = 7,
                        .spans = nullptr,
                        .n_spans = 7,
-                       .reserved = 7};
+                       .reserved = 7,
+                       .k_rotation = 7,
+                       .v_rotation = 7};
     size_t size = 7;
     uint64_t n_bytes = 7;
     uint32_t n_tasks = 7;
@@ -145,7 +149,7 @@ const float infinity = std::numeric_limits<float>::infinity();
 // A call with one field of a valid descriptor spoilt.
 auto create_cache_with(std::function<void(kvl_cache_desc &, kvl_layer_desc &)> spoil) {
     return [=](World &w) {
-        kvl_layer_desc layer{sizeof layer, 0, 2, 8, 0, KVL_F32, KVL_F32};
+        kvl_layer_desc layer{sizeof layer, 0, 2, 8, 0, KVL_F32, KVL_F32, 0, 0};
         kvl_cache_desc desc{sizeof desc, 0, 2, &layer, 1, 0, 4};
         spoil(desc, layer);
         return kvl_cache_create(&desc, &w.made_cache);
@@ -154,7 +158,7 @@ auto create_cache_with(std::function<void(kvl_cache_desc &, kvl_layer_desc &)> s
 
 auto create_attention_with(std::function<void(kvl_attention_desc &)> spoil) {
     return [=](World &w) {
-        kvl_attention_desc desc{sizeof desc, 0, 4, 2, 8, 0, KVL_F32, KVL_F32, 0};
+        kvl_attention_desc desc{sizeof desc, 0, 4, 2, 8, 0, KVL_F32, KVL_F32, 0, 0, 0};
         spoil(desc);
         return kvl_attention_create(&desc, &w.made_attention);
     };
@@ -170,7 +174,7 @@ Failures failures_of_cache_create() {
          KVL_ERROR_NULL,
          {"cache"},
          [](World &) {
-             const kvl_layer_desc layer{sizeof layer, 0, 2, 8, 0, KVL_F32, KVL_F32};
+             const kvl_layer_desc layer{sizeof layer, 0, 2, 8, 0, KVL_F32, KVL_F32, 0, 0};
              const kvl_cache_desc desc{sizeof desc, 0, 2, &layer, 1, 0, 4};
              return kvl_cache_create(&desc, nullptr);
          }},
@@ -206,6 +210,8 @@ Failures failures_of_cache_create() {
              l.v_head_dim = 1025;
          })},
         {"k_format", KVL_ERROR_FORMAT, {"k_format", "99"}, with([](Desc &, LayerDesc &l) { l.k_format = 99; })},
+        {"k_rotation", KVL_ERROR_ROTATION, {"k_rotation", "3"}, with([](Desc &, LayerDesc &l) { l.k_rotation = 3; })},
+        {"v_rotation", KVL_ERROR_ROTATION, {"v_rotation", "4"}, with([](Desc &, LayerDesc &l) { l.v_rotation = 4; })},
         {"v_format", KVL_ERROR_FORMAT, {"v_format", "4000000000"}, with([](Desc &, LayerDesc &l) {
              l.v_format = 4000000000u;
          })},
@@ -338,7 +344,7 @@ Failures failures_of_attention_create() {
          KVL_ERROR_NULL,
          {"attention"},
          [](World &) {
-             const kvl_attention_desc desc{sizeof desc, 0, 4, 2, 8, 0, KVL_F32, KVL_F32, 0};
+             const kvl_attention_desc desc{sizeof desc, 0, 4, 2, 8, 0, KVL_F32, KVL_F32, 0, 0, 0};
              return kvl_attention_create(&desc, nullptr);
          }},
         {"struct_size", KVL_ERROR_STRUCT_SIZE, {"struct_size", "99", std::to_string(sizeof(Desc))}, with([](Desc &d) {
@@ -357,6 +363,8 @@ Failures failures_of_attention_create() {
         {"head_dim", KVL_ERROR_HEAD_DIM, {"head_dim", "1025", "1024"}, with([](Desc &d) { d.head_dim = 1025; })},
         {"v_head_dim", KVL_ERROR_HEAD_DIM, {"v_head_dim", "1025", "1024"}, with([](Desc &d) { d.v_head_dim = 1025; })},
         {"k_format", KVL_ERROR_FORMAT, {"k_format", "99"}, with([](Desc &d) { d.k_format = 99; })},
+        {"k_rotation", KVL_ERROR_ROTATION, {"k_rotation", "3"}, with([](Desc &d) { d.k_rotation = 3; })},
+        {"v_rotation", KVL_ERROR_ROTATION, {"v_rotation", "4"}, with([](Desc &d) { d.v_rotation = 4; })},
         {"v_format", KVL_ERROR_FORMAT, {"v_format", "99"}, with([](Desc &d) { d.v_format = 99; })},
         {"scale", KVL_ERROR_SCALE, {"scale", "inf", "finite"}, with([](Desc &d) { d.scale = infinity; })},
         {"negative scale", KVL_ERROR_SCALE, {"scale", "-inf"}, with([](Desc &d) { d.scale = -infinity; })},
@@ -436,6 +444,12 @@ Failures failures_of_sequences(kvl_status (World::*call)()) {
          })},
         {"view's v_format", KVL_ERROR_GEOMETRY, {"view", "v_format", "2", "0"}, with_view([](World &, kvl_view &v) {
              v.v_format = KVL_BF16;
+         })},
+        {"view's k_rotation", KVL_ERROR_GEOMETRY, {"view", "k_rotation", "2", "1"}, with_view([](World &, kvl_view &v) {
+             v.k_rotation = KVL_ROTATION_HADAMARD;
+         })},
+        {"view's v_rotation", KVL_ERROR_GEOMETRY, {"view", "v_rotation", "9", "1"}, with_view([](World &, kvl_view &v) {
+             v.v_rotation = 9;
          })},
         {"view's len < 0", KVL_ERROR_RANGE, {"view", "len", "-1"}, with_view([](World &, kvl_view &v) { v.len = -1; })},
         {"view's len over its spans", KVL_ERROR_LENGTH, {"view", "len", "5", "4"}, with_view([](World &, kvl_view &v) {
@@ -642,4 +656,24 @@ TEST_CASE("every thread has an error text of its own") {
     std::thread([&] { other = kvl_last_error(); }).join();
     CHECK(other.empty());
     CHECK(std::string(kvl_last_error()).find("cache is null") != std::string::npos);
+}
+
+TEST_CASE("a view of scaled rows needs its scales") {
+    for (const bool of_keys : {true, false}) {
+        const kvlane::Format format = kvlane::Format::q8;
+        kvlane::Cache cache(1, {1, 8, 8, format, format}, 4);
+        test::fill_random(cache, 2, 1);
+        const kvlane::Attention attention({1, 1, 8, 8, format, format});
+        kvlane::Workspace workspace = attention.workspace(1, 4);
+        kvl_view view = cache.view(0);
+        kvl_span span = *view.spans;
+        (of_keys ? span.k_scales : span.v_scales) = nullptr;
+        view.spans = &span;
+        const std::vector<float> q(8, 1.0f);
+        std::vector<float> out(8, 7.0f);
+        const kvl_sequence sequence{sizeof sequence, 0, 0, &view, 2, q.data(), out.data(), nullptr};
+        CHECK(kvl_attend(attention.get(), &sequence, 1, workspace.data(), workspace.size(), nullptr) == KVL_ERROR_NULL);
+        CHECK(std::string(kvl_last_error()).find(of_keys ? "k_scales" : "v_scales") != std::string::npos);
+        CHECK(out == std::vector<float>(8, 7.0f));
+    }
 }

@@ -62,7 +62,8 @@ typedef enum kvl_status {
     KVL_ERROR_WORKSPACE_STATE,     /* the workspace holds no call that was begun */
     KVL_ERROR_TASK,                /* a task is out of range, run twice, or not run before finish */
     KVL_ERROR_ISA,                 /* KVLANE_ISA names no instruction set that this CPU can run */
-    KVL_ERROR_MEMORY               /* the system has no memory or address space to give */
+    KVL_ERROR_MEMORY,              /* the system has no memory or address space to give */
+    KVL_ERROR_ROTATION             /* an unknown rotation */
 } kvl_status;
 
 /* How a key or value row is stored. */
@@ -72,6 +73,16 @@ enum {
     KVL_F16 = 1,  /* IEEE 754 binary16 */
     KVL_BF16 = 2, /* bfloat16: the upper half of a binary32 */
     KVL_Q8 = 3    /* signed 8-bit integers, times an f32 scale a row */
+};
+
+/* What rows are multiplied by before they are stored, and queries before they meet keys: it spreads outliers over all
+ * elements, so that few bits lose less of them. Products of queries and keys stay what they are, and outputs and what is read
+ * back are rotated back. */
+typedef uint32_t kvl_rotation;
+enum {
+    KVL_ROTATION_DEFAULT = 0, /* of the format: none */
+    KVL_ROTATION_NONE = 1,
+    KVL_ROTATION_HADAMARD = 2 /* a Walsh-Hadamard matrix of head_dim, in blocks where that is no power of two */
 };
 
 /* ---- Errors and introspection ------------------------------------------------------------------------------------ */
@@ -142,6 +153,8 @@ typedef struct kvl_view {
     const kvl_span *spans; /* in order of position */
     uint32_t n_spans;
     uint32_t reserved; /* 0 */
+    kvl_rotation k_rotation;
+    kvl_rotation v_rotation;
 } kvl_view;
 
 /* ---- Cache ------------------------------------------------------------------------------------------------------- */
@@ -157,6 +170,8 @@ typedef struct kvl_layer_desc {
     uint32_t v_head_dim; /* 0: as head_dim */
     kvl_format k_format;
     kvl_format v_format;
+    kvl_rotation k_rotation;
+    kvl_rotation v_rotation;
 } kvl_layer_desc;
 
 enum {
@@ -177,7 +192,7 @@ typedef struct kvl_cache_desc {
 /// Creates an empty cache. Address space for max_tokens is reserved at once and costs memory only as tokens fill it, so
 /// rows never move.
 /// Pre:    desc and cache not null
-/// Errors: KVL_ERROR_STRUCT_SIZE, _FLAGS, _NULL, _RANGE, _FORMAT, _HEAD_DIM, _ISA; KVL_ERROR_MEMORY when the address
+/// Errors: KVL_ERROR_STRUCT_SIZE, _FLAGS, _NULL, _RANGE, _FORMAT, _ROTATION, _HEAD_DIM, _ISA; KVL_ERROR_MEMORY when the address
 ///         space cannot be had
 /// Threads: any   Allocates: yes
 KVL_API kvl_status kvl_cache_create(const kvl_cache_desc *desc, kvl_cache **cache);
@@ -241,6 +256,8 @@ typedef struct kvl_layer_info {
     uint32_t v_entry_size;    /* elements of one token's values: n_kv_heads * v_head_dim */
     int64_t len;              /* tokens visible to this layer: kvl_cache_len and its pending ones */
     uint64_t bytes_per_token; /* memory that one token takes, padding included */
+    kvl_rotation k_rotation;  /* in force: not the default */
+    kvl_rotation v_rotation;
 } kvl_layer_info;
 
 /// Describes one layer. info->struct_size is set by the caller.
@@ -283,10 +300,12 @@ typedef struct kvl_attention_desc {
     kvl_format k_format;
     kvl_format v_format;
     float scale; /* of the scores; 0: 1 / sqrt(head_dim) */
+    kvl_rotation k_rotation;
+    kvl_rotation v_rotation;
 } kvl_attention_desc;
 
 /// Creates an attention object, immutable, that any number of threads may share.
-/// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _HEADS, _HEAD_DIM, _RANGE, _FORMAT, _SCALE, _ISA, _MEMORY
+/// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _HEADS, _HEAD_DIM, _RANGE, _FORMAT, _ROTATION, _SCALE, _ISA, _MEMORY
 /// Threads: any   Allocates: yes
 KVL_API kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_attention **attention);
 

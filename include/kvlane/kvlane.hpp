@@ -42,6 +42,12 @@ inline const char *isa_in_force() {
 
 enum class Format : kvl_format { f32 = KVL_F32, f16 = KVL_F16, bf16 = KVL_BF16, q8 = KVL_Q8 };
 
+enum class Rotation : kvl_rotation {
+    by_format = KVL_ROTATION_DEFAULT,
+    none = KVL_ROTATION_NONE,
+    hadamard = KVL_ROTATION_HADAMARD
+};
+
 /// Returns the format of that name.
 inline Format format_from_name(const std::string &name) {
     kvl_format format;
@@ -56,6 +62,8 @@ struct Layer {
     uint32_t v_head_dim = 0;  // 0: as head_dim
     Format k_format = Format::f16;
     Format v_format = Format::f16;
+    Rotation k_rotation = Rotation::by_format;
+    Rotation v_rotation = Rotation::by_format;
 };
 
 /// One sequence's keys and values. Movable; copying is explicit.
@@ -137,7 +145,8 @@ private:
         std::vector<kvl_layer_desc> descs;
         for (const Layer &layer : layers) {
             descs.push_back({sizeof(kvl_layer_desc), 0, layer.n_kv_heads, layer.head_dim, layer.v_head_dim,
-                             static_cast<kvl_format>(layer.k_format), static_cast<kvl_format>(layer.v_format)});
+                             static_cast<kvl_format>(layer.k_format), static_cast<kvl_format>(layer.v_format),
+                             static_cast<kvl_rotation>(layer.k_rotation), static_cast<kvl_rotation>(layer.v_rotation)});
         }
         const kvl_cache_desc desc{
             sizeof(kvl_cache_desc), flags, n_layers, descs.data(), static_cast<uint32_t>(descs.size()), 0, max_tokens};
@@ -175,6 +184,8 @@ struct Geometry {
     Format k_format = Format::f16;
     Format v_format = Format::f16;
     float scale = 0;  // 0: 1 / sqrt(head_dim)
+    Rotation k_rotation = Rotation::by_format;
+    Rotation v_rotation = Rotation::by_format;
 };
 
 /// An attention object: immutable, shared by threads.
@@ -189,7 +200,9 @@ public:
                                       geometry.v_head_dim,
                                       static_cast<kvl_format>(geometry.k_format),
                                       static_cast<kvl_format>(geometry.v_format),
-                                      geometry.scale};
+                                      geometry.scale,
+                                      static_cast<kvl_rotation>(geometry.k_rotation),
+                                      static_cast<kvl_rotation>(geometry.v_rotation)};
         kvl_attention *attention;
         check(kvl_attention_create(&desc, &attention));
         attention_.reset(attention);

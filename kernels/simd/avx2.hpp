@@ -33,6 +33,12 @@ struct avx2 : XsimdIsa<avx2, xsimd::fma3<xsimd::avx2>> {
         return _mm256_add_ps(_mm256_permute2f128_ps(abcd, efgh, 0x20), _mm256_permute2f128_ps(abcd, efgh, 0x31));
     }
 
+    // Lane i is x's lane i ^ Step.
+    template <int Step>
+    static Vec swap_lanes(Vec x) {
+        return Step == 4 ? _mm256_permute2f128_ps(x, x, 0x01) : _mm256_permute_ps(x, Step == 1 ? 0xb1 : 0x4e);
+    }
+
     static Vec load(format::f16, const std::byte *p) {
         return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
     }
@@ -65,6 +71,7 @@ struct avx2 : XsimdIsa<avx2, xsimd::fma3<xsimd::avx2>> {
     }
 
     using Int16s = __m256i;
+    using Int16Pair = Int16s;  // the same two elements in every lane
     using Int32s = __m256i;
     static Int32s zero_int32s() { return _mm256_setzero_si256(); }
     static Int32s load_int32s(const int32_t *p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)); }
@@ -81,7 +88,7 @@ struct avx2 : XsimdIsa<avx2, xsimd::fma3<xsimd::avx2>> {
     static Int16s widen_pairs(const std::byte *a, const std::byte *b) {
         return _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(load_8(a), load_8(b)));
     }
-    static Int16s broadcast_pair(const int16_t *p) {
+    static Int16Pair broadcast_pair(const int16_t *p) {
         int pair;
         std::memcpy(&pair, p, sizeof pair);
         return _mm256_set1_epi32(pair);

@@ -43,6 +43,13 @@ struct avx512 : XsimdIsa<avx512, xsimd::avx512bw> {
         return _mm512_add_ps(_mm512_shuffle_f32x4(s01, s23, 0x88), _mm512_shuffle_f32x4(s01, s23, 0xdd));
     }
 
+    // Lane i is x's lane i ^ Step.
+    template <int Step>
+    static Vec swap_lanes(Vec x) {
+        return Step >= 4 ? _mm512_shuffle_f32x4(x, x, Step == 4 ? 0xb1 : 0x4e)
+                         : _mm512_permute_ps(x, Step == 1 ? 0xb1 : 0x4e);
+    }
+
     static Vec load(format::f16, const std::byte *p) {
         return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
     }
@@ -81,6 +88,7 @@ struct avx512 : XsimdIsa<avx512, xsimd::avx512bw> {
     }
 
     using Int16s = __m512i;
+    using Int16Pair = Int16s;  // the same two elements in every lane
     using Int32s = __m512i;
     static Int32s zero_int32s() { return _mm512_setzero_si512(); }
     static Int32s load_int32s(const int32_t *p) { return _mm512_loadu_si512(p); }
@@ -101,7 +109,7 @@ struct avx512 : XsimdIsa<avx512, xsimd::avx512bw> {
         return _mm512_cvtepi8_epi16(
             _mm256_set_m128i(_mm_unpackhi_epi8(rows[0], rows[1]), _mm_unpacklo_epi8(rows[0], rows[1])));
     }
-    static Int16s broadcast_pair(const int16_t *p) {
+    static Int16Pair broadcast_pair(const int16_t *p) {
         int pair;
         std::memcpy(&pair, p, sizeof pair);
         return _mm512_set1_epi32(pair);

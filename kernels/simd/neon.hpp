@@ -25,6 +25,12 @@ struct neon : XsimdIsa<neon, xsimd::neon64> {
     // Lane i is the sum of a[i]'s lanes.
     static Vec sums(const Vec (&a)[lanes]) { return vpaddq_f32(vpaddq_f32(a[0], a[1]), vpaddq_f32(a[2], a[3])); }
 
+    // Lane i is x's lane i ^ Step.
+    template <int Step>
+    static Vec swap_lanes(Vec x) {
+        return Step == 1 ? vrev64q_f32(x) : vextq_f32(x, x, 2);
+    }
+
     static Vec load(format::f16, const std::byte *p) { return vcvt_f32_f16(vreinterpret_f16_u16(load_u16(p))); }
     static Vec load(format::bf16, const std::byte *p) { return vreinterpretq_f32_u32(vshll_n_u16(load_u16(p), 16)); }
 
@@ -46,6 +52,9 @@ struct neon : XsimdIsa<neon, xsimd::neon64> {
     }
 
     using Int16s = int16x8_t;
+    struct Int16Pair {
+        int16x4_t elements;  // the first two
+    };
     using Int32s = int32x4_t;
     static Int32s zero_int32s() { return vdupq_n_s32(0); }
     static Int32s load_int32s(const int32_t *p) { return vld1q_s32(p); }
@@ -57,13 +66,25 @@ struct neon : XsimdIsa<neon, xsimd::neon64> {
     static Int16s widen_pairs(const std::byte *a, const std::byte *b) {
         return vmovl_s8(vreinterpret_s8_s32(vzip1_s32(vreinterpret_s32_s8(load_4(a)), vreinterpret_s32_s8(load_4(b)))));
     }
-    static Int16s broadcast_pair(const int16_t *p) { return vcombine_s16(vld1_dup_s16(p), vld1_dup_s16(p + 1)); }
+    static Int16Pair broadcast_pair(const int16_t *p) {
+        int32_t pair;
+        std::memcpy(&pair, p, sizeof pair);
+        return {vreinterpret_s16_s32(vdup_n_s32(pair))};
+    }
     static Int32s multiply_add(Int16s a, Int16s b, Int32s c) {
-        return vmlal_high_s16(vmlal_s16(c, vget_low_s16(a), vget_low_s16(b)), a, b);
+        return in_turn(vmlal_high_s16(vmlal_s16(c, vget_low_s16(a), vget_low_s16(b)), a, b));
+    }
+    static Int32s multiply_add(Int16Pair a, Int16s b, Int32s c) {
+        return in_turn(vmlal_high_lane_s16(vmlal_lane_s16(c, vget_low_s16(b), a.elements, 0), b, a.elements, 1));
     }
     static Vec to_float(Int32s x) { return vcvtq_f32_s32(x); }
 
 private:
+    // One after the other: g++ would load everything first, for which there are not the registers.
+    static Int32s in_turn(Int32s x) {
+        __asm__ volatile("" : "+w"(x));
+        return x;
+    }
     static int8x8_t load_4(const std::byte *p) {
         int32_t bytes;
         std::memcpy(&bytes, p, sizeof bytes);

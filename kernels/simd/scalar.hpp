@@ -63,7 +63,8 @@ struct scalar {
     struct Int16s {
         int32_t pair[2];
     };
-    using Int32s = int64_t;  // a row's one lane would overflow 32 bits
+    using Int16Pair = Int16s;  // the same two elements in every lane
+    using Int32s = int64_t;    // a row's one lane would overflow 32 bits
     static Int32s zero_int32s() { return 0; }
     static Int32s load_int32s(const int32_t *p) { return *p; }
     static void store_int32s(int32_t *p, Int32s x) { *p = static_cast<int32_t>(x); }
@@ -71,7 +72,7 @@ struct scalar {
     static void store_int16s(int16_t *p, Vec a) { *p = static_cast<int16_t>(nearest(a)); }
     static Int16s widen(const std::byte *p) { return widen_pairs(p, p + 1); }
     static Int16s widen_pairs(const std::byte *a, const std::byte *b) { return {{int_at(a), int_at(b)}}; }
-    static Int16s broadcast_pair(const int16_t *p) { return load_int16s(p); }
+    static Int16Pair broadcast_pair(const int16_t *p) { return load_int16s(p); }
     static Int32s multiply_add(Int16s a, Int16s b, Int32s c) { return c + a.pair[0] * b.pair[0] + a.pair[1] * b.pair[1]; }
     static Vec to_float(Int32s x) { return {static_cast<float>(x)}; }
 

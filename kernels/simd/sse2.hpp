@@ -28,6 +28,12 @@ struct sse2 : XsimdIsa<sse2, xsimd::sse2> {
         return _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
     }
 
+    // Lane i is x's lane i ^ Step.
+    template <int Step>
+    static Vec swap_lanes(Vec x) {
+        return _mm_shuffle_ps(x, x, Step == 1 ? 0xb1 : 0x4e);
+    }
+
     static Vec load(format::f16, const std::byte *p) {
         const __m128i h = _mm_unpacklo_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p)), _mm_setzero_si128());
         const __m128i magnitude = _mm_and_si128(h, _mm_set1_epi32(0x7fff));
@@ -66,6 +72,7 @@ struct sse2 : XsimdIsa<sse2, xsimd::sse2> {
     }
 
     using Int16s = __m128i;
+    using Int16Pair = Int16s;  // the same two elements in every lane
     using Int32s = __m128i;
     static Int32s zero_int32s() { return _mm_setzero_si128(); }
     static Int32s load_int32s(const int32_t *p) { return _mm_loadu_si128(reinterpret_cast<const __m128i *>(p)); }
@@ -76,7 +83,7 @@ struct sse2 : XsimdIsa<sse2, xsimd::sse2> {
     static Int16s widen_pairs(const std::byte *a, const std::byte *b) {
         return widen(_mm_unpacklo_epi8(load_4(a), load_4(b)));
     }
-    static Int16s broadcast_pair(const int16_t *p) {
+    static Int16Pair broadcast_pair(const int16_t *p) {
         int pair;
         std::memcpy(&pair, p, sizeof pair);
         return _mm_set1_epi32(pair);
