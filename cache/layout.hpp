@@ -48,8 +48,8 @@ inline LayerLayout layer_at(int64_t offset, const kvl_layer_desc &layer, int64_t
     };
     add_plane(layout.k, token_stride_of(format::row_bytes(layer.k_format, layer.head_dim)));
     add_plane(layout.v, token_stride_of(format::row_bytes(layer.v_format, layer.v_head_dim)));
-    add_plane(layout.k_scales, format::scale_bytes_of[layer.k_format]);
-    add_plane(layout.v_scales, format::scale_bytes_of[layer.v_format]);
+    add_plane(layout.k_scales, format::entry_bytes(layer.k_format, layer.head_dim));
+    add_plane(layout.v_scales, format::entry_bytes(layer.v_format, layer.v_head_dim));
     // The next layer's planes start on a huge page where this one's do.
     layout.bytes = round_up(end - offset, end - offset >= huge_page_bytes ? huge_page_bytes : 64);
     return layout;

@@ -22,10 +22,10 @@ CodecRows head_rows(bool keys, const kvl_view &view, uint32_t kv_head, int64_t f
                                       : v_scale(view, span, kv_head, first);
     return {.f32 = const_cast<float *>(f32) + uint64_t{kv_head} * dim,
             .stored = const_cast<std::byte *>(rows),
-            .scales = const_cast<std::byte *>(scales),
+            .entries = const_cast<std::byte *>(scales),
             .f32_stride_bytes = int64_t{view.n_kv_heads} * dim * static_cast<int64_t>(sizeof(float)),
             .stored_stride_bytes = keys ? view.k_token_stride_bytes : view.v_token_stride_bytes,
-            .scale_stride_bytes = keys ? view.k_scale_token_stride_bytes : view.v_scale_token_stride_bytes,
+            .entry_stride_bytes = keys ? view.k_scale_token_stride_bytes : view.v_scale_token_stride_bytes,
             .n_rows = n_tokens,
             .dim = dim,
             .is_rotated = (keys ? view.k_rotation : view.v_rotation) == KVL_ROTATION_HADAMARD};
@@ -34,8 +34,8 @@ CodecRows head_rows(bool keys, const kvl_view &view, uint32_t kv_head, int64_t f
 // The first n_tokens rows and scales.
 void copy_rows(const CodecRows &from, const CodecRows &to, int64_t n_tokens) {
     std::memcpy(to.stored, from.stored, static_cast<size_t>(n_tokens * from.stored_stride_bytes));
-    if (from.scales) {
-        std::memcpy(to.scales, from.scales, static_cast<size_t>(n_tokens * from.scale_stride_bytes));
+    if (from.entries) {
+        std::memcpy(to.entries, from.entries, static_cast<size_t>(n_tokens * from.entry_stride_bytes));
     }
 }
 

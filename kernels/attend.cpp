@@ -340,9 +340,10 @@ kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *
                             uint64_t *bytes) {
     KVLANE_TRY(check_not_null(bytes, "bytes"));
     KVLANE_TRY(check_sequences(attention, sequences, n_sequences));
-    const int64_t of_token =
-        format::row_bytes(attention->k_format, attention->head_dim) + format::scale_bytes_of[attention->k_format] +
-        format::row_bytes(attention->v_format, attention->v_head_dim) + format::scale_bytes_of[attention->v_format];
+    const int64_t of_token = format::row_bytes(attention->k_format, attention->head_dim) +
+                             format::entry_bytes(attention->k_format, attention->head_dim) +
+                             format::row_bytes(attention->v_format, attention->v_head_dim) +
+                             format::entry_bytes(attention->v_format, attention->v_head_dim);
     *bytes = 0;
     for (uint32_t i = 0; i < n_sequences; ++i) {
         *bytes += static_cast<uint64_t>(sequences[i].len * attention->n_kv_heads * of_token);

@@ -56,8 +56,8 @@ KVLANE_INLINE int64_t row_bytes_of(const kvl_view &view) {
     switch (P) {
         case Plane::keys: return format::row_bytes(view.k_format, view.head_dim);
         case Plane::values: return format::row_bytes(view.v_format, view.v_head_dim);
-        case Plane::key_scales: return format::scale_bytes_of[view.k_format];
-        case Plane::value_scales: return format::scale_bytes_of[view.v_format];
+        case Plane::key_scales: return format::entry_bytes(view.k_format, view.head_dim);
+        case Plane::value_scales: return format::entry_bytes(view.v_format, view.v_head_dim);
     }
 }
 
@@ -156,8 +156,16 @@ static KVLANE_INLINE int tokens_left(int64_t n_tokens, int64_t done, int most) {
     return left < 0 ? 0 : left < most ? static_cast<int>(left) : most;
 }
 
-// The scales of the next n tokens, one behind the other, and zeros up to a whole vector; those of the tile after are asked
-// for.
+// Asks for the scales of a tile that begins `rows` rows further on.
+template <Plane P>
+KVLANE_INLINE void ask_for_scales(const Stream<P> &s, int rows) {
+    const int64_t bytes = tile_tokens * (s.stride_bytes < cache_line_bytes ? s.stride_bytes : 0);
+    for (int64_t i = 0; i < bytes; i += cache_line_bytes) {
+        prefetch<1>(s.row + rows * s.stride_bytes + i, s.prefetch);
+    }
+}
+
+// The scales of the next n tokens, one behind the other, and zeros up to a whole vector.
 template <class Isa, Plane P>
 KVLANE_INLINE void next_scales(Stream<P> &s, int n, float *scales) {
     for (int t = 0; t < n;) {
@@ -172,7 +180,7 @@ KVLANE_INLINE void next_scales(Stream<P> &s, int n, float *scales) {
         t += run.n;
     }
     std::fill_n(scales + n, Isa::lanes, 0.0f);
-    prefetch<tile_tokens * sizeof(float)>(s.row, s.prefetch);
+    ask_for_scales(s, tile_tokens);
 }
 
 // Elements of queries that are rotated, or of queries and sums that are kept as integers, at a time.
@@ -217,25 +225,38 @@ static void add_sums(const DecodeChunk &c, int n_rows, Scratch &scratch, float *
     }
 }
 
-// The planes of a chunk that rows are worked on by.
+// The planes of a chunk that rows are worked on by. Scales are walked twice: by tiles, as factors of scores and weights, and
+// along with their rows, for what else stands there.
 struct Streams {
     Stream<Plane::keys> keys;
     Stream<Plane::values> values;
-    Stream<Plane::key_scales> key_scales;  // where keys are integers
-    Stream<Plane::value_scales> value_scales;
+    Stream<Plane::key_scales> key_scales, key_entries;  // where keys are integers
+    Stream<Plane::value_scales> value_scales, value_entries;
 };
 
 static Streams streams_of(const DecodeChunk &c) {
-    Streams s{stream_of<Plane::keys>(c), stream_of<Plane::values>(c), {}, {}};
+    Streams s{stream_of<Plane::keys>(c), stream_of<Plane::values>(c), {}, {}, {}, {}};
     if (format::is_scaled(c.view->k_format)) {
-        s.key_scales = stream_of<Plane::key_scales>(c);
-        prefetch<tile_tokens * sizeof(float)>(s.key_scales.row, c.prefetch);
+        s.key_scales = s.key_entries = stream_of<Plane::key_scales>(c);
+        ask_for_scales(s.key_scales, 0);
+        ask_for_scales(s.key_scales, tile_tokens);
     }
     if (format::is_scaled(c.view->v_format)) {
-        s.value_scales = stream_of<Plane::value_scales>(c);
-        prefetch<tile_tokens * sizeof(float)>(s.value_scales.row, c.prefetch);
+        s.value_scales = s.value_entries = stream_of<Plane::value_scales>(c);
+        ask_for_scales(s.value_scales, 0);
+        ask_for_scales(s.value_scales, tile_tokens);
     }
     return s;
+}
+
+// The scales of a run of rows that the stream of rows has just gone past; none where they are no integers.
+template <bool Integers, Plane P>
+KVLANE_INLINE StoredRows entries_of(Stream<P> &s, const StoredRows &run) {
+    if constexpr (Integers) {
+        return next_run(s, run.n);
+    } else {
+        return {};
+    }
 }
 
 // Scores of a tile of n tokens become weights.
@@ -301,16 +322,18 @@ void decode_rows(const DecodeChunk &c, int row, int n_rows) {
                 if constexpr (IntegerKeys) {
                     queries = scratch.q;
                 }
-                c.dot({queries, n_rows, head_dim, k, ahead, new_scores + t + i});
+                c.dot({queries, n_rows, head_dim, k, entries_of<IntegerKeys>(streams.key_entries, k), ahead,
+                       new_scores + t + i});
             });
-            for_each_run(streams.values, tokens_left(n_weights, t, turn),
-                         [&](int i, const StoredRows &v, const Ahead &ahead) {
-                             if constexpr (IntegerValues) {
-                                 c.sum({scratch.weights + t + i, n_rows, v_head_dim, v, ahead, scratch.sums, n_rows});
-                             } else {
-                                 c.sum({weights + t + i, n_rows, v_head_dim, v, ahead, o, c.group});
-                             }
-                         });
+            for_each_run(
+                streams.values, tokens_left(n_weights, t, turn), [&](int i, const StoredRows &v, const Ahead &ahead) {
+                    const StoredRows entries = entries_of<IntegerValues>(streams.value_entries, v);
+                    if constexpr (IntegerValues) {
+                        c.sum({scratch.weights + t + i, n_rows, v_head_dim, v, entries, ahead, scratch.sums, n_rows});
+                    } else {
+                        c.sum({weights + t + i, n_rows, v_head_dim, v, entries, ahead, o, c.group});
+                    }
+                });
         }
         if (IntegerValues && n_weights > 0) {
             add_sums<Isa>(c, n_rows, scratch, o);

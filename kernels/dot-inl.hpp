@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "arithmetic-inl.hpp"
+#include "nibbles-inl.hpp"
 
 namespace kvlane {
 
@@ -130,8 +131,14 @@ KVLANE_INLINE void dot_some(const DotRows &a, int first_row) {
 
 template <class Isa, class Format>
 void dot(const DotRows &a) {
-    for (int r = 0; r < a.n_rows; r += Isa::max_rows) {
-        dot_some<Isa, Format>(a, r);
+    if constexpr (Format::group > 0) {
+        for_each_unpacked<Isa>(a.k, a.entries, a.head_dim, a.ahead, [&](int t, const StoredRows &rows) {
+            dot<Isa, format::q8>({a.q, a.n_rows, a.head_dim, rows, {}, {}, a.scores + t});
+        });
+    } else {
+        for (int r = 0; r < a.n_rows; r += Isa::max_rows) {
+            dot_some<Isa, Format>(a, r);
+        }
     }
 }
 

@@ -5,13 +5,13 @@
 #include <cstring>
 
 #include "hadamard-inl.hpp"
-#include "quantize-inl.hpp"
+#include "nibbles-inl.hpp"
 
 namespace kvlane {
 
 // A row to or from integers, or between floats, which have no scale.
 template <class Isa, class From, class To>
-KVLANE_INLINE void convert_row(const std::byte *from, std::byte *to, int dim, float scale) {
+KVLANE_INLINE void convert_row(const std::byte *from, std::byte *to, int dim, float scale = 1) {
     constexpr int lanes = Isa::lanes;
     const auto scaled = [&](typename Isa::Vec x) __attribute__((always_inline)) {
         if constexpr (From::is_scaled) {
@@ -43,13 +43,18 @@ void encode(const CodecRows &rows) {
             rotate_row<Isa>(rotated, dim);
             from = reinterpret_cast<const std::byte *>(rotated);
         }
-        float divisor = 1;
-        if constexpr (Format::is_scaled) {
-            const float scale = scale_for(largest_of<Isa>(from, dim), Format::most);
-            std::memcpy(rows.scales + i * rows.scale_stride_bytes, &scale, sizeof scale);
-            divisor = scale == 0 ? std::numeric_limits<float>::infinity() : scale;
+        std::byte *stored = rows.stored + i * rows.stored_stride_bytes;
+        std::byte *entry = rows.entries + i * rows.entry_stride_bytes;
+        if constexpr (Format::group > 0) {
+            pack_row<Isa>(from, dim, stored, entry);
+        } else if constexpr (Format::is_scaled) {
+            const float scale = scale_for(largest_of<Isa>(from, dim), most_int8);
+            std::memcpy(entry, &scale, sizeof scale);
+            convert_row<Isa, format::f32, Format>(from, stored, dim,
+                                                  scale == 0 ? std::numeric_limits<float>::infinity() : scale);
+        } else {
+            convert_row<Isa, format::f32, Format>(from, stored, dim);
         }
-        convert_row<Isa, format::f32, Format>(from, rows.stored + i * rows.stored_stride_bytes, dim, divisor);
     }
 }
 
@@ -58,11 +63,19 @@ void decode(const CodecRows &rows) {
     auto *to = reinterpret_cast<std::byte *>(rows.f32);
     const auto dim = static_cast<int>(rows.dim);
     for (int64_t i = 0; i < rows.n_rows; ++i, to += rows.f32_stride_bytes) {
+        const std::byte *stored = rows.stored + i * rows.stored_stride_bytes;
+        const std::byte *entry = rows.entries + i * rows.entry_stride_bytes;
         float scale = 1;
         if constexpr (Format::is_scaled) {
-            std::memcpy(&scale, rows.scales + i * rows.scale_stride_bytes, sizeof scale);
+            std::memcpy(&scale, entry, sizeof scale);
         }
-        convert_row<Isa, Format, format::f32>(rows.stored + i * rows.stored_stride_bytes, to, dim, scale);
+        if constexpr (Format::group > 0) {
+            std::byte integers[KVL_MAX_HEAD_DIM];
+            unpack_row<Isa>(stored, entry, dim, integers);
+            convert_row<Isa, format::q8, format::f32>(integers, to, dim, scale);
+        } else {
+            convert_row<Isa, Format, format::f32>(stored, to, dim, scale);
+        }
         if (rows.is_rotated) {
             rotate_row<Isa>(reinterpret_cast<float *>(to), dim);
         }

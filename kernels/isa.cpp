@@ -23,25 +23,25 @@ using Isa = isa::KVLANE_ISA_NAME;
 
 constexpr KernelTable KVLANE_TABLE = {
     .name = KVLANE_STRING(KVLANE_ISA_NAME),
-#define KVLANE_FORMAT(name, bits, scale) dot<Isa, format::name>,
+#define KVLANE_FORMAT(name, bits, scale, group) dot<Isa, format::name>,
     .dot =
         {
 #include "formats.inc"
         },
 #undef KVLANE_FORMAT
-#define KVLANE_FORMAT(name, bits, scale) weighted_sum<Isa, format::name>,
+#define KVLANE_FORMAT(name, bits, scale, group) weighted_sum<Isa, format::name>,
     .sum =
         {
 #include "formats.inc"
         },
 #undef KVLANE_FORMAT
-#define KVLANE_FORMAT(name, bits, scale) encode<Isa, format::name>,
+#define KVLANE_FORMAT(name, bits, scale, group) encode<Isa, format::name>,
     .encode =
         {
 #include "formats.inc"
         },
 #undef KVLANE_FORMAT
-#define KVLANE_FORMAT(name, bits, scale) decode<Isa, format::name>,
+#define KVLANE_FORMAT(name, bits, scale, group) decode<Isa, format::name>,
     .decode =
         {
 #include "formats.inc"

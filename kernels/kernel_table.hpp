@@ -70,10 +70,10 @@ struct MergeHead {
 struct CodecRows {
     float *f32;
     std::byte *stored;
-    std::byte *scales;
+    std::byte *entries;
     int64_t f32_stride_bytes;
     int64_t stored_stride_bytes;
-    int64_t scale_stride_bytes;
+    int64_t entry_stride_bytes;
     int64_t n_rows;
     uint32_t dim;
     bool is_rotated;  // as stored

@@ -35,6 +35,8 @@ static KVLANE_INLINE float scale_for(float largest, float most) {
     return scale < std::numeric_limits<float>::min() ? 0 : scale;
 }
 
+static constexpr float most_int8 = 127;
+
 // Queries and weights that meet stored integers have 16 bits: their products are summed without rounding.
 static constexpr float most_int16 = 32767;
 

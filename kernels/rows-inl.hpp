@@ -51,6 +51,7 @@ struct DotRows {
     int n_rows;
     int head_dim;
     StoredRows k;
+    StoredRows entries;  // their scales, where integers have multipliers
     Ahead ahead;
     float *scores;  // rows score_stride apart
 };
@@ -61,6 +62,7 @@ struct SumRows {
     int n_rows;
     int v_head_dim;
     StoredRows v;
+    StoredRows entries;
     Ahead ahead;
     void *o;    // of the first row, the arithmetic's totals
     int group;  // rows that o has

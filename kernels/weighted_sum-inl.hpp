@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "arithmetic-inl.hpp"
+#include "nibbles-inl.hpp"
 
 namespace kvlane {
 
@@ -174,8 +175,15 @@ KVLANE_INLINE void weighted_sum_some(const SumRows &a, int first_row) {
 
 template <class Isa, class Format>
 void weighted_sum(const SumRows &a) {
-    for (int r = 0; r < a.n_rows; r += Isa::max_rows) {
-        weighted_sum_some<Isa, Format>(a, r);
+    if constexpr (Format::group > 0) {
+        for_each_unpacked<Isa>(a.v, a.entries, a.v_head_dim, a.ahead, [&](int t, const StoredRows &rows) {
+            const auto *p = static_cast<const int16_t *>(a.p) + t;
+            weighted_sum<Isa, format::q8>({p, a.n_rows, a.v_head_dim, rows, {}, {}, a.o, a.group});
+        });
+    } else {
+        for (int r = 0; r < a.n_rows; r += Isa::max_rows) {
+            weighted_sum_some<Isa, Format>(a, r);
+        }
     }
 }
 

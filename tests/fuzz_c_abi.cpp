@@ -72,7 +72,7 @@ private:
 };
 
 constexpr int64_t most_tokens = 600;  // two chunks
-constexpr uint32_t last_format = KVL_Q8;
+constexpr uint32_t last_format = KVL_Q4;
 constexpr size_t most_values = 4096;  // of one append
 
 // The calls' world: at most two caches and an attention object, with buffers that are long enough for their shapes.

@@ -49,12 +49,17 @@ inline std::vector<kvlane::Format> all_formats() {
 }
 
 /// Tells whether rows of the format are integers with a scale of their own.
-inline bool is_scaled(kvlane::Format format) { return format == kvlane::Format::q8; }
+inline bool is_scaled(kvlane::Format format) { return format == kvlane::Format::q8 || format == kvlane::Format::q4; }
 
-/// Bytes of a stored row, padding and scale not counted.
+/// Bytes of a stored row, padding and scales not counted.
 inline size_t row_bytes(kvl_format format, uint32_t dim) {
-    constexpr size_t bytes_of[] = {4, 2, 2, 1};
-    return dim * bytes_of[format];
+    constexpr size_t bits_of[] = {32, 16, 16, 8, 4};
+    return (dim * bits_of[format] + 7) / 8;
+}
+
+/// Bytes of a row's scales.
+inline size_t entry_bytes(kvl_format format, uint32_t dim) {
+    return format == KVL_Q8 ? 4 : format == KVL_Q4 ? 4 + ((dim + 31) / 32 + 3) / 4 * 4 : 0;
 }
 
 inline const char *name_of(kvlane::Format format) { return kvl_format_name(static_cast<kvl_format>(format)); }

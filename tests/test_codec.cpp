@@ -285,6 +285,100 @@ TEST_CASE("codec: a q8 row is 0 where its scale is no normal number, and NaN whe
     }
 }
 
+// A q4 row by its definition: groups of up to 32 elements, the first half of each in the lower 4 bits.
+struct Q4Row {
+    float scale;
+    std::vector<int> multipliers;
+    Floats values;
+    std::vector<uint8_t> bytes;
+
+    explicit Q4Row(std::span<const float> x) {
+        const auto largest_of = [](std::span<const float> some) {
+            float largest = 0;
+            for (const float value : some) {
+                largest = std::isfinite(value) ? std::max(largest, std::abs(value)) : HUGE_VALF;
+            }
+            return largest;
+        };
+        scale = largest_of(x) / (7.5f * 15);
+        scale = std::isinf(scale) ? std::numeric_limits<float>::quiet_NaN() : scale;
+        scale = scale < std::numeric_limits<float>::min() ? 0 : scale;
+        for (size_t first = 0; first < x.size(); first += 32) {
+            const std::span<const float> group = x.subspan(first, std::min<size_t>(32, x.size() - first));
+            const float needed = std::ceil(largest_of(group) / (7.5f * scale));
+            const int multiplier = scale > 0 ? static_cast<int>(std::min(needed, 15.0f)) : 0;
+            const float step = static_cast<float>(multiplier) * scale;
+            std::vector<int> numbers;
+            for (const float value : group) {
+                numbers.push_back(step > 0 ? std::min(7, static_cast<int>(std::nearbyint(value / step))) : 0);
+                values.push_back(scale * static_cast<float>(multiplier * numbers.back()));
+            }
+            const size_t half = (group.size() + 1) / 2;
+            numbers.resize(2 * half);
+            for (size_t i = 0; i < half; ++i) {
+                bytes.push_back(static_cast<uint8_t>((numbers[i] + 8) | (numbers[half + i] + 8) << 4));
+            }
+            multipliers.push_back(multiplier);
+        }
+    }
+};
+
+// Sees that rows of `dim` of x, which are not rotated, are stored and read back as q4 defines it.
+void check_q4(uint32_t dim, const Floats &x) {
+    const auto n_tokens = static_cast<int64_t>(x.size() / dim);
+    const auto none = kvlane::Rotation::none;
+    Cache cache(1, {1, dim, dim, Format::q4, Format::q4, none, none}, n_tokens);
+    cache.append(0, x, x);
+    const kvl_view view = cache.view(0);
+    const Floats read = cache.read_k(0);
+    CHECK(test::same_bits(read, cache.read_v(0)));
+    for (int64_t t = 0; t < n_tokens; ++t) {
+        INFO("row " << t << " of " << dim << ", from " << hex(x[static_cast<size_t>(t) * dim]));
+        const Q4Row want(std::span<const float>(x).subspan(static_cast<size_t>(t) * dim, dim));
+        const auto *entry = static_cast<const std::byte *>(view.spans[0].k_scales) + t * view.k_scale_token_stride_bytes;
+        float scale;
+        std::memcpy(&scale, entry, sizeof scale);
+        CHECK((std::isnan(want.scale) ? std::isnan(scale) : scale == want.scale));
+        for (size_t g = 0; g < want.multipliers.size(); ++g) {
+            CHECK(static_cast<int>(entry[sizeof scale + g]) == want.multipliers[g]);
+        }
+        const std::span<const float> got = std::span(read).subspan(static_cast<size_t>(t) * dim, dim);
+        if (std::isnan(want.scale)) {
+            CHECK(std::all_of(got.begin(), got.end(), [](float value) { return std::isnan(value); }));
+        } else {
+            CHECK(std::memcmp(static_cast<const std::byte *>(view.spans[0].k) + t * view.k_token_stride_bytes,
+                              want.bytes.data(), want.bytes.size()) == 0);
+            CHECK(std::equal(got.begin(), got.end(), want.values.begin()));
+        }
+    }
+}
+
+TEST_CASE("q4 is a scale a row and a multiplier a group, times numbers of 4 bits, rounded to nearest, ties to even") {
+    for (const uint32_t dim : {1u, 2u, 7u, 31u, 32u, 33u, 63u, 64u, 80u, 128u, 576u, 1024u}) {
+        check_q4(dim, test::random_values(40 * size_t{dim}, 1));
+    }
+    Floats ties(32, 0.5f);  // of a step of 1
+    for (int i = 0; i < 16; ++i) {
+        ties[static_cast<size_t>(i)] = static_cast<float>(i) - 7.5f;
+    }
+    check_q4(32, ties);
+}
+
+TEST_CASE("codec: a q4 row is 0 where its scale is no normal number, and NaN where an element is no finite one") {
+    for (const uint32_t dim : {1u, 33u, 64u}) {
+        for (const float largest :
+             {0.0f, 1e-45f, std::numeric_limits<float>::min(), 1e-36f, 2e-36f, std::numeric_limits<float>::max(), HUGE_VALF,
+              -HUGE_VALF, std::numeric_limits<float>::quiet_NaN()}) {
+            for (const size_t at : {size_t{0}, size_t{dim - 1}}) {
+                Floats x(2 * dim, 0.0f);
+                x[at] = largest;
+                x[dim + at] = -largest;
+                check_q4(dim, x);
+            }
+        }
+    }
+}
+
 TEST_CASE("codec: the padding behind rows stays zero") {
     for (const Format format : formats) {
         for (const uint32_t dim : dims) {

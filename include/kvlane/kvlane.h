@@ -72,7 +72,8 @@ enum {
     KVL_F32 = 0,  /* IEEE 754 binary32 */
     KVL_F16 = 1,  /* IEEE 754 binary16 */
     KVL_BF16 = 2, /* bfloat16: the upper half of a binary32 */
-    KVL_Q8 = 3    /* signed 8-bit integers, times an f32 scale a row */
+    KVL_Q8 = 3,   /* signed 8-bit integers, times an f32 scale a row */
+    KVL_Q4 = 4    /* 4 bits, in groups of 32 elements, each with a multiplier of its own, times an f32 scale a row */
 };
 
 /* What rows are multiplied by before they are stored, and queries before they meet keys: it spreads outliers over all
@@ -80,7 +81,7 @@ enum {
  * back are rotated back. */
 typedef uint32_t kvl_rotation;
 enum {
-    KVL_ROTATION_DEFAULT = 0, /* of the format: none */
+    KVL_ROTATION_DEFAULT = 0, /* of the format: Hadamard for q4, else none */
     KVL_ROTATION_NONE = 1,
     KVL_ROTATION_HADAMARD = 2 /* a Walsh-Hadamard matrix of head_dim, in blocks where that is no power of two */
 };

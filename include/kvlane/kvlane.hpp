@@ -40,7 +40,7 @@ inline const char *isa_in_force() {
     return name;
 }
 
-enum class Format : kvl_format { f32 = KVL_F32, f16 = KVL_F16, bf16 = KVL_BF16, q8 = KVL_Q8 };
+enum class Format : kvl_format { f32 = KVL_F32, f16 = KVL_F16, bf16 = KVL_BF16, q8 = KVL_Q8, q4 = KVL_Q4 };
 
 enum class Rotation : kvl_rotation {
     by_format = KVL_ROTATION_DEFAULT,

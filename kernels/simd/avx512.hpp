@@ -117,6 +117,15 @@ struct avx512 : XsimdIsa<avx512, xsimd::avx512bw> {
     static Int32s multiply_add(Int16s a, Int16s b, Int32s c) { return _mm512_add_epi32(c, _mm512_madd_epi16(a, b)); }
     static Vec to_float(Int32s x) { return _mm512_cvtepi32_ps(x); }
 
+    // 32 elements of 4 bits, the first half in the lower ones, each as what the products have for it.
+    static void unpack_nibbles(const std::byte *p, const int8_t *products, std::byte *to) {
+        const __m128i both = load_16(p);
+        const __m256i halves = _mm256_set_m128i(_mm_srli_epi16(both, 4), both);
+        const __m256i product = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i *>(products)));
+        _mm256_storeu_si256(reinterpret_cast<__m256i *>(to),
+                            _mm256_shuffle_epi8(product, _mm256_and_si256(halves, _mm256_set1_epi8(15))));
+    }
+
 private:
     static __m128i load_16(const std::byte *p) { return _mm_loadu_si128(reinterpret_cast<const __m128i *>(p)); }
     static Vec widen_q8(__m128i bytes) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)); }

@@ -79,6 +79,14 @@ struct neon : XsimdIsa<neon, xsimd::neon64> {
     }
     static Vec to_float(Int32s x) { return vcvtq_f32_s32(x); }
 
+    // 32 elements of 4 bits, the first half in the lower ones, each as what the products have for it.
+    static void unpack_nibbles(const std::byte *p, const int8_t *products, std::byte *to) {
+        const uint8x16_t both = vld1q_u8(reinterpret_cast<const uint8_t *>(p));
+        const int8x16_t product = vld1q_s8(products);
+        vst1q_s8(reinterpret_cast<int8_t *>(to), vqtbl1q_s8(product, vandq_u8(both, vdupq_n_u8(15))));
+        vst1q_s8(reinterpret_cast<int8_t *>(to) + 16, vqtbl1q_s8(product, vshrq_n_u8(both, 4)));
+    }
+
 private:
     // One after the other: g++ would load everything first, for which there are not the registers.
     static Int32s in_turn(Int32s x) {
