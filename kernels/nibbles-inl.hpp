@@ -35,40 +35,56 @@ KVLANE_INLINE void for_each_group(int dim, Body &&body) {
     }
 }
 
+// The integers of a group that is no whole one.
+template <class Isa>
+static __attribute__((noinline)) void unpack_part(const std::byte *from, const int8_t *products, int n, std::byte *to) {
+    const int half = (n + 1) / 2;
+    for (int i = 0; i < n; ++i) {
+        const auto both = static_cast<unsigned>(from[i < half ? i : i - half]);
+        to[i] = static_cast<std::byte>(products[i < half ? both & 15 : both >> 4]);
+    }
+}
+
 // A row's integers.
 template <class Isa>
 KVLANE_INLINE void unpack_row(const std::byte *row, const std::byte *entry, int dim, std::byte *to) {
-    const std::byte *multiplier = entry + sizeof(float);
-    for_each_group(
-        dim, [&](int d, int n) __attribute__((always_inline)) {
-            const auto &products = nibble_products<Isa>[static_cast<size_t>(*multiplier++) & 15];
-            const std::byte *from = row + d / 2;
-            if (n == format::q4::group) {
-                return Isa::unpack_nibbles(from, products.data(), to + d);
-            }
-            const int half = (n + 1) / 2;
-            for (int i = 0; i < n; ++i) {
-                const auto both = static_cast<unsigned>(from[i < half ? i : i - half]);
-                to[d + i] = static_cast<std::byte>(products[i < half ? both & 15 : both >> 4]);
-            }
-        });
+    constexpr int size = format::q4::group;
+    const auto products_of = [&](int group) __attribute__((always_inline)) {
+        return nibble_products<Isa>[static_cast<size_t>(entry[sizeof(float) + group]) & 15].data();
+    };
+    const auto unpack = [&](int group) __attribute__((always_inline)) {
+        Isa::unpack_nibbles(row + group * size / 2, products_of(group), to + group * size);
+    };
+    const int n_whole = dim / size;
+    int group = 0;
+    for (; group + 4 <= n_whole; group += 4) {
+        unroll<4>([&](auto i) __attribute__((always_inline)) { unpack(group + i); });
+    }
+    for (; group < n_whole; ++group) {
+        unpack(group);
+    }
+    if (const int rest = dim - n_whole * size; rest > 0) {
+        unpack_part<Isa>(row + n_whole * size / 2, products_of(n_whole), rest, to + n_whole * size);
+    }
 }
 
 // work(t, rows) for the integers of every few rows, from row t on.
 template <class Isa, class Work>
-KVLANE_INLINE void for_each_unpacked(const StoredRows &rows, const StoredRows &entries, int dim, const Ahead &ahead,
+KVLANE_INLINE void for_each_unpacked(const StoredRows rows, const StoredRows entries, const int dim, const Ahead ahead,
                                      Work &&work) {
     alignas(64) std::byte integers[8 * KVL_MAX_HEAD_DIM];
     const int stride = (dim + cache_line_bytes - 1) / cache_line_bytes * cache_line_bytes;
     const int at_once = static_cast<int>(sizeof integers) / stride / 8 * 8;
+    const std::byte *row = rows.first, *entry = entries.first;
     for (int t = 0; t < rows.n; t += at_once) {
         const int n = rows.n - t < at_once ? rows.n - t : at_once;
-        for (int i = t; i < t + n; ++i) {
-            const std::byte *row = rows.first + i * rows.stride_bytes;
-            for (int line = 0; line < dim / 2; line += cache_line_bytes) {
-                prefetch<1>(row + line + ahead.bytes_from(i), ahead.how);
+        std::byte *to = integers;
+        for (int i = t; i < t + n; ++i, to += stride, row += rows.stride_bytes, entry += entries.stride_bytes) {
+            const std::byte *asked = row + ahead.bytes_from(i);
+            for (const std::byte *end = asked + dim / 2; asked < end; asked += cache_line_bytes) {
+                prefetch<1>(asked, ahead.how);
             }
-            unpack_row<Isa>(row, entries.first + i * entries.stride_bytes, dim, integers + (i - t) * stride);
+            unpack_row<Isa>(row, entry, dim, to);
         }
         work(t, StoredRows{integers, stride, n});
     }
