@@ -95,13 +95,18 @@ void add_model(const Model &model, int all_threads) {
 void add_details(const Model &model, int all_threads) {
     using kvlane::Format;
     for (const int threads : std::set{1, all_threads}) {
-        add("decode", {model, Format::f16, Format::bf16, 2048, threads, true}, decode);
+        for (const auto &[k, v] :
+             {std::pair{Format::f16, Format::bf16}, {Format::f16, Format::q8}, {Format::q8, Format::q4}}) {
+            add("decode", {model, k, v, 2048, threads, true}, decode);
+        }
         add("decode", {model, Format::f16, Format::f16, 1, threads, false}, decode);
     }
     add("decode", {model, Format::f16, Format::f16, 8192, all_threads + 1, true}, decode);  // more workers than cores
     add("batch", {model, Format::f16, Format::f16, 8192, all_threads, true, 16}, decode);
-    add("append", {model, Format::f16, Format::f16, 1, 1, true}, append, 0.002);
-    add("append", {model, Format::f16, Format::f16, 2048, 1, true}, append);
+    for (const Format format : {Format::f16, Format::q8, Format::q4}) {
+        add("append", {model, format, format, 1, 1, true}, append, 0.002);
+        add("append", {model, format, format, 2048, 1, true}, append);
+    }
 }
 
 }  // namespace

@@ -13,7 +13,7 @@ namespace {
 struct Options {
     std::vector<std::string> models{"llama-3-8b", "qwen2.5-0.5b", "llama-2-7b"};
     std::vector<int64_t> contexts{512, 2048, 8192};
-    std::vector<std::string> formats{"f32", "f16", "bf16"};
+    std::vector<std::string> formats{"f32", "f16", "bf16", "q8", "q4"};
     int threads = static_cast<int>(std::thread::hardware_concurrency());
 };
 

@@ -66,8 +66,8 @@ kvl_status create(const kvl_cache_desc &desc, std::unique_ptr<kvl_cache> &cache)
     for (uint32_t i = 0; i < desc.n_layers; ++i) {
         kvl_layer_desc &layer = layers.emplace_back(desc.layers[desc.n_layer_descs == 1 ? 0 : i]);
         layer.v_head_dim = layer.v_head_dim ? layer.v_head_dim : layer.head_dim;
-        layer.k_rotation = format::rotation_of(layer.k_rotation, layer.k_format);
-        layer.v_rotation = format::rotation_of(layer.v_rotation, layer.v_format);
+        layer.k_rotation = format::rotation_of(layer.k_rotation, layer.k_format, true);
+        layer.v_rotation = format::rotation_of(layer.v_rotation, layer.v_format, false);
     }
     const int64_t max_tokens = desc.max_tokens ? desc.max_tokens : KVL_DEFAULT_MAX_TOKENS;
     return make_cache(*kernels, std::move(layers), max_tokens, !(desc.flags & KVL_CACHE_NO_HUGE_PAGES), cache);

@@ -109,8 +109,8 @@ kvl_status check_view(const kvl_attention &a, const kvl_view *view) {
     KVLANE_TRY(check_geometry(view->v_head_dim, a.v_head_dim, "v_head_dim"));
     KVLANE_TRY(check_geometry(view->k_format, a.k_format, "k_format"));
     KVLANE_TRY(check_geometry(view->v_format, a.v_format, "v_format"));
-    KVLANE_TRY(check_geometry(format::rotation_of(view->k_rotation, a.k_format), a.k_rotation, "k_rotation"));
-    KVLANE_TRY(check_geometry(format::rotation_of(view->v_rotation, a.v_format), a.v_rotation, "v_rotation"));
+    KVLANE_TRY(check_geometry(format::rotation_of(view->k_rotation, a.k_format, true), a.k_rotation, "k_rotation"));
+    KVLANE_TRY(check_geometry(format::rotation_of(view->v_rotation, a.v_format, false), a.v_rotation, "v_rotation"));
     return check_spans(*view);
 }
 
@@ -248,8 +248,8 @@ kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_attention **
              .v_head_dim = v_head_dim,
              .k_format = desc->k_format,
              .v_format = desc->v_format,
-             .k_rotation = format::rotation_of(desc->k_rotation, desc->k_format),
-             .v_rotation = format::rotation_of(desc->v_rotation, desc->v_format),
+             .k_rotation = format::rotation_of(desc->k_rotation, desc->k_format, true),
+             .v_rotation = format::rotation_of(desc->v_rotation, desc->v_format, false),
              .log2_scale = log2_scale,
              .kernel_name = {}};
     std::snprintf(made->kernel_name, sizeof made->kernel_name, "%s/%s+%s/group:%u", kernels->name,

@@ -59,10 +59,10 @@ static inline int64_t entry_bytes(kvl_format format, uint32_t dim) {
     return scale_bytes_of[format] + (n_groups + 3) / 4 * 4;
 }
 
-// The rotation in force.
-static inline kvl_rotation rotation_of(kvl_rotation rotation, kvl_format format) {
-    const kvl_rotation of_format = format == index_q4 ? KVL_ROTATION_HADAMARD : KVL_ROTATION_NONE;
-    return rotation == KVL_ROTATION_DEFAULT ? of_format : rotation;
+// The rotation in force. Keys have outliers, which integers of 8 bits lose already; values lose by 4 bits only.
+static inline kvl_rotation rotation_of(kvl_rotation rotation, kvl_format format, bool keys) {
+    const bool is_rotated = format == index_q4 || (format == index_q8 && keys);
+    return rotation != KVL_ROTATION_DEFAULT ? rotation : is_rotated ? +KVL_ROTATION_HADAMARD : +KVL_ROTATION_NONE;
 }
 
 // Bytes of a stored row of dim elements, padding not counted.

@@ -338,7 +338,14 @@ TEST_CASE("padding between rows is zero") {
 
 TEST_CASE("a view's pointers and strides lead to what read gives") {
     for (const Format format : {Format::f32, Format::f16, Format::bf16, Format::q8}) {
-        Cache cache(2, {.n_kv_heads = 3, .head_dim = 20, .v_head_dim = 7, .k_format = format, .v_format = format}, 6);
+        Cache cache(2,
+                    {.n_kv_heads = 3,
+                     .head_dim = 20,
+                     .v_head_dim = 7,
+                     .k_format = format,
+                     .v_format = format,
+                     .k_rotation = kvlane::Rotation::none},
+                    6);
         test::fill_random(cache, 4, 1);
         const kvl_view view = cache.view(1);
         CHECK(view.struct_size == sizeof view);

@@ -80,7 +80,8 @@ Cache stored(Format format, uint32_t dim, Floats &k, Floats &v) {
     k.resize((k.size() + entry - 1) / entry * entry, 1.0f);
     v.assign(k.rbegin(), k.rend());
     const auto n_tokens = static_cast<int64_t>(k.size() / entry);
-    Cache cache(1, {2, dim, dim, format, format}, n_tokens + 1, KVL_CACHE_NO_HUGE_PAGES);
+    const auto none = kvlane::Rotation::none;
+    Cache cache(1, {2, dim, dim, format, format, none, none}, n_tokens + 1, KVL_CACHE_NO_HUGE_PAGES);
     cache.append(0, k, v);
     cache.advance(n_tokens);
     return cache;
@@ -444,5 +445,14 @@ TEST_CASE("codec: a Hadamard rotation spreads what is stored over its block, and
         for (size_t i = 0; i < x.size(); ++i) {
             CHECK(std::abs(back[i] - x[i]) <= 4e-6f);
         }
+    }
+}
+
+TEST_CASE("codec: by default keys of q8 and q4 and values of q4 are rotated") {
+    for (const Format format : formats) {
+        const kvl_layer_info info = Cache(1, {1, 8, 8, format, format}, 1).info(0);
+        const bool is_integer = test::is_scaled(format);
+        CHECK(info.k_rotation == (is_integer ? KVL_ROTATION_HADAMARD : KVL_ROTATION_NONE));
+        CHECK(info.v_rotation == (format == Format::q4 ? KVL_ROTATION_HADAMARD : KVL_ROTATION_NONE));
     }
 }

@@ -157,7 +157,7 @@ TEST_CASE("a wrong checkpoint is refused, with the file, the value and what is a
 TEST_CASE("a model takes seq_len tokens, and no more") {
     const TemporaryFile file("llama2_test_checkpoint.bin", checkpoint_bytes({}, n_shared));
     const Checkpoint checkpoint(file.path());
-    Model model(checkpoint, kvlane::Format::f32, nullptr);
+    Model model(checkpoint, {kvlane::Format::f32, kvlane::Format::f32}, nullptr);
     for (uint32_t token = 0; token < checkpoint.config().seq_len; ++token) {
         CHECK(model.forward(token).size() == checkpoint.config().vocab_size);
     }

@@ -4,11 +4,13 @@
 
 #include <CLI/CLI.hpp>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <iostream>
+#include <map>
 #include <random>
 #include <span>
 #include <stdexcept>
@@ -16,7 +18,9 @@
 #include <vector>
 
 #include "checkpoint.hpp"
+#include "input_file.hpp"
 #include "model.hpp"
+#include "perplexity.hpp"
 #include "sampler.hpp"
 #include "threads.hpp"
 #include "tokenizer.hpp"
@@ -32,6 +36,8 @@ struct Options {
     std::string tokenizer;
     std::string prompt;
     std::string cache_format = "f16";
+    kvlane::Rotation rotation = kvlane::Rotation::by_format;
+    std::string perplexity_text;
     uint32_t steps = 256;
     float temperature = 0;
     uint64_t seed = std::random_device{}();
@@ -48,8 +54,15 @@ void declare(CLI::App &app, Options &options) {
     app.add_option("--temperature", options.temperature, "0: the likeliest token always")->capture_default_str();
     app.add_option("--seed", options.seed, "Of the random choices at a temperature over 0 (default: another each run)")
         ->check(CLI::NonNegativeNumber);
-    app.add_option("--cache", options.cache_format, "How keys and values are stored: f32, f16 or bf16")
+    app.add_option("--cache", options.cache_format,
+                   "How keys and values are stored: f32, f16, bf16, q8 or q4, or two of them as f16+q8")
         ->capture_default_str();
+    const std::map<std::string, kvlane::Rotation> rotations{{"none", kvlane::Rotation::none},
+                                                            {"hadamard", kvlane::Rotation::hadamard}};
+    app.add_option("--rotation", options.rotation, "What keys and values are multiplied by before (default: the format's)")
+        ->transform(CLI::CheckedTransformer(rotations));
+    app.add_option("--perplexity", options.perplexity_text,
+                   "Instead of writing: how well the model foretells this file's text, beside a cache of f32");
     app.add_option("--threads", options.n_threads, "Threads that share the work")
         ->check(CLI::Range(1, 1024))
         ->capture_default_str();
@@ -73,6 +86,40 @@ uint32_t fit_steps(uint32_t steps, uint32_t seq_len, size_t n_prompt_tokens) {
                                  " tokens; it must be at most the steps, " + std::to_string(steps));
     }
     return steps;
+}
+
+// "q8", or "f16+q8" where keys and values differ.
+CacheFormat cache_format_of(const Options &options) {
+    const std::string &name = options.cache_format;
+    const size_t plus = name.find('+');
+    return {kvlane::format_from_name(name.substr(0, plus)),
+            kvlane::format_from_name(plus == std::string::npos ? name : name.substr(plus + 1)), options.rotation};
+}
+
+std::string text_of(const std::string &path) {
+    InputFile file(path);
+    std::string text(file.size(), ' ');
+    file.read(std::span(text));
+    while (text.ends_with('\n')) {
+        text.pop_back();
+    }
+    return text;
+}
+
+// Prints the perplexity of a text, cut to what the model sees.
+void report_perplexity(const Options &options, const Checkpoint &checkpoint, const Tokenizer &tokenizer,
+                       const kvl_executor *executor) {
+    std::vector<uint32_t> tokens = tokenizer.encode(text_of(options.perplexity_text));
+    tokens.resize(std::min<size_t>(tokens.size(), checkpoint.config().seq_len));
+    if (tokens.size() < 2) {
+        throw std::runtime_error("--perplexity is " + options.perplexity_text + "; its text must have at least one token");
+    }
+    Model model(checkpoint, cache_format_of(options), executor);
+    Model reference(checkpoint, {kvlane::Format::f32, kvlane::Format::f32}, executor);
+    const Perplexity p = perplexity_of(model, reference, tokens);
+    std::printf("%zu tokens, cache %s: perplexity %.5f, of f32 %.5f (%+.3f %%), largest logit difference %.2g\n",
+                tokens.size(), options.cache_format.c_str(), p.perplexity, p.reference_perplexity,
+                100 * (p.perplexity / p.reference_perplexity - 1), p.logit_difference);
 }
 
 // Prints the prompt and what the model adds to it, until it begins another text. Returns how many tokens it ran.
@@ -111,10 +158,13 @@ void report_speed(const Options &options, const kvlane::Cache &cache, uint32_t n
 
 void run(const Options &options) {
     check_temperature(options.temperature);
-    const kvlane::Format format = kvlane::format_from_name(options.cache_format);
+    const CacheFormat format = cache_format_of(options);
     const Threads threads(options.n_threads);
     const Checkpoint checkpoint(options.checkpoint);
     const Tokenizer tokenizer(options.tokenizer, checkpoint.config().vocab_size);
+    if (!options.perplexity_text.empty()) {
+        return report_perplexity(options, checkpoint, tokenizer, threads.executor());
+    }
     const std::vector<uint32_t> prompt = tokenizer.encode(options.prompt);
     const uint32_t steps = fit_steps(options.steps, checkpoint.config().seq_len, prompt.size());
     Sampler sampler(options.temperature, options.seed);

@@ -5,21 +5,28 @@
 namespace llama2 {
 namespace {
 
-kvlane::Layer cache_layer(const Config &config, kvlane::Format format) {
-    return {.n_kv_heads = config.n_kv_heads, .head_dim = config.head_dim(), .k_format = format, .v_format = format};
+kvlane::Layer cache_layer(const Config &config, const CacheFormat &format) {
+    return {.n_kv_heads = config.n_kv_heads,
+            .head_dim = config.head_dim(),
+            .k_format = format.k,
+            .v_format = format.v,
+            .k_rotation = format.rotation,
+            .v_rotation = format.rotation};
 }
 
-kvlane::Geometry attention_geometry(const Config &config, kvlane::Format format) {
+kvlane::Geometry attention_geometry(const Config &config, const CacheFormat &format) {
     return {.n_query_heads = config.n_query_heads,
             .n_kv_heads = config.n_kv_heads,
             .head_dim = config.head_dim(),
-            .k_format = format,
-            .v_format = format};
+            .k_format = format.k,
+            .v_format = format.v,
+            .k_rotation = format.rotation,
+            .v_rotation = format.rotation};
 }
 
 }  // namespace
 
-Model::Model(const Checkpoint &checkpoint, kvlane::Format format, const kvl_executor *executor)
+Model::Model(const Checkpoint &checkpoint, const CacheFormat &format, const kvl_executor *executor)
     : config_(checkpoint.config()),
       weights_(checkpoint.weights()),
       executor_(executor),

@@ -11,11 +11,18 @@
 
 namespace llama2 {
 
+/// How keys and values are stored.
+struct CacheFormat {
+    kvlane::Format k = kvlane::Format::f16;
+    kvlane::Format v = kvlane::Format::f16;
+    kvlane::Rotation rotation = kvlane::Rotation::by_format;  // of both
+};
+
 /// A model and the one sequence that it is at: kvlane holds that sequence's keys and values and attends to them.
 class Model {
 public:
     /// Pre:    checkpoint and executor outlive the model; a null executor is the calling thread
-    Model(const Checkpoint &checkpoint, kvlane::Format format, const kvl_executor *executor);
+    Model(const Checkpoint &checkpoint, const CacheFormat &format, const kvl_executor *executor);
 
     /// Appends a token to the sequence.
     /// -> logits of the token after it [vocab_size], good until the next call

@@ -77,11 +77,11 @@ enum {
 };
 
 /* What rows are multiplied by before they are stored, and queries before they meet keys: it spreads outliers over all
- * elements, so that few bits lose less of them. Products of queries and keys stay what they are, and outputs and what is read
- * back are rotated back. */
+ * elements, so that few bits lose less of them. Products of queries and keys stay what they are, and outputs and what is
+ * read back are rotated back. */
 typedef uint32_t kvl_rotation;
 enum {
-    KVL_ROTATION_DEFAULT = 0, /* of the format: Hadamard for q4, else none */
+    KVL_ROTATION_DEFAULT = 0, /* of the format: Hadamard for q4 and for keys of q8, else none */
     KVL_ROTATION_NONE = 1,
     KVL_ROTATION_HADAMARD = 2 /* a Walsh-Hadamard matrix of head_dim, in blocks where that is no power of two */
 };
@@ -193,7 +193,8 @@ typedef struct kvl_cache_desc {
 /// Creates an empty cache. Address space for max_tokens is reserved at once and costs memory only as tokens fill it, so
 /// rows never move.
 /// Pre:    desc and cache not null
-/// Errors: KVL_ERROR_STRUCT_SIZE, _FLAGS, _NULL, _RANGE, _FORMAT, _ROTATION, _HEAD_DIM, _ISA; KVL_ERROR_MEMORY when the address
+/// Errors: KVL_ERROR_STRUCT_SIZE, _FLAGS, _NULL, _RANGE, _FORMAT, _ROTATION, _HEAD_DIM, _ISA; KVL_ERROR_MEMORY when the
+/// address
 ///         space cannot be had
 /// Threads: any   Allocates: yes
 KVL_API kvl_status kvl_cache_create(const kvl_cache_desc *desc, kvl_cache **cache);

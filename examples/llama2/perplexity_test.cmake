@@ -1,0 +1,38 @@
+# Runs PROGRAM (through EMULATOR, where there is one) over the golden text in MODELS_DIR with caches of few bits: what they cost
+# in perplexity stays within bounds, and rotation saves some of it.
+
+set(model ${MODELS_DIR}/stories260K.bin)
+if(NOT EXISTS ${model})
+  message("skipped: no model at ${model}")
+  return()
+endif()
+
+# Thousandths of a percent that the perplexity is larger than that of f32.
+function(cost out)
+  execute_process(
+    COMMAND ${EMULATOR} ${PROGRAM} ${model} --tokenizer ${MODELS_DIR}/tok512.bin --perplexity ${MODELS_DIR}/golden_A.txt ${ARGN}
+    OUTPUT_VARIABLE text ERROR_VARIABLE errors RESULT_VARIABLE result)
+  if(NOT result EQUAL 0 OR NOT text MATCHES "\\(([+-])([0-9]+)\\.([0-9][0-9][0-9]) %\\)")
+    message(FATAL_ERROR "${ARGN}: result ${result}, ${text}${errors}")
+  endif()
+  message("${text}")
+  math(EXPR cost "${CMAKE_MATCH_1}(${CMAKE_MATCH_2} * 1000 + 1${CMAKE_MATCH_3} - 1000)")
+  set(${out} ${cost} PARENT_SCOPE)
+endfunction()
+
+function(expect_at_most most cost what)
+  if(cost GREATER most)
+    message(FATAL_ERROR "${what} costs ${cost} thousandths of a percent of perplexity; at most ${most} are allowed")
+  endif()
+endfunction()
+
+foreach(format f16 bf16 q8)
+  cost(of_format --cache ${format})
+  expect_at_most(200 ${of_format} ${format})
+endforeach()
+foreach(format q8 q4)
+  cost(plain --cache ${format} --rotation none)
+  cost(rotated --cache ${format} --rotation hadamard)
+  math(EXPR half "${plain} / 2")
+  expect_at_most(${half} ${rotated} "${format}, rotated,")
+endforeach()

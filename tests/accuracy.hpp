@@ -1,0 +1,49 @@
+#pragma once
+
+// What a cache's formats cost: the output of attention against double precision on the values before they were stored.
+
+#include <cmath>
+#include <vector>
+
+#include "kvlane/kvlane.hpp"
+#include "oracle.hpp"
+#include "support.hpp"
+
+namespace test {
+
+struct Storing {
+    kvlane::Format k_format;
+    kvlane::Format v_format;
+    kvlane::Rotation rotation = kvlane::Rotation::by_format;
+    bool has_outliers = false;  // 4 channels of the keys are 20 times larger, as those of real models
+};
+
+/// Relative L2 error of the output for random normal data: 1024 tokens, head_dim 128, 4 query heads a KV head.
+inline double error_of(const Storing &storing) {
+    constexpr uint32_t n_kv_heads = 2, group = 4, head_dim = 128;
+    constexpr int64_t len = 1024;
+    std::vector<float> k = random_values(len * n_kv_heads * head_dim, 1);
+    const std::vector<float> v = random_values(len * n_kv_heads * head_dim, 2);
+    const std::vector<float> q = random_values(n_kv_heads * group * head_dim, 3);
+    for (size_t i = 0; storing.has_outliers && i < k.size(); ++i) {
+        k[i] *= i % head_dim % 32 == 5 ? 20.0f : 1.0f;
+    }
+    const auto rotation = storing.rotation;
+    kvlane::Cache cache(1, {n_kv_heads, head_dim, 0, storing.k_format, storing.v_format, rotation, rotation}, len);
+    cache.append(0, k, v);
+    const kvlane::Attention attention(
+        {n_kv_heads * group, n_kv_heads, head_dim, 0, storing.k_format, storing.v_format, 0, rotation, rotation});
+    kvlane::Workspace workspace = attention.workspace(1, len);
+    std::vector<float> out(q.size());
+    attention.attend(cache.view(0), q.data(), out.data(), workspace);
+    const oracle::Answer want = oracle::attend(n_kv_heads, group, head_dim, head_dim, len,
+                                               1 / std::sqrt(static_cast<double>(head_dim)), q.data(), k.data(), v.data());
+    double error = 0, norm = 0;
+    for (size_t i = 0; i < out.size(); ++i) {
+        error += (out[i] - want.out[i]) * (out[i] - want.out[i]);
+        norm += want.out[i] * want.out[i];
+    }
+    return std::sqrt(error / norm);
+}
+
+}  // namespace test

@@ -1,0 +1,72 @@
+// What is lost by storing keys and values in few bits.
+
+#include <doctest/doctest.h>
+
+#include <cstdio>
+#include <string>
+
+#include "accuracy.hpp"
+
+using kvlane::Format;
+using kvlane::Rotation;
+
+namespace {
+
+// Of normal data, and of keys with outliers, without rotation and with it.
+struct Errors {
+    double normal, normal_rotated, outliers, outliers_rotated;
+};
+
+Errors errors_of(Format k, Format v) {
+    return {test::error_of({k, v, Rotation::none, false}), test::error_of({k, v, Rotation::hadamard, false}),
+            test::error_of({k, v, Rotation::none, true}), test::error_of({k, v, Rotation::hadamard, true})};
+}
+
+double bits_per_value(Format format) {
+    return 8.0 *
+           static_cast<double>(test::row_bytes(static_cast<kvl_format>(format), 128) +
+                               test::entry_bytes(static_cast<kvl_format>(format), 128)) /
+           128;
+}
+
+}  // namespace
+
+TEST_CASE("accuracy: every pair of formats is within its bound, on normal data and with outliers") {
+    // What one format alone, for keys or for values, may cost; of keys with outliers, where it is not rotated and where it
+    // is.
+    struct Bound {
+        double keys, values, outliers, outliers_rotated;
+    };
+    constexpr Bound bounds[] = {{1e-6, 1e-6, 1e-5, 1e-5},
+                                {4e-4, 4e-4, 2e-3, 2e-3},
+                                {3e-3, 3e-3, 1.5e-2, 1.5e-2},
+                                {1e-2, 1e-2, 1e-1, 4e-2},
+                                {2e-1, 2e-1, 1e0, 6e-1}};
+    std::string table = "| keys | values | bits | normal | normal, rotated | outliers | outliers, rotated |\n";
+    for (const Format k : test::all_formats()) {
+        for (const Format v : test::all_formats()) {
+            const Errors e = errors_of(k, v);
+            const Bound &of_k = bounds[static_cast<size_t>(k)], &of_v = bounds[static_cast<size_t>(v)];
+            INFO(test::name_of(k) << "+" << test::name_of(v));
+            CHECK(e.normal <= std::hypot(of_k.keys, of_v.values));
+            CHECK(e.normal_rotated <= std::hypot(of_k.keys, of_v.values));
+            CHECK(e.outliers <= std::hypot(of_k.outliers, of_v.values));
+            CHECK(e.outliers_rotated <= std::hypot(of_k.outliers_rotated, of_v.values));
+            char row[160];
+            std::snprintf(row, sizeof row, "| %s | %s | %.2f | %.1e | %.1e | %.1e | %.1e |\n", test::name_of(k),
+                          test::name_of(v), (bits_per_value(k) + bits_per_value(v)) / 2, e.normal, e.normal_rotated,
+                          e.outliers, e.outliers_rotated);
+            table += row;
+        }
+    }
+    MESSAGE(table);
+}
+
+TEST_CASE("accuracy: a rotation saves keys with outliers from the rounding to few bits") {
+    for (const Format format : {Format::q8, Format::q4}) {
+        const double plain = test::error_of({format, Format::f32, Rotation::none, true});
+        const double rotated = test::error_of({format, Format::f32, Rotation::hadamard, true});
+        INFO(test::name_of(format) << ": " << plain << ", rotated " << rotated);
+        CHECK(rotated <= 0.8 * plain);
+    }
+}
