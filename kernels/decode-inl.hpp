@@ -206,7 +206,7 @@ static float next_value_shares(Stream<Plane::value_scales> &s, int n, float *sha
     const float largest = largest_of<Isa>(reinterpret_cast<const std::byte *>(shares), n);
     const auto divisor = Isa::broadcast(largest == 0 ? 1 : largest);
     for (int t = 0; t < n; t += Isa::lanes) {
-        Isa::store(shares + t, Isa::load(shares + t) / divisor * Isa::broadcast(most_int16));
+        Isa::store(shares + t, Isa::divide(Isa::load(shares + t), divisor) * Isa::broadcast(most_int16));
     }
     return largest / most_int16;
 }

@@ -17,7 +17,7 @@ KVLANE_INLINE void convert_row(const std::byte *from, std::byte *to, int dim, fl
         if constexpr (From::is_scaled) {
             return x * Isa::broadcast(scale);
         } else if constexpr (To::is_scaled) {
-            return x / Isa::broadcast(scale);
+            return Isa::divide(x, Isa::broadcast(scale));
         } else {
             return x;
         }

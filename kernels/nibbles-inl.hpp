@@ -97,7 +97,7 @@ KVLANE_INLINE void pack_group(const std::byte *x, int n, float step, std::byte *
     const auto divisor = Isa::broadcast(step > 0 ? step : std::numeric_limits<float>::infinity());
     const auto zero = Isa::broadcast(0), most = Isa::broadcast(-7);
     const auto number_of = [&](typename Isa::Vec v) __attribute__((always_inline)) {
-        return zero - Isa::max(zero - v / divisor, most);
+        return zero - Isa::max(zero - Isa::divide(v, divisor), most);
     };
     int i = 0;
     for (; i + Isa::lanes <= n; i += Isa::lanes) {

@@ -33,6 +33,6 @@ endforeach()
 foreach(format q8 q4)
   cost(plain --cache ${format} --rotation none)
   cost(rotated --cache ${format} --rotation hadamard)
-  math(EXPR half "${plain} / 2")
-  expect_at_most(${half} ${rotated} "${format}, rotated,")
+  math(EXPR most "${plain} * 3 / 4") # a half here, somewhat more or less by isa
+  expect_at_most(${most} ${rotated} "${format}, rotated,")
 endforeach()

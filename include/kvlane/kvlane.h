@@ -66,14 +66,23 @@ typedef enum kvl_status {
     KVL_ERROR_ROTATION             /* an unknown rotation */
 } kvl_status;
 
-/* How a key or value row is stored. */
+/* How a key or value row is stored.
+ *
+ * q8: an int8 for each element, which the row's scale multiplies.
+ *
+ * q4: groups of 32 elements; the last one may have fewer. A group of n has (n + 1) / 2 bytes: its first (n + 1) / 2 elements in
+ * their lower 4 bits, the others in the upper ones, each as a number from -8 to 7, plus 8. An element is its number times the
+ * group's multiplier, 0 to 15, times the row's scale.
+ *
+ * The scale is an f32 in a plane of its own. In that of q4 a byte for every group's multiplier follows it, and zeros up to a
+ * multiple of 4 bytes. A scale of NaN makes the whole row NaN. */
 typedef uint32_t kvl_format;
 enum {
     KVL_F32 = 0,  /* IEEE 754 binary32 */
     KVL_F16 = 1,  /* IEEE 754 binary16 */
     KVL_BF16 = 2, /* bfloat16: the upper half of a binary32 */
-    KVL_Q8 = 3,   /* signed 8-bit integers, times an f32 scale a row */
-    KVL_Q4 = 4    /* 4 bits, in groups of 32 elements, each with a multiplier of its own, times an f32 scale a row */
+    KVL_Q8 = 3,   /* 8-bit integers, and a scale a row */
+    KVL_Q4 = 4    /* 4-bit integers, a multiplier a group, and a scale a row */
 };
 
 /* What rows are multiplied by before they are stored, and queries before they meet keys: it spreads outliers over all
@@ -214,8 +223,9 @@ KVL_API kvl_status kvl_cache_copy(const kvl_cache *source, kvl_cache **copy);
 /// Pre:    k and v do not overlap the cache
 /// Errors: KVL_ERROR_NULL; _LAYER; _RANGE when n_tokens < 1; _LENGTH when k_len or v_len is not that of the shape;
 ///         _APPEND_TWICE when the layer has pending tokens; _CAPACITY when len + n_tokens > max_tokens
-/// Bound:  rounds to the nearest value of the format, ties to even; NaN stays NaN. q8: within half a step, a 127th of the
-///         row's largest magnitude; a row of magnitudes below 127 * 2^-126 becomes 0, one with NaN or infinity NaN
+/// Bound:  rounds to the nearest value of the format, ties to even; NaN stays NaN. Of the rotated row where it is rotated:
+///         q8 within half of 1/127 of its largest magnitude, q4 within half of 2/15 of the group's, rounded up to a 15th of the
+///         row's. A row so small that its scale would be no normal f32 becomes 0, one with NaN or infinity NaN
 /// Threads: one at a time for a layer; different layers may be appended to at once   Allocates: no; where huge pages are
 ///         used, a few appends of a layer wait about a millisecond each for the system to make them of small ones
 KVL_API kvl_status kvl_cache_append(kvl_cache *cache, uint32_t layer, int64_t n_tokens, const float *k, size_t k_len,
@@ -277,7 +287,7 @@ KVL_API kvl_status kvl_cache_view(const kvl_cache *cache, uint32_t layer, kvl_vi
 /// Units:  out_len in elements
 /// Errors: KVL_ERROR_NULL; _LAYER; _RANGE when first or n_tokens is negative or they reach past the layer's len;
 ///         _LENGTH when out_len is not that of the shape
-/// Bound:  exact; q8: the product of integer and scale, rounded
+/// Bound:  exact; of q8 and q4 the product of integer and scale, rounded, and of rotated rows what rotating them back rounds
 /// Threads: any that do not change this layer meanwhile   Allocates: no
 KVL_API kvl_status kvl_cache_read_k(const kvl_cache *cache, uint32_t layer, int64_t first, int64_t n_tokens, float *out,
                                     size_t out_len);

@@ -15,6 +15,9 @@ struct neon : XsimdIsa<neon, xsimd::neon64> {
     using Base::load;
     using Base::store;
 
+    // xsimd's own is an approximation.
+    static Vec divide(Vec a, Vec b) { return vdivq_f32(a, b); }
+
     static float reduce_max(Vec x) { return vmaxvq_f32(x); }
 
     // xsimd's own goes through functions that are shared by every isa's unit.

@@ -30,6 +30,7 @@ struct scalar {
     static void store(float *p, Vec a) { *p = a.x; }
     static Vec in_register(Vec a) { return a; }
     static Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
+    static Vec divide(Vec a, Vec b) { return a / b; }
     static Vec max(Vec a, Vec b) { return a.x > b.x ? a : b; }
     static bool any_greater(Vec a, float b) { return a.x > b; }
     static Vec first_lanes(Vec a, int, float) { return a; }

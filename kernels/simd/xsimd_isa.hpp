@@ -24,6 +24,7 @@ struct XsimdIsa {
     // x, loaded once: compilers that fold loads into multiply-adds would load it for each.
     static Vec in_register(Vec x) { return x; }
     static Vec fma(Vec a, Vec b, Vec c) { return xsimd::fma(a, b, c); }
+    static Vec divide(Vec a, Vec b) { return a / b; }
     // The second operand where either is NaN, on x86.
     static Vec max(Vec a, Vec b) { return xsimd::max(a, b); }
     static bool any_greater(Vec a, float b) { return xsimd::any(a > Vec(b)); }
