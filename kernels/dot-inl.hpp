@@ -25,7 +25,7 @@ struct DotMicro {
     static constexpr int lanes = Isa::lanes;
     static constexpr int line_elements = cache_line_bytes / Format::bytes;
     // Operands at once; one where there are several blocks, for the code not to grow too large.
-    static constexpr int unrolled = tokens > block ? 1 : std::min(2, line_elements / A::width);
+    static constexpr int unrolled = tokens > block || is_sanitized ? 1 : std::min(2, line_elements / A::width);
     static_assert(R <= Isa::max_rows && tokens >= 1 && padded_rows * tokens % lanes == 0);
 
     // By value: stores to scores could otherwise be taken for stores to it.
@@ -95,9 +95,11 @@ private:
             ask_at(d);
             unroll<unrolled>([&](auto i) __attribute__((always_inline)) { add_whole(d + i * A::width); });
         }
-        for (; unrolled > 1 && d < whole; d += A::width) {
-            ask_at(d);
-            add_whole(d);
+        if constexpr (unrolled > 1) {
+            for (; d < whole; d += A::width) {
+                ask_at(d);
+                add_whole(d);
+            }
         }
         unroll<padded_rows>([&](auto r) __attribute__((always_inline)) {
             unroll<block>([&](auto j) __attribute__((always_inline)) {
@@ -119,7 +121,7 @@ private:
     }
 };
 
-template <class Isa, class Format, int R = Isa::max_rows>
+template <class Isa, class Format, int R = most_rows<Isa>>
 KVLANE_INLINE void dot_some(const DotRows &a, int first_row) {
     if constexpr (R > 1) {
         if (a.n_rows - first_row < R) {
@@ -136,7 +138,7 @@ void dot(const DotRows &a) {
             dot<Isa, format::q8>({a.q, a.n_rows, a.head_dim, rows, {}, {}, a.scores + t});
         });
     } else {
-        for (int r = 0; r < a.n_rows; r += Isa::max_rows) {
+        for (int r = 0; r < a.n_rows; r += most_rows<Isa>) {
             dot_some<Isa, Format>(a, r);
         }
     }

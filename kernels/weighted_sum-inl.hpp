@@ -139,7 +139,7 @@ private:
         // What is left over comes first: the accumulators of the loop then live in registers alone.
         Asked<N> asked(a, d, ahead);
         const int left_over = a.v.n % at_once<N>;
-        if (left_over > 0) {
+        if (at_once < N >> 1 && left_over > 0) {
             asked.next(t);
         }
         if constexpr (A::tokens > 1) {
@@ -150,8 +150,10 @@ private:
                 t = 1;
             }
         }
-        while (t < left_over) {
-            add_tokens();
+        if constexpr (at_once < N >> A::tokens) {
+            while (t < left_over) {
+                add_tokens();
+            }
         }
         while (t < a.v.n) {
             asked.next(t);
@@ -163,7 +165,7 @@ private:
     }
 };
 
-template <class Isa, class Format, int R = Isa::max_rows>
+template <class Isa, class Format, int R = most_rows<Isa>>
 KVLANE_INLINE void weighted_sum_some(const SumRows &a, int first_row) {
     if constexpr (R > 1) {
         if (a.n_rows - first_row < R) {
@@ -181,7 +183,7 @@ void weighted_sum(const SumRows &a) {
             weighted_sum<Isa, format::q8>({p, a.n_rows, a.v_head_dim, rows, {}, {}, a.o, a.group});
         });
     } else {
-        for (int r = 0; r < a.n_rows; r += Isa::max_rows) {
+        for (int r = 0; r < a.n_rows; r += most_rows<Isa>) {
             weighted_sum_some<Isa, Format>(a, r);
         }
     }
