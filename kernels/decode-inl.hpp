@@ -146,7 +146,7 @@ KVLANE_INLINE int turn_tokens(const DecodeChunk &c, int n_rows) {
     const int64_t row_bytes = row_bytes_of<Plane::keys>(*c.view);
     const bool in_order = n_rows <= Isa::rows_in_order && row_bytes <= 256;
     const int64_t turn_bytes = c.prefetch == Prefetch::near ? 2048 : in_order ? 4096 : 16384;
-    const int at_once = dot_tokens<Isa>(n_rows < most_rows<Isa> ? n_rows : most_rows<Isa>);
+    const int at_once = dot_tokens<Isa>(n_rows < Isa::max_rows ? n_rows : Isa::max_rows);
     const auto tokens = static_cast<int>(turn_bytes / row_bytes / at_once * at_once);
     return tokens < at_once ? at_once : tokens < tile_tokens ? tokens : tile_tokens;
 }

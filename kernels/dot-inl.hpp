@@ -25,7 +25,7 @@ struct DotMicro {
     static constexpr int lanes = Isa::lanes;
     static constexpr int line_elements = cache_line_bytes / Format::bytes;
     // Operands at once; one where there are several blocks, for the code not to grow too large.
-    static constexpr int unrolled = tokens > block || is_sanitized ? 1 : std::min(2, line_elements / A::width);
+    static constexpr int unrolled = tokens > block ? 1 : std::min(2, line_elements / A::width);
     static_assert(R <= Isa::max_rows && tokens >= 1 && padded_rows * tokens % lanes == 0);
 
     // By value: stores to scores could otherwise be taken for stores to it.
@@ -121,7 +121,7 @@ private:
     }
 };
 
-template <class Isa, class Format, int R = most_rows<Isa>>
+template <class Isa, class Format, int R = Isa::max_rows>
 KVLANE_INLINE void dot_some(const DotRows &a, int first_row) {
     if constexpr (R > 1) {
         if (a.n_rows - first_row < R) {
@@ -138,7 +138,7 @@ void dot(const DotRows &a) {
             dot<Isa, format::q8>({a.q, a.n_rows, a.head_dim, rows, {}, {}, a.scores + t});
         });
     } else {
-        for (int r = 0; r < a.n_rows; r += most_rows<Isa>) {
+        for (int r = 0; r < a.n_rows; r += Isa::max_rows) {
             dot_some<Isa, Format>(a, r);
         }
     }

@@ -14,19 +14,6 @@ namespace kvlane {
 
 static constexpr int cache_line_bytes = 64;
 
-// Sanitizers take minutes over the micro-kernels: there are fewer and shorter ones for them.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-static constexpr bool is_sanitized = true;
-#elif defined(__has_feature)
-static constexpr bool is_sanitized = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
-#else
-static constexpr bool is_sanitized = false;
-#endif
-
-// Rows that one micro-kernel takes at most.
-template <class Isa>
-static constexpr int most_rows = is_sanitized ? 2 : Isa::max_rows;
-
 // A run of stored rows.
 struct StoredRows {
     const std::byte *first;

@@ -165,7 +165,7 @@ private:
     }
 };
 
-template <class Isa, class Format, int R = most_rows<Isa>>
+template <class Isa, class Format, int R = Isa::max_rows>
 KVLANE_INLINE void weighted_sum_some(const SumRows &a, int first_row) {
     if constexpr (R > 1) {
         if (a.n_rows - first_row < R) {
@@ -183,7 +183,7 @@ void weighted_sum(const SumRows &a) {
             weighted_sum<Isa, format::q8>({p, a.n_rows, a.v_head_dim, rows, {}, {}, a.o, a.group});
         });
     } else {
-        for (int r = 0; r < a.n_rows; r += most_rows<Isa>) {
+        for (int r = 0; r < a.n_rows; r += Isa::max_rows) {
             weighted_sum_some<Isa, Format>(a, r);
         }
     }
