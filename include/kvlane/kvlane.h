@@ -70,9 +70,9 @@ typedef enum kvl_status {
  *
  * q8: an int8 for each element, which the row's scale multiplies.
  *
- * q4: groups of 32 elements; the last one may have fewer. A group of n has (n + 1) / 2 bytes: its first (n + 1) / 2 elements in
- * their lower 4 bits, the others in the upper ones, each as a number from -8 to 7, plus 8. An element is its number times the
- * group's multiplier, 0 to 15, times the row's scale.
+ * q4: groups of 32 elements; the last one may have fewer. A group of n has (n + 1) / 2 bytes: its first (n + 1) / 2 elements
+ * in their lower 4 bits, the others in the upper ones, each as a number from -8 to 7, plus 8. An element is its number times
+ * the group's multiplier, 0 to 15, times the row's scale.
  *
  * The scale is an f32 in a plane of its own. In that of q4 a byte for every group's multiplier follows it, and zeros up to a
  * multiple of 4 bytes. A scale of NaN makes the whole row NaN. */
@@ -224,8 +224,8 @@ KVL_API kvl_status kvl_cache_copy(const kvl_cache *source, kvl_cache **copy);
 /// Errors: KVL_ERROR_NULL; _LAYER; _RANGE when n_tokens < 1; _LENGTH when k_len or v_len is not that of the shape;
 ///         _APPEND_TWICE when the layer has pending tokens; _CAPACITY when len + n_tokens > max_tokens
 /// Bound:  rounds to the nearest value of the format, ties to even; NaN stays NaN. Of the rotated row where it is rotated:
-///         q8 within half of 1/127 of its largest magnitude, q4 within half of 2/15 of the group's, rounded up to a 15th of the
-///         row's. A row so small that its scale would be no normal f32 becomes 0, one with NaN or infinity NaN
+///         q8 within half of 1/127 of its largest magnitude, q4 within half of 2/15 of the group's, rounded up to a 15th of
+///         the row's. A row so small that its scale would be no normal f32 becomes 0, one with NaN or infinity NaN
 /// Threads: one at a time for a layer; different layers may be appended to at once   Allocates: no; where huge pages are
 ///         used, a few appends of a layer wait about a millisecond each for the system to make them of small ones
 KVL_API kvl_status kvl_cache_append(kvl_cache *cache, uint32_t layer, int64_t n_tokens, const float *k, size_t k_len,
