@@ -34,7 +34,7 @@ CodecRows head_rows(bool keys, const kvl_view &view, uint32_t kv_head, int64_t f
 // The first n_tokens rows and scales.
 void copy_rows(const CodecRows &from, const CodecRows &to, int64_t n_tokens) {
     std::memcpy(to.stored, from.stored, static_cast<size_t>(n_tokens * from.stored_stride_bytes));
-    if (from.entries) {
+    if (from.entries && to.entries) {
         std::memcpy(to.entries, from.entries, static_cast<size_t>(n_tokens * from.entry_stride_bytes));
     }
 }
