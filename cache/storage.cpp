@@ -10,9 +10,8 @@ namespace {
 
 constexpr int64_t max_bytes = int64_t{1} << 47;  // what an address space of 48 bits leaves to a process
 
-// A layer's stored keys or values of one KV head, from one token on, beside that head's elements in the caller's memory,
-// [n_tokens, n_kv_heads, dim].
-CodecRows head_rows(bool keys, const kvl_view &view, uint32_t kv_head, int64_t first, int64_t n_tokens, const float *f32) {
+// A layer's stored keys or values of one KV head, from one token on.
+CodecRows stored_rows(bool keys, const kvl_view &view, uint32_t kv_head, int64_t first, int64_t n_tokens) {
     const kvl_span &span = *view.spans;
     const uint32_t dim = keys ? view.head_dim : view.v_head_dim;
     const bool scaled = format::is_scaled(keys ? view.k_format : view.v_format);
@@ -20,7 +19,7 @@ CodecRows head_rows(bool keys, const kvl_view &view, uint32_t kv_head, int64_t f
     const std::byte *scales = !scaled ? nullptr
                               : keys  ? k_scale(view, span, kv_head, first)
                                       : v_scale(view, span, kv_head, first);
-    return {.f32 = const_cast<float *>(f32) + uint64_t{kv_head} * dim,
+    return {.f32 = nullptr,
             .stored = const_cast<std::byte *>(rows),
             .entries = const_cast<std::byte *>(scales),
             .f32_stride_bytes = int64_t{view.n_kv_heads} * dim * static_cast<int64_t>(sizeof(float)),
@@ -29,6 +28,13 @@ CodecRows head_rows(bool keys, const kvl_view &view, uint32_t kv_head, int64_t f
             .n_rows = n_tokens,
             .dim = dim,
             .is_rotated = (keys ? view.k_rotation : view.v_rotation) == KVL_ROTATION_HADAMARD};
+}
+
+// The same beside that head's elements in the caller's memory, [n_tokens, n_kv_heads, dim].
+CodecRows head_rows(bool keys, const kvl_view &view, uint32_t kv_head, int64_t first, int64_t n_tokens, const float *f32) {
+    CodecRows rows = stored_rows(keys, view, kv_head, first, n_tokens);
+    rows.f32 = const_cast<float *>(f32) + uint64_t{kv_head} * rows.dim;
+    return rows;
 }
 
 // The first n_tokens rows and scales.
@@ -152,7 +158,7 @@ void Storage::copy_tokens(const Storage &from, uint32_t layer, int64_t len) {
     const kvl_view target = view(layer, len);
     for (uint32_t head = 0; head < source.n_kv_heads; ++head) {
         for (const bool keys : {true, false}) {
-            copy_rows(head_rows(keys, source, head, 0, len, nullptr), head_rows(keys, target, head, 0, len, nullptr), len);
+            copy_rows(stored_rows(keys, source, head, 0, len), stored_rows(keys, target, head, 0, len), len);
         }
     }
 }
