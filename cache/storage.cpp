@@ -37,11 +37,11 @@ CodecRows head_rows(bool keys, const kvl_view &view, uint32_t kv_head, int64_t f
     return rows;
 }
 
-// The first n_tokens rows and scales.
-void copy_rows(const CodecRows &from, const CodecRows &to, int64_t n_tokens) {
-    std::memcpy(to.stored, from.stored, static_cast<size_t>(n_tokens * from.stored_stride_bytes));
+// Rows and scales as they are stored.
+void copy_rows(const CodecRows &from, const CodecRows &to) {
+    std::memcpy(to.stored, from.stored, static_cast<size_t>(from.n_rows * from.stored_stride_bytes));
     if (from.entries && to.entries) {
-        std::memcpy(to.entries, from.entries, static_cast<size_t>(n_tokens * from.entry_stride_bytes));
+        std::memcpy(to.entries, from.entries, static_cast<size_t>(from.n_rows * from.entry_stride_bytes));
     }
 }
 
@@ -158,7 +158,7 @@ void Storage::copy_tokens(const Storage &from, uint32_t layer, int64_t len) {
     const kvl_view target = view(layer, len);
     for (uint32_t head = 0; head < source.n_kv_heads; ++head) {
         for (const bool keys : {true, false}) {
-            copy_rows(stored_rows(keys, source, head, 0, len), stored_rows(keys, target, head, 0, len), len);
+            copy_rows(stored_rows(keys, source, head, 0, len), stored_rows(keys, target, head, 0, len));
         }
     }
 }
