@@ -10,6 +10,15 @@ using namespace kvlane;
 
 namespace {
 
+// Floats are kept as they are.
+kvl_status check_window(const kvl_layer_desc &layer, int64_t n_tokens, const char *name) {
+    if (n_tokens != 0 && !format::is_scaled(layer.k_format) && !format::is_scaled(layer.v_format)) {
+        return fail(KVL_ERROR_RANGE, "%s is %" PRId64 "; it must be 0 where neither keys nor values are q8 or q4", name,
+                    n_tokens);
+    }
+    return check_range(n_tokens, 0, KVL_MAX_TOKENS, name);
+}
+
 kvl_status check_layer_desc(const kvl_layer_desc &layer) {
     KVLANE_TRY(check_desc(&layer, 0, "layer"));
     KVLANE_TRY(check_range(layer.n_kv_heads, 1, KVL_MAX_HEADS, "layer: n_kv_heads"));
@@ -18,7 +27,9 @@ kvl_status check_layer_desc(const kvl_layer_desc &layer) {
     KVLANE_TRY(check_format(layer.k_format, "layer: k_format"));
     KVLANE_TRY(check_format(layer.v_format, "layer: v_format"));
     KVLANE_TRY(check_rotation(layer.k_rotation, "layer: k_rotation"));
-    return check_rotation(layer.v_rotation, "layer: v_rotation");
+    KVLANE_TRY(check_rotation(layer.v_rotation, "layer: v_rotation"));
+    KVLANE_TRY(check_window(layer, layer.n_first_f16, "layer: n_first_f16"));
+    return check_window(layer, layer.n_recent_f16, "layer: n_recent_f16");
 }
 
 kvl_status check_cache_desc(const kvl_cache_desc *desc) {
@@ -51,14 +62,7 @@ kvl_status check_len(size_t len, int64_t n_tokens, uint32_t n_kv_heads, uint32_t
                                   name, len, n_tokens, n_kv_heads, dim, expected);
 }
 
-// What both constructors share. Nothing escapes: an exception for want of memory becomes a status.
-kvl_status make_cache(const KernelTable &kernels, std::vector<kvl_layer_desc> layers, int64_t max_tokens, bool huge_pages,
-                      std::unique_ptr<kvl_cache> &cache) {
-    cache = std::make_unique<kvl_cache>();
-    cache->pending.assign(layers.size(), 0);
-    return cache->storage.create(kernels, std::move(layers), max_tokens, huge_pages);
-}
-
+// Nothing escapes: an exception for want of memory becomes a status, here and in copy_of.
 kvl_status create(const kvl_cache_desc &desc, std::unique_ptr<kvl_cache> &cache) try {
     const KernelTable *kernels;
     KVLANE_TRY(kernels_in_force(kernels));
@@ -70,19 +74,21 @@ kvl_status create(const kvl_cache_desc &desc, std::unique_ptr<kvl_cache> &cache)
         layer.v_rotation = format::rotation_of(layer.v_rotation, layer.v_format, false);
     }
     const int64_t max_tokens = desc.max_tokens ? desc.max_tokens : KVL_DEFAULT_MAX_TOKENS;
-    return make_cache(*kernels, std::move(layers), max_tokens, !(desc.flags & KVL_CACHE_NO_HUGE_PAGES), cache);
+    cache = std::make_unique<kvl_cache>();
+    cache->pending.assign(layers.size(), 0);
+    return cache->storage.create(*kernels, layers, max_tokens, !(desc.flags & KVL_CACHE_NO_HUGE_PAGES));
 } catch (const std::bad_alloc &) {
     return fail(KVL_ERROR_MEMORY, "no memory for the descriptions of %u layers", desc.n_layers);
 }
 
 kvl_status copy_of(const kvl_cache &source, std::unique_ptr<kvl_cache> &copy) try {
-    const Storage &from = source.storage;
-    KVLANE_TRY(make_cache(from.kernels(), from.layers(), from.max_tokens(), from.huge_pages(), copy));
-    for (uint32_t layer = 0; layer < from.n_layers(); ++layer) {
-        copy->storage.copy_tokens(from, layer, source.visible(layer));
-    }
+    copy = std::make_unique<kvl_cache>();
     copy->len = source.len;
     copy->pending = source.pending;
+    KVLANE_TRY(copy->storage.create_like(source.storage));
+    for (uint32_t layer = 0; layer < source.storage.n_layers(); ++layer) {
+        copy->storage.copy_tokens(source.storage, layer);
+    }
     return KVL_OK;
 } catch (const std::bad_alloc &) {
     return fail(KVL_ERROR_MEMORY, "no memory for the descriptions of %u layers", source.storage.n_layers());
@@ -125,7 +131,7 @@ kvl_status kvl_cache_append(kvl_cache *cache, uint32_t layer, int64_t n_tokens, 
     KVLANE_TRY(check_range(n_tokens, 1, KVL_MAX_TOKENS, "n_tokens"));
     KVLANE_TRY(check_not_null(k, "k"));
     KVLANE_TRY(check_not_null(v, "v"));
-    const kvl_layer_desc &desc = cache->storage.layers()[layer];
+    const kvl_layer_desc &desc = cache->storage.desc(layer);
     KVLANE_TRY(check_len(k_len, n_tokens, desc.n_kv_heads, desc.head_dim, "k_len"));
     KVLANE_TRY(check_len(v_len, n_tokens, desc.n_kv_heads, desc.v_head_dim, "v_len"));
     if (cache->pending[layer] != 0) {
@@ -161,6 +167,9 @@ kvl_status kvl_cache_truncate(kvl_cache *cache, int64_t len) {
     if (len < 0 || len > cache->len) {
         return fail(KVL_ERROR_LENGTH, "len is %" PRId64 "; it must be from 0 to the cache's %" PRId64, len, cache->len);
     }
+    for (uint32_t layer = 0; layer < cache->storage.n_layers(); ++layer) {
+        cache->storage.truncate(layer, len);
+    }
     std::fill(cache->pending.begin(), cache->pending.end(), 0);
     cache->len = len;
     return KVL_OK;
@@ -172,13 +181,21 @@ int64_t kvl_cache_len(const kvl_cache *cache) { return cache ? cache->len : 0; }
 
 int64_t kvl_cache_max_tokens(const kvl_cache *cache) { return cache ? cache->storage.max_tokens() : 0; }
 
+uint64_t kvl_cache_bytes(const kvl_cache *cache) {
+    uint64_t bytes = 0;
+    for (uint32_t layer = 0; layer < kvl_cache_n_layers(cache); ++layer) {
+        bytes += static_cast<uint64_t>(cache->storage.bytes(layer));
+    }
+    return bytes;
+}
+
 uint32_t kvl_cache_n_layers(const kvl_cache *cache) { return cache ? cache->storage.n_layers() : 0; }
 
 kvl_status kvl_cache_layer_info(const kvl_cache *cache, uint32_t layer, kvl_layer_info *info) {
     KVLANE_TRY(check_layer(cache, layer));
     KVLANE_TRY(check_not_null(info, "info"));
     KVLANE_TRY(check_struct_size(info->struct_size, sizeof *info, "info"));
-    const kvl_layer_desc &desc = cache->storage.layers()[layer];
+    const kvl_layer_desc &desc = cache->storage.desc(layer);
     *info = {.struct_size = sizeof *info,
              .flags = 0,
              .n_kv_heads = desc.n_kv_heads,
@@ -191,7 +208,9 @@ kvl_status kvl_cache_layer_info(const kvl_cache *cache, uint32_t layer, kvl_laye
              .len = cache->visible(layer),
              .bytes_per_token = static_cast<uint64_t>(cache->storage.bytes_per_token(layer)),
              .k_rotation = desc.k_rotation,
-             .v_rotation = desc.v_rotation};
+             .v_rotation = desc.v_rotation,
+             .n_first_f16 = desc.n_first_f16,
+             .n_recent_f16 = desc.n_recent_f16};
     return KVL_OK;
 }
 
@@ -199,14 +218,14 @@ kvl_status kvl_cache_view(const kvl_cache *cache, uint32_t layer, kvl_view *view
     KVLANE_TRY(check_layer(cache, layer));
     KVLANE_TRY(check_not_null(view, "view"));
     KVLANE_TRY(check_struct_size(view->struct_size, sizeof *view, "view"));
-    *view = cache->storage.view(layer, cache->visible(layer));
+    *view = cache->storage.view(layer);
     return KVL_OK;
 }
 
 kvl_status kvl_cache_read_k(const kvl_cache *cache, uint32_t layer, int64_t first, int64_t n_tokens, float *out,
                             size_t out_len) {
     KVLANE_TRY(check_read(cache, layer, first, n_tokens, out));
-    const kvl_layer_desc &desc = cache->storage.layers()[layer];
+    const kvl_layer_desc &desc = cache->storage.desc(layer);
     KVLANE_TRY(check_len(out_len, n_tokens, desc.n_kv_heads, desc.head_dim, "out_len"));
     if (n_tokens > 0) {
         cache->storage.read(true, layer, first, n_tokens, out);
@@ -217,7 +236,7 @@ kvl_status kvl_cache_read_k(const kvl_cache *cache, uint32_t layer, int64_t firs
 kvl_status kvl_cache_read_v(const kvl_cache *cache, uint32_t layer, int64_t first, int64_t n_tokens, float *out,
                             size_t out_len) {
     KVLANE_TRY(check_read(cache, layer, first, n_tokens, out));
-    const kvl_layer_desc &desc = cache->storage.layers()[layer];
+    const kvl_layer_desc &desc = cache->storage.desc(layer);
     KVLANE_TRY(check_len(out_len, n_tokens, desc.n_kv_heads, desc.v_head_dim, "out_len"));
     if (n_tokens > 0) {
         cache->storage.read(false, layer, first, n_tokens, out);

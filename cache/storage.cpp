@@ -1,6 +1,7 @@
 #include "storage.hpp"
 
 #include <cstring>
+#include <utility>
 
 #include "../kernels/error.hpp"
 #include "../kernels/view.hpp"
@@ -10,31 +11,34 @@ namespace {
 
 constexpr int64_t max_bytes = int64_t{1} << 47;  // what an address space of 48 bits leaves to a process
 
-// A layer's stored keys or values of one KV head, from one token on.
-CodecRows stored_rows(bool keys, const kvl_view &view, uint32_t kv_head, int64_t first, int64_t n_tokens) {
-    const kvl_span &span = *view.spans;
+// The stored keys or values of a run's tokens, of one KV head.
+CodecRows stored_rows(bool keys, const kvl_view &view, const kvl_span &span, uint32_t kv_head) {
     const uint32_t dim = keys ? view.head_dim : view.v_head_dim;
     const bool scaled = format::is_scaled(keys ? view.k_format : view.v_format);
-    const std::byte *rows = keys ? k_row(view, span, kv_head, first) : v_row(view, span, kv_head, first);
-    const std::byte *scales = !scaled ? nullptr
-                              : keys  ? k_scale(view, span, kv_head, first)
-                                      : v_scale(view, span, kv_head, first);
+    const std::byte *rows = keys ? k_row(view, span, kv_head, 0) : v_row(view, span, kv_head, 0);
+    const std::byte *scales = !scaled ? nullptr : keys ? k_scale(view, span, kv_head, 0) : v_scale(view, span, kv_head, 0);
     return {.f32 = nullptr,
             .stored = const_cast<std::byte *>(rows),
             .entries = const_cast<std::byte *>(scales),
             .f32_stride_bytes = int64_t{view.n_kv_heads} * dim * static_cast<int64_t>(sizeof(float)),
             .stored_stride_bytes = keys ? view.k_token_stride_bytes : view.v_token_stride_bytes,
             .entry_stride_bytes = keys ? view.k_scale_token_stride_bytes : view.v_scale_token_stride_bytes,
-            .n_rows = n_tokens,
+            .n_rows = span.n_tokens,
             .dim = dim,
             .is_rotated = (keys ? view.k_rotation : view.v_rotation) == KVL_ROTATION_HADAMARD};
 }
 
 // The same beside that head's elements in the caller's memory, [n_tokens, n_kv_heads, dim].
-CodecRows head_rows(bool keys, const kvl_view &view, uint32_t kv_head, int64_t first, int64_t n_tokens, const float *f32) {
-    CodecRows rows = stored_rows(keys, view, kv_head, first, n_tokens);
+CodecRows head_rows(bool keys, const kvl_view &view, const kvl_span &span, uint32_t kv_head, const float *f32) {
+    CodecRows rows = stored_rows(keys, view, span, kv_head);
     rows.f32 = const_cast<float *>(f32) + uint64_t{kv_head} * rows.dim;
     return rows;
+}
+
+// Of all heads, padding included.
+int64_t bytes_of_token(const kvl_view &shape) {
+    return shape.n_kv_heads * (shape.k_token_stride_bytes + shape.v_token_stride_bytes + shape.k_scale_token_stride_bytes +
+                               shape.v_scale_token_stride_bytes);
 }
 
 // Rows and scales as they are stored.
@@ -45,14 +49,38 @@ void copy_rows(const CodecRows &from, const CodecRows &to) {
     }
 }
 
+// Rows of one format to those of another, by way of f32, as they are: what is rotated stays so.
+void convert_rows(void (*decode)(const CodecRows &), void (*encode)(const CodecRows &), CodecRows from, CodecRows to) {
+    float row[KVL_MAX_HEAD_DIM];
+    from.f32 = to.f32 = row;
+    from.is_rotated = to.is_rotated = false;
+    const int64_t n_rows = std::exchange(from.n_rows, 1);
+    to.n_rows = 1;
+    for (int64_t i = 0; i < n_rows; ++i) {
+        decode(from);
+        encode(to);
+        for (CodecRows *rows : {&from, &to}) {
+            rows->stored += rows->stored_stride_bytes;
+            rows->entries += rows->entry_stride_bytes;
+        }
+    }
+}
+
 }  // namespace
 
-kvl_status Storage::create(const KernelTable &kernels, std::vector<kvl_layer_desc> layers, int64_t max_tokens,
+kvl_status Storage::create(const KernelTable &kernels, const std::vector<kvl_layer_desc> &layers, int64_t max_tokens,
                            bool huge_pages) {
     int64_t bytes = 0;
-    for (const kvl_layer_desc &layer : layers) {
-        layouts_.push_back(layer_at(bytes, layer, max_tokens));
-        bytes += layouts_.back().bytes;
+    for (const kvl_layer_desc &desc : layers) {
+        Layer &layer = layers_.emplace_back();
+        layer.window = desc.n_first_f16 > 0 || desc.n_recent_f16 > 0
+                           ? Window(desc.n_first_f16, desc.n_recent_f16, max_tokens)
+                           : Window(max_tokens);
+        layer.desc = desc;
+        layer.desc.n_first_f16 = layer.window.n_first();
+        layer.desc.n_recent_f16 = layer.window.n_recent();
+        layer.layout = layer_at(bytes, desc, max_tokens, layer.window.n_rows());
+        bytes += layer.layout.bytes;
         if (bytes > max_bytes) {
             break;
         }
@@ -61,69 +89,144 @@ kvl_status Storage::create(const KernelTable &kernels, std::vector<kvl_layer_des
         return fail(KVL_ERROR_MEMORY, "max_tokens is %" PRId64 "; %" PRId64 " bytes of address space for it cannot be had",
                     max_tokens, bytes);
     }
-    for (const LayerLayout &layout : layouts_) {
-        spans_.push_back({memory_.data() + layout.k.offset, memory_.data() + layout.v.offset, max_tokens,
-                          memory_.data() + layout.k_scales.offset, memory_.data() + layout.v_scales.offset});
-    }
-    huge_pages_of_.resize(layers.size());
     kernels_ = &kernels;
-    layers_ = std::move(layers);
     max_tokens_ = max_tokens;
     huge_pages_ = huge_pages;
+    for (Layer &layer : layers_) {
+        layer.planes[false] = planes_of(layer, false);
+        layer.planes[true] = planes_of(layer, true);
+        make_views(layer, 0);
+    }
     return KVL_OK;
 }
 
-int64_t Storage::bytes_per_token(uint32_t layer) const {
-    const LayerLayout &layout = layouts_[layer];
-    return layers_[layer].n_kv_heads * (layout.k.token_stride_bytes + layout.v.token_stride_bytes +
-                                        layout.k_scales.token_stride_bytes + layout.v_scales.token_stride_bytes);
+kvl_status Storage::create_like(const Storage &other) {
+    std::vector<kvl_layer_desc> layers;
+    for (const Layer &layer : other.layers_) {
+        layers.push_back(layer.desc);
+    }
+    return create(*other.kernels_, layers, other.max_tokens_, other.huge_pages_);
 }
 
-kvl_view Storage::view(uint32_t layer, int64_t len) const {
-    const kvl_layer_desc &desc = layers_[layer];
-    const LayerLayout &layout = layouts_[layer];
-    return {.struct_size = sizeof(kvl_view),
-            .flags = 0,
-            .n_kv_heads = desc.n_kv_heads,
-            .head_dim = desc.head_dim,
-            .v_head_dim = desc.v_head_dim,
-            .k_format = desc.k_format,
-            .v_format = desc.v_format,
-            .k_token_stride_bytes = layout.k.token_stride_bytes,
-            .k_head_stride_bytes = layout.k.head_stride_bytes,
-            .v_token_stride_bytes = layout.v.token_stride_bytes,
-            .v_head_stride_bytes = layout.v.head_stride_bytes,
-            .k_scale_token_stride_bytes = layout.k_scales.token_stride_bytes,
-            .k_scale_head_stride_bytes = layout.k_scales.head_stride_bytes,
-            .v_scale_token_stride_bytes = layout.v_scales.token_stride_bytes,
-            .v_scale_head_stride_bytes = layout.v_scales.head_stride_bytes,
-            .len = len,
-            .spans = &spans_[layer],
-            .n_spans = 1,
-            .reserved = 0,
-            .k_rotation = desc.k_rotation,
-            .v_rotation = desc.v_rotation};
+int64_t Storage::bytes_per_token(uint32_t layer) const { return bytes_of_token(layers_[layer].planes[false].shape); }
+
+int64_t Storage::bytes(uint32_t index) const {
+    const Layer &layer = layers_[index];
+    int64_t bytes = 0;
+    for_each_run(layer, 0, layer.views[0].len,
+                 [&](const Run &run) { bytes += run.span.n_tokens * bytes_of_token(run.shape); });
+    return bytes;
+}
+
+Storage::Planes Storage::planes_of(const Layer &layer, bool is_finer) const {
+    const kvl_layer_desc &desc = layer.desc;
+    const LayerLayout &layout = layer.layout;
+    const bool k_is_finer = is_finer && format::is_scaled(desc.k_format);
+    const bool v_is_finer = is_finer && format::is_scaled(desc.v_format);
+    const PlaneLayout &k = k_is_finer ? layout.k_finer : layout.k;
+    const PlaneLayout &v = v_is_finer ? layout.v_finer : layout.v;
+    const PlaneLayout k_scales = k_is_finer ? PlaneLayout{} : layout.k_scales;
+    const PlaneLayout v_scales = v_is_finer ? PlaneLayout{} : layout.v_scales;
+    return {.shape = {.struct_size = sizeof(kvl_view),
+                      .flags = 0,
+                      .n_kv_heads = desc.n_kv_heads,
+                      .head_dim = desc.head_dim,
+                      .v_head_dim = desc.v_head_dim,
+                      .k_format = k_is_finer ? +KVL_F16 : desc.k_format,
+                      .v_format = v_is_finer ? +KVL_F16 : desc.v_format,
+                      .k_token_stride_bytes = k.token_stride_bytes,
+                      .k_head_stride_bytes = k.head_stride_bytes,
+                      .v_token_stride_bytes = v.token_stride_bytes,
+                      .v_head_stride_bytes = v.head_stride_bytes,
+                      .k_scale_token_stride_bytes = k_scales.token_stride_bytes,
+                      .k_scale_head_stride_bytes = k_scales.head_stride_bytes,
+                      .v_scale_token_stride_bytes = v_scales.token_stride_bytes,
+                      .v_scale_head_stride_bytes = v_scales.head_stride_bytes,
+                      .len = 0,
+                      .spans = nullptr,
+                      .n_spans = 0,
+                      .reserved = 0,
+                      .k_rotation = desc.k_rotation,
+                      .v_rotation = desc.v_rotation,
+                      .next = nullptr},
+            .base = {.k = memory_.data() + k.offset,
+                     .v = memory_.data() + v.offset,
+                     .n_tokens = 0,
+                     .k_scales = memory_.data() + k_scales.offset,
+                     .v_scales = memory_.data() + v_scales.offset}};
+}
+
+kvl_span Storage::span_at(const Layer &layer, bool is_finer, int64_t first, int64_t n_tokens) {
+    const auto &[shape, base] = layer.planes[is_finer];
+    const int64_t row = is_finer ? layer.window.row(first) : first;
+    const int64_t k = format::is_scaled(layer.desc.k_format) ? row : first;
+    const int64_t v = format::is_scaled(layer.desc.v_format) ? row : first;
+    return {k_row(shape, base, 0, k), v_row(shape, base, 0, v), n_tokens, k_scale(shape, base, 0, first),
+            v_scale(shape, base, 0, first)};
+}
+
+template <class Body>
+void Storage::for_each_run(const Layer &layer, int64_t first, int64_t end, Body &&body) {
+    for (const Section &section : layer.window.sections()) {
+        const int64_t section_end = std::min(end, section.end);
+        int64_t n_tokens;
+        for (int64_t t = std::max(first, section.first); t < section_end; t += n_tokens) {
+            n_tokens = section_end - t;
+            if (section.is_finer) {
+                n_tokens = std::min(n_tokens, layer.window.straight_rows(t));
+            }
+            body(Run{section.is_finer, layer.planes[section.is_finer].shape, t,
+                     span_at(layer, section.is_finer, t, n_tokens)});
+        }
+    }
+}
+
+void Storage::set_len(Layer &layer, int64_t len) {
+    layer.views[0].len = len;
+    if (layer.window.is_used()) {
+        make_views(layer, len);
+    }
+}
+
+// A view for every section that has tokens; the first one always, so that there is one.
+void Storage::make_views(Layer &layer, int64_t len) {
+    kvl_view *view = layer.views;
+    kvl_span *span = layer.spans;
+    for (const Section &section : layer.window.sections()) {
+        if (section.first == section.end || section.first > std::max<int64_t>(0, len - 1)) {
+            continue;
+        }
+        *view = layer.planes[section.is_finer].shape;
+        view->len = len - section.first;
+        view->spans = span;
+        for_each_run(layer, section.first, section.end, [&](const Run &run) { *span++ = run.span; });
+        view->n_spans = static_cast<uint32_t>(span - view->spans);
+        if (view != layer.views) {
+            view[-1].next = view;
+        }
+        ++view;
+    }
 }
 
 // Asked for once half of each page would be in use: with a page for every head's plane, the first token of 32 layers of 8
 // heads would otherwise commit a gigabyte. What was written before is collapsed into huge pages then, a plane an append and
 // one more for every 64 tokens of it: a page takes about a millisecond.
-void Storage::use_huge_pages(uint32_t layer, int64_t n_before, int64_t n_tokens) {
-    const LayerLayout &layout = layouts_[layer];
-    HugePages &pages = huge_pages_of_[layer];
+void Storage::use_huge_pages(Layer &layer, int64_t n_before, int64_t n_tokens) const {
+    const kvl_view &shape = layer.planes[false].shape;
+    const LayerLayout &layout = layer.layout;
+    HugePages &pages = layer.huge_pages;
     if (!huge_pages_) {
         return;
     }
     if (!pages.asked) {
-        if (2 * (n_before + n_tokens) * layout.k.token_stride_bytes <
-            std::min(huge_page_bytes, layout.k.head_stride_bytes)) {
+        if (2 * (n_before + n_tokens) * shape.k_token_stride_bytes < std::min(huge_page_bytes, shape.k_head_stride_bytes)) {
             pages.small_tokens = std::max(pages.small_tokens, n_before + n_tokens);
             return;
         }
         memory_.ask_for_huge_pages(layout.offset, layout.bytes);
         pages.asked = true;
     }
-    const uint32_t n_kv_heads = layers_[layer].n_kv_heads;
+    const uint32_t n_kv_heads = shape.n_kv_heads;
     for (int64_t left = 1 + n_tokens / 64; left > 0 && pages.small_tokens > 0 && pages.n_collapsed < 2 * n_kv_heads;
          --left) {
         const PlaneLayout &plane = pages.n_collapsed < n_kv_heads ? layout.k : layout.v;
@@ -133,34 +236,84 @@ void Storage::use_huge_pages(uint32_t layer, int64_t n_before, int64_t n_tokens)
     }
 }
 
-void Storage::write(uint32_t layer, int64_t first, int64_t n_tokens, const float *k, const float *v) {
-    use_huge_pages(layer, first, n_tokens);
-    const kvl_view to = view(layer, 0);
-    for (uint32_t head = 0; head < to.n_kv_heads; ++head) {
-        kernels_->encode[to.k_format](head_rows(true, to, head, first, n_tokens, k));
-        kernels_->encode[to.v_format](head_rows(false, to, head, first, n_tokens, v));
+// Between the planes of a layer's formats and the finer ones.
+void Storage::convert(const Layer &layer, int64_t first, int64_t end, bool to_finer) const {
+    if (first >= end) {
+        return;
     }
+    const kvl_view &source = layer.planes[!to_finer].shape;
+    const kvl_view &target = layer.planes[to_finer].shape;
+    const kvl_span from = span_at(layer, !to_finer, first, end - first);
+    const kvl_span to = span_at(layer, to_finer, first, end - first);
+    for (uint32_t head = 0; head < source.n_kv_heads; ++head) {
+        if (source.k_format != target.k_format) {
+            convert_rows(kernels_->decode[source.k_format], kernels_->encode[target.k_format],
+                         stored_rows(true, source, from, head), stored_rows(true, target, to, head));
+        }
+        if (source.v_format != target.v_format) {
+            convert_rows(kernels_->decode[source.v_format], kernels_->encode[target.v_format],
+                         stored_rows(false, source, from, head), stored_rows(false, target, to, head));
+        }
+    }
+}
+
+void Storage::write(uint32_t index, int64_t first, int64_t n_tokens, const float *k, const float *v) {
+    Layer &layer = layers_[index];
+    Window &window = layer.window;
+    use_huge_pages(layer, first, n_tokens);
+    const int64_t end = first + n_tokens;
+    int64_t stop;
+    for (int64_t t = first; t < end; t = stop) {
+        // The window has room for one tile more than it keeps: each is filled, then one ages.
+        stop = window.is_used() ? std::min(end, round_up(t + 1, tile_tokens)) : end;
+        for_each_run(layer, t, stop, [&](const Run &run) {
+            const uint64_t offset = static_cast<uint64_t>(run.first - first) * run.shape.n_kv_heads;
+            for (uint32_t head = 0; head < run.shape.n_kv_heads; ++head) {
+                kernels_->encode[run.shape.k_format](
+                    head_rows(true, run.shape, run.span, head, k + offset * run.shape.head_dim));
+                kernels_->encode[run.shape.v_format](
+                    head_rows(false, run.shape, run.span, head, v + offset * run.shape.v_head_dim));
+            }
+        });
+        convert(layer, window.aged(), window.aged_at(stop), false);
+        window.set_aged(window.aged_at(stop));
+    }
+    set_len(layer, end);
+}
+
+void Storage::truncate(uint32_t index, int64_t len) {
+    Layer &layer = layers_[index];
+    const int64_t aged = layer.window.aged_after_truncate(len);
+    convert(layer, aged, std::min(len, layer.window.aged()), true);
+    layer.window.set_aged(aged);
+    set_len(layer, len);
 }
 
 void Storage::read(bool keys, uint32_t layer, int64_t first, int64_t n_tokens, float *out) const {
-    const kvl_view from = view(layer, 0);
-    for (uint32_t head = 0; head < from.n_kv_heads; ++head) {
-        kernels_->decode[keys ? from.k_format : from.v_format](head_rows(keys, from, head, first, n_tokens, out));
-    }
+    for_each_run(layers_[layer], first, first + n_tokens, [&](const Run &run) {
+        const uint32_t entry = run.shape.n_kv_heads * (keys ? run.shape.head_dim : run.shape.v_head_dim);
+        for (uint32_t head = 0; head < run.shape.n_kv_heads; ++head) {
+            kernels_->decode[keys ? run.shape.k_format : run.shape.v_format](
+                head_rows(keys, run.shape, run.span, head, out + static_cast<uint64_t>(run.first - first) * entry));
+        }
+    });
 }
 
-void Storage::copy_tokens(const Storage &from, uint32_t layer, int64_t len) {
-    if (len == 0) {
-        return;
-    }
+void Storage::copy_tokens(const Storage &from, uint32_t index) {
+    Layer &layer = layers_[index];
+    const Layer &source = from.layers_[index];
+    const int64_t len = source.views[0].len;
     use_huge_pages(layer, 0, len);
-    const kvl_view source = from.view(layer, len);
-    const kvl_view target = view(layer, len);
-    for (uint32_t head = 0; head < source.n_kv_heads; ++head) {
-        for (const bool keys : {true, false}) {
-            copy_rows(stored_rows(keys, source, head, 0, len), stored_rows(keys, target, head, 0, len));
+    layer.window = source.window;
+    for_each_run(source, 0, len, [&](const Run &run) {
+        const kvl_span target = span_at(layer, run.is_finer, run.first, run.span.n_tokens);
+        for (uint32_t head = 0; head < run.shape.n_kv_heads; ++head) {
+            for (const bool keys : {true, false}) {
+                copy_rows(stored_rows(keys, run.shape, run.span, head), stored_rows(keys, run.shape, target, head));
+            }
         }
-    }
+    });
+    set_len(layer, len);
 }
 
 }  // namespace kvlane

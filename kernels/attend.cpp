@@ -12,6 +12,7 @@
 
 #include "error.hpp"
 #include "registry.hpp"
+#include "view.hpp"
 
 using namespace kvlane;
 
@@ -79,13 +80,18 @@ kvl_status check_geometry(uint32_t value, uint32_t expected, const char *name) {
                : fail(KVL_ERROR_GEOMETRY, "view: %s is %u; the attention object has %u", name, value, expected);
 }
 
+// Integers may be joined by tokens that are kept finer.
+kvl_status check_stored(kvl_format value, kvl_format expected, const char *name) {
+    return format::is_scaled(expected) && value == KVL_F16 ? KVL_OK : check_geometry(value, expected, name);
+}
+
 kvl_status check_spans(const kvl_view &view) {
-    KVLANE_TRY(check_range(view.len, 0, KVL_MAX_TOKENS, "view: len"));
     if (view.n_spans > 0) {
         KVLANE_TRY(check_not_null(view.spans, "view: spans"));
     }
+    const int64_t own = own_tokens(view);
     int64_t n_tokens = 0;
-    for (uint32_t i = 0; i < view.n_spans && n_tokens < view.len; ++i) {
+    for (uint32_t i = 0; i < view.n_spans && n_tokens < own; ++i) {
         const kvl_span &span = view.spans[i];
         KVLANE_TRY(check_range(span.n_tokens, 0, KVL_MAX_TOKENS, "view: span's n_tokens"));
         if (span.n_tokens > 0) {
@@ -96,21 +102,36 @@ kvl_status check_spans(const kvl_view &view) {
         }
         n_tokens += span.n_tokens;
     }
-    return n_tokens >= view.len
+    return n_tokens >= own
                ? KVL_OK
-               : fail(KVL_ERROR_LENGTH, "view: len is %" PRId64 "; its spans hold %" PRId64 " tokens", view.len, n_tokens);
+               : fail(KVL_ERROR_LENGTH,
+                      "view: len is %" PRId64 ", of which %" PRId64 " are its own; its spans hold %" PRId64 " tokens",
+                      view.len, own, n_tokens);
 }
 
+// Of a view alone, not of its next ones.
+kvl_status check_part(const kvl_attention &a, const kvl_view &view) {
+    KVLANE_TRY(check_desc(&view, 0, "view"));
+    KVLANE_TRY(check_reserved(view.reserved, "view"));
+    KVLANE_TRY(check_geometry(view.n_kv_heads, a.n_kv_heads, "n_kv_heads"));
+    KVLANE_TRY(check_geometry(view.head_dim, a.head_dim, "head_dim"));
+    KVLANE_TRY(check_geometry(view.v_head_dim, a.v_head_dim, "v_head_dim"));
+    KVLANE_TRY(check_stored(view.k_format, a.k_format, "k_format"));
+    KVLANE_TRY(check_stored(view.v_format, a.v_format, "v_format"));
+    KVLANE_TRY(check_geometry(format::rotation_of(view.k_rotation, a.k_format, true), a.k_rotation, "k_rotation"));
+    return check_geometry(format::rotation_of(view.v_rotation, a.v_format, false), a.v_rotation, "v_rotation");
+}
+
+// Every view in the row has tokens of its own, so that the row ends.
 kvl_status check_view(const kvl_attention &a, const kvl_view *view) {
-    KVLANE_TRY(check_desc(view, 0, "view"));
-    KVLANE_TRY(check_reserved(view->reserved, "view"));
-    KVLANE_TRY(check_geometry(view->n_kv_heads, a.n_kv_heads, "n_kv_heads"));
-    KVLANE_TRY(check_geometry(view->head_dim, a.head_dim, "head_dim"));
-    KVLANE_TRY(check_geometry(view->v_head_dim, a.v_head_dim, "v_head_dim"));
-    KVLANE_TRY(check_geometry(view->k_format, a.k_format, "k_format"));
-    KVLANE_TRY(check_geometry(view->v_format, a.v_format, "v_format"));
-    KVLANE_TRY(check_geometry(format::rotation_of(view->k_rotation, a.k_format, true), a.k_rotation, "k_rotation"));
-    KVLANE_TRY(check_geometry(format::rotation_of(view->v_rotation, a.v_format, false), a.v_rotation, "v_rotation"));
+    KVLANE_TRY(check_not_null(view, "view"));
+    KVLANE_TRY(check_part(a, *view));
+    KVLANE_TRY(check_range(view->len, 0, KVL_MAX_TOKENS, "view: len"));
+    for (; view->next; view = view->next) {
+        KVLANE_TRY(check_part(a, *view->next));
+        KVLANE_TRY(check_range(view->next->len, 1, view->len - 1, "view: next's len"));
+        KVLANE_TRY(check_spans(*view));
+    }
     return check_spans(*view);
 }
 
@@ -197,14 +218,19 @@ void run_unit(const Call &call, uint32_t unit) {
     const uint32_t kv_head = (unit - call.first_unit[sequence]) / n_chunks;
     const uint32_t chunk = (unit - call.first_unit[sequence]) % n_chunks;
     const int64_t first = chunk * chunk_tokens;
-    a.kernels->decode_chunk({s.view, kv_head, first, std::min(chunk_tokens, s.len - first), s.len - first,
+    a.kernels->decode_chunk({a.kernels, s.view, kv_head, first, std::min(chunk_tokens, s.len - first), s.len - first,
                              s.q + uint64_t{kv_head} * a.group * a.head_dim, static_cast<int>(a.group), a.log2_scale,
-                             a.prefetch, a.dot, a.sum, partial_of(a, call.partials, unit),
-                             a.k_rotation == KVL_ROTATION_HADAMARD});
+                             a.prefetch, partial_of(a, call.partials, unit), a.k_rotation == KVL_ROTATION_HADAMARD});
     std::atomic_ref<uint32_t> chunks_left(call.chunks_left[uint64_t{sequence} * a.n_kv_heads + kv_head]);
     if (chunks_left.fetch_sub(1, std::memory_order_acq_rel) == 1) {
         merge_head(call, s, kv_head, unit - chunk, n_chunks);
     }
+}
+
+// Of one KV head's key and value, padding not counted.
+int64_t bytes_of_token(const kvl_view &view) {
+    return format::row_bytes(view.k_format, view.head_dim) + format::entry_bytes(view.k_format, view.head_dim) +
+           format::row_bytes(view.v_format, view.v_head_dim) + format::entry_bytes(view.v_format, view.v_head_dim);
 }
 
 }  // namespace
@@ -238,8 +264,6 @@ kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_attention **
         return fail(KVL_ERROR_MEMORY, "no memory for an attention object of %zu bytes", sizeof *made);
     }
     *made = {.kernels = kernels,
-             .dot = kernels->dot[desc->k_format],
-             .sum = kernels->sum[desc->v_format],
              .prefetch = cpu_prefetch(),
              .n_query_heads = desc->n_query_heads,
              .n_kv_heads = desc->n_kv_heads,
@@ -340,13 +364,14 @@ kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *
                             uint64_t *bytes) {
     KVLANE_TRY(check_not_null(bytes, "bytes"));
     KVLANE_TRY(check_sequences(attention, sequences, n_sequences));
-    const int64_t of_token = format::row_bytes(attention->k_format, attention->head_dim) +
-                             format::entry_bytes(attention->k_format, attention->head_dim) +
-                             format::row_bytes(attention->v_format, attention->v_head_dim) +
-                             format::entry_bytes(attention->v_format, attention->v_head_dim);
     *bytes = 0;
     for (uint32_t i = 0; i < n_sequences; ++i) {
-        *bytes += static_cast<uint64_t>(sequences[i].len * attention->n_kv_heads * of_token);
+        int64_t left = sequences[i].len;
+        for (const kvl_view *view = sequences[i].view; left > 0; view = view->next) {
+            const int64_t n_tokens = std::min(left, own_tokens(*view));
+            *bytes += static_cast<uint64_t>(n_tokens * view->n_kv_heads * bytes_of_token(*view));
+            left -= n_tokens;
+        }
     }
     return KVL_OK;
 }

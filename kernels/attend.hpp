@@ -5,8 +5,6 @@
 // What kvl_attention_create makes of its descriptor: immutable, shared by threads.
 struct kvl_attention {
     const kvlane::KernelTable *kernels;
-    kvlane::DotFn dot;
-    kvlane::SumFn sum;
     kvlane::Prefetch prefetch;
     uint32_t n_query_heads;
     uint32_t n_kv_heads;

@@ -82,9 +82,7 @@ static Stream<P> stream_of(const DecodeChunk &c) {
     const int64_t bytes_ahead = c.prefetch == Prefetch::near ? near_bytes : far_bytes;
     const int64_t rows_ahead = (bytes_ahead + row_bytes - 1) / row_bytes;
     Stream<P> s{c.view, c.kv_head, 0, c.n_visible, nullptr, 0, stride_of<P>(*c.view), rows_ahead, c.prefetch};
-    if (c.n_visible > 0) {
-        enter_span(s, c.first);
-    }
+    enter_span(s, c.first);
     return s;
 }
 
@@ -236,9 +234,6 @@ struct Streams {
 
 static Streams streams_of(const DecodeChunk &c) {
     Streams s{stream_of<Plane::keys>(c), stream_of<Plane::values>(c), {}, {}, {}, {}};
-    if (c.n_visible == 0) {
-        return s;
-    }
     if (format::is_scaled(c.view->k_format)) {
         s.key_scales = s.key_entries = stream_of<Plane::key_scales>(c);
         ask_for_scales(s.key_scales, 0);
@@ -262,10 +257,20 @@ KVLANE_INLINE StoredRows entries_of(Stream<P> &s, const StoredRows &run) {
     }
 }
 
+// Rows of queries that are worked on together, over all parts of a chunk.
+template <class Isa>
+struct Rows {
+    int n;
+    const float *q;  // rotated as keys are
+    float *o;
+    RowState<Isa> state[max_tile_rows];
+    Scratch scratch;
+};
+
 // Scores of a tile of n tokens become weights.
 template <class Isa, bool IntegerKeys, bool IntegerValues>
-static void weigh(const DecodeChunk &c, Streams &streams, int n_rows, int n, float *scores, RowState<Isa> *state, float *o,
-                  Scratch &scratch) {
+static void weigh(const DecodeChunk &c, Streams &streams, int n, float *scores, Rows<Isa> &rows) {
+    Scratch &scratch = rows.scratch;
     float sum_scale = 1;
     if constexpr (IntegerKeys) {
         next_scales<Isa>(streams.key_scales, n, scratch.key_scales);
@@ -273,108 +278,138 @@ static void weigh(const DecodeChunk &c, Streams &streams, int n_rows, int n, flo
     if constexpr (IntegerValues) {
         sum_scale = next_value_shares<Isa>(streams.value_scales, n, scratch.value_shares);
     }
-    for (int r = 0; r < n_rows; ++r) {
+    for (int r = 0; r < rows.n; ++r) {
         const float factor = IntegerKeys ? c.scale * scratch.q_scales[r] : c.scale;
         scratch.sum_scales[r] = sum_scale * softmax_row<Isa, IntegerKeys, IntegerValues>(
-                                                {scores + r * score_stride, n, factor, o + r * Isa::lanes, c.group,
+                                                {scores + r * score_stride, n, factor, rows.o + r * Isa::lanes, c.group,
                                                  static_cast<int>(c.view->v_head_dim), scratch.key_scales,
                                                  scratch.value_shares, scratch.weights + r * score_stride},
-                                                state[r]);
+                                                rows.state[r]);
     }
 }
 
-// All of a chunk's tokens for rows [row, row + n_rows). The keys of a tile are scored before the values of the tile before
-// it are summed: what waits for scores then waits for none.
+// Takes the tokens of one part into the rows. The keys of a tile are scored before the values of the tile before it are
+// summed: what waits for scores then waits for none.
 template <class Isa, bool IntegerKeys, bool IntegerValues>
-void decode_rows(const DecodeChunk &c, int row, int n_rows) {
+void decode_part(const DecodeChunk &c, Rows<Isa> &rows) {
     alignas(64) float scores[2][max_tile_rows * score_stride];
-    Scratch scratch;
-    RowState<Isa> state[max_tile_rows];
+    Scratch &scratch = rows.scratch;
     const auto head_dim = static_cast<int>(c.view->head_dim);
     const auto v_head_dim = static_cast<int>(c.view->v_head_dim);
-    const float *q = c.q + int64_t{row} * head_dim;
-    if (c.rotates_q) {
-        std::copy_n(q, n_rows * head_dim, scratch.rotated_q);
-        q = scratch.rotated_q;
-    }
-    for (int r = 0; r < n_rows; ++r) {
-        if (c.rotates_q) {
-            rotate_row<Isa>(scratch.rotated_q + r * head_dim, head_dim);
-        }
-        state[r] = {minus_infinity, Isa::broadcast(0)};
-        if constexpr (IntegerKeys) {
-            scratch.q_scales[r] = quantize<Isa>(q + r * head_dim, head_dim, scratch.q + r * head_dim);
+    const DotFn dot = c.kernels->dot[c.view->k_format];
+    const SumFn sum = c.kernels->sum[c.view->v_format];
+    if constexpr (IntegerKeys) {
+        for (int r = 0; r < rows.n; ++r) {
+            scratch.q_scales[r] = quantize<Isa>(rows.q + r * head_dim, head_dim, scratch.q + r * head_dim);
         }
     }
     if constexpr (IntegerValues) {
-        std::fill_n(scratch.sums, n_rows * partial_stride(c.view->v_head_dim), 0);
+        std::fill_n(scratch.sums, rows.n * partial_stride(c.view->v_head_dim), 0);
     }
-    float *const o = c.out.o + row * Isa::lanes;
-    const int turn = turn_tokens<Isa>(c, n_rows);
+    const int turn = turn_tokens<Isa>(c, rows.n);
     Streams streams = streams_of(c);
     float *new_scores = scores[0], *weights = scores[1];
     int n_weights = 0;
     for (int64_t tile = 0; tile < c.n_tokens + tile_tokens; tile += tile_tokens) {
         const int n_scores = tokens_left(c.n_tokens, tile, tile_tokens);
         if (n_weights > 0) {
-            weigh<Isa, IntegerKeys, IntegerValues>(c, streams, n_rows, n_weights, weights, state, o, scratch);
+            weigh<Isa, IntegerKeys, IntegerValues>(c, streams, n_weights, weights, rows);
         }
         for (int t = 0; t < std::max(n_scores, n_weights); t += turn) {
             for_each_run(streams.keys, tokens_left(n_scores, t, turn), [&](int i, const StoredRows &k, const Ahead &ahead) {
-                const void *queries = q;
+                const void *queries = rows.q;
                 if constexpr (IntegerKeys) {
                     queries = scratch.q;
                 }
-                c.dot({queries, n_rows, head_dim, k, entries_of<IntegerKeys>(streams.key_entries, k), ahead,
-                       new_scores + t + i});
+                dot({queries, rows.n, head_dim, k, entries_of<IntegerKeys>(streams.key_entries, k), ahead,
+                     new_scores + t + i});
             });
-            for_each_run(
-                streams.values, tokens_left(n_weights, t, turn), [&](int i, const StoredRows &v, const Ahead &ahead) {
-                    const StoredRows entries = entries_of<IntegerValues>(streams.value_entries, v);
-                    if constexpr (IntegerValues) {
-                        c.sum({scratch.weights + t + i, n_rows, v_head_dim, v, entries, ahead, scratch.sums, n_rows});
-                    } else {
-                        c.sum({weights + t + i, n_rows, v_head_dim, v, entries, ahead, o, c.group});
-                    }
-                });
+            for_each_run(streams.values, tokens_left(n_weights, t, turn),
+                         [&](int i, const StoredRows &v, const Ahead &ahead) {
+                             const StoredRows entries = entries_of<IntegerValues>(streams.value_entries, v);
+                             if constexpr (IntegerValues) {
+                                 sum({scratch.weights + t + i, rows.n, v_head_dim, v, entries, ahead, scratch.sums, rows.n});
+                             } else {
+                                 sum({weights + t + i, rows.n, v_head_dim, v, entries, ahead, rows.o, c.group});
+                             }
+                         });
         }
         if (IntegerValues && n_weights > 0) {
-            add_sums<Isa>(c, n_rows, scratch, o);
+            add_sums<Isa>(c, rows.n, scratch, rows.o);
         }
         std::swap(new_scores, weights);
         n_weights = n_scores;
     }
-    for (int r = 0; r < n_rows; ++r) {
-        c.out.m[row + r] = state[r].m;
-        c.out.l[row + r] = Isa::reduce_add(state[r].l);
+}
+
+// body(part) for every view that has some of the chunk's tokens, as a chunk of that view's.
+template <class Body>
+static void for_each_part(const DecodeChunk &c, Body &&body) {
+    DecodeChunk left = c;
+    for (; left.n_tokens > 0; left.view = left.view->next) {
+        const int64_t own = std::min(own_tokens(*left.view) - left.first, left.n_visible);
+        if (own <= 0) {
+            left.first = -own;
+            continue;
+        }
+        DecodeChunk part = left;
+        part.n_visible = own;
+        part.n_tokens = std::min(own, left.n_tokens);
+        body(part);
+        left.first = 0;
+        left.n_visible -= own;
+        left.n_tokens -= part.n_tokens;
     }
 }
 
-template <class Isa, bool IntegerKeys, bool IntegerValues>
-void decode_all_rows(const DecodeChunk &c) {
-    const auto room = static_cast<int>(max_elements / partial_stride(std::max(c.view->head_dim, c.view->v_head_dim)));
-    const bool needs_room = IntegerKeys || IntegerValues || c.rotates_q;
-    const int at_once = needs_room ? std::min(room, max_tile_rows) : max_tile_rows;
-    for (int row = 0; row < c.group; row += at_once) {
-        decode_rows<Isa, IntegerKeys, IntegerValues>(c, row, std::min(c.group - row, at_once));
+// All of a chunk's tokens for rows [row, row + n_rows).
+template <class Isa>
+void decode_rows(const DecodeChunk &c, int row, int n_rows) {
+    Rows<Isa> rows;
+    const auto head_dim = static_cast<int>(c.view->head_dim);
+    rows.n = n_rows;
+    rows.q = c.q + int64_t{row} * head_dim;
+    rows.o = c.out.o + row * Isa::lanes;
+    if (c.rotates_q) {
+        std::copy_n(rows.q, n_rows * head_dim, rows.scratch.rotated_q);
+        rows.q = rows.scratch.rotated_q;
+    }
+    for (int r = 0; r < n_rows; ++r) {
+        if (c.rotates_q) {
+            rotate_row<Isa>(rows.scratch.rotated_q + r * head_dim, head_dim);
+        }
+        rows.state[r] = {minus_infinity, Isa::broadcast(0)};
+    }
+    for_each_part(c, [&](const DecodeChunk &part) {
+        const bool integer_keys = format::is_scaled(part.view->k_format);
+        const bool integer_values = format::is_scaled(part.view->v_format);
+        if (integer_keys && integer_values) {
+            decode_part<Isa, true, true>(part, rows);
+        } else if (integer_keys) {
+            decode_part<Isa, true, false>(part, rows);
+        } else if (integer_values) {
+            decode_part<Isa, false, true>(part, rows);
+        } else {
+            decode_part<Isa, false, false>(part, rows);
+        }
+    });
+    for (int r = 0; r < n_rows; ++r) {
+        c.out.m[row + r] = rows.state[r].m;
+        c.out.l[row + r] = Isa::reduce_add(rows.state[r].l);
     }
 }
 
 template <class Isa>
 void decode_chunk(const DecodeChunk &c) {
-    for (int64_t i = 0; i < c.group * partial_stride(c.view->v_head_dim); ++i) {
-        c.out.o[i] = 0;
-    }
-    const bool integer_keys = format::is_scaled(c.view->k_format);
-    const bool integer_values = format::is_scaled(c.view->v_format);
-    if (integer_keys && integer_values) {
-        decode_all_rows<Isa, true, true>(c);
-    } else if (integer_keys) {
-        decode_all_rows<Isa, true, false>(c);
-    } else if (integer_values) {
-        decode_all_rows<Isa, false, true>(c);
-    } else {
-        decode_all_rows<Isa, false, false>(c);
+    std::fill_n(c.out.o, c.group * partial_stride(c.view->v_head_dim), 0.0f);
+    bool needs_room = c.rotates_q;
+    for_each_part(c, [&](const DecodeChunk &part) {
+        needs_room |= format::is_scaled(part.view->k_format) || format::is_scaled(part.view->v_format);
+    });
+    const auto room = static_cast<int>(max_elements / partial_stride(std::max(c.view->head_dim, c.view->v_head_dim)));
+    const int at_once = needs_room ? std::min(room, max_tile_rows) : max_tile_rows;
+    for (int row = 0; row < c.group; row += at_once) {
+        decode_rows<Isa>(c, row, std::min(c.group - row, at_once));
     }
 }
 

@@ -33,6 +33,7 @@ struct Partial {
 
 static inline int64_t partial_stride(uint32_t v_head_dim) { return (int64_t{v_head_dim} + 15) / 16 * 16; }
 
+struct KernelTable;
 struct DotRows;
 struct SumRows;
 using DotFn = void (*)(const DotRows &);
@@ -40,6 +41,7 @@ using SumFn = void (*)(const SumRows &);
 
 // One chunk of one KV head, for the query heads that share it.
 struct DecodeChunk {
+    const KernelTable *kernels;
     const kvl_view *view;
     uint32_t kv_head;
     int64_t first;      // first token
@@ -49,8 +51,6 @@ struct DecodeChunk {
     int group;
     float scale;  // of the scores, into units of log2
     Prefetch prefetch;
-    DotFn dot;
-    SumFn sum;
     Partial out;
     bool rotates_q;
 };

@@ -156,7 +156,9 @@ private:
                      .k_format = input_.around(0u, last_format),
                      .v_format = input_.around(0u, last_format),
                      .k_rotation = input_.around(0u, 2u),
-                     .v_rotation = input_.around(0u, 2u)};
+                     .v_rotation = input_.around(0u, 2u),
+                     .n_first_f16 = input_.one_in(2) ? 0 : input_.around<int64_t>(0, 70),
+                     .n_recent_f16 = input_.one_in(2) ? 0 : input_.around<int64_t>(0, 70)};
         }
         const uint32_t n_layers = input_.around(1u, 3u);
         const kvl_cache_desc desc{input_.struct_size(sizeof desc),

@@ -23,7 +23,7 @@ bool last_error_names(const std::string &word) {
 }
 
 kvl_status create_cache(kvl_cache **cache) {
-    const kvl_layer_desc layer{sizeof layer, 0, 1, 8, 0, KVL_F32, KVL_F32, KVL_ROTATION_NONE, KVL_ROTATION_NONE};
+    const kvl_layer_desc layer{sizeof layer, 0, 1, 8, 0, KVL_F32, KVL_F32, KVL_ROTATION_NONE, KVL_ROTATION_NONE, 0, 0};
     const kvl_cache_desc desc{sizeof desc, 0, 1, &layer, 1, 0, 8};
     return kvl_cache_create(&desc, cache);
 }

@@ -75,7 +75,7 @@ int allocations_of(Call call) {
 }  // namespace
 
 TEST_CASE("allocations are counted") {
-    const kvl_layer_desc layer{sizeof layer, 0, 2, 16, 0, KVL_F16, KVL_F16, KVL_ROTATION_NONE, KVL_ROTATION_NONE};
+    const kvl_layer_desc layer{sizeof layer, 0, 2, 16, 0, KVL_F16, KVL_F16, KVL_ROTATION_NONE, KVL_ROTATION_NONE, 0, 0};
     const kvl_cache_desc desc{sizeof desc, 0, 1, &layer, 1, 0, 0};
     kvl_cache *cache = nullptr;
     CHECK(allocations_of([&] { return kvl_cache_create(&desc, &cache); }) > 1);
@@ -84,7 +84,15 @@ TEST_CASE("allocations are counted") {
 
 TEST_CASE("append, advance, view, read and truncate do not allocate") {
     for (const kvlane::Format format : test::all_formats()) {
-        kvlane::Cache cache(2, {.n_kv_heads = 2, .head_dim = 40, .k_format = format, .v_format = format}, 30000);
+        const int64_t n_in_f16 = test::is_scaled(format) ? 100 : 0;
+        kvlane::Cache cache(2,
+                            {.n_kv_heads = 2,
+                             .head_dim = 40,
+                             .k_format = format,
+                             .v_format = format,
+                             .n_first_f16 = n_in_f16,
+                             .n_recent_f16 = n_in_f16},
+                            30000);
         const std::vector<float> values = test::random_values(3000 * 80, 1);
         std::vector<float> read(values.size());
         kvl_view view;

@@ -160,6 +160,7 @@ TEST_CASE("a null cache is empty and has no layers") {
     CHECK(kvl_cache_len(nullptr) == 0);
     CHECK(kvl_cache_max_tokens(nullptr) == 0);
     CHECK(kvl_cache_n_layers(nullptr) == 0);
+    CHECK(kvl_cache_bytes(nullptr) == 0);
     kvl_cache_destroy(nullptr);
 }
 
@@ -197,6 +198,7 @@ TEST_CASE("pending tokens are visible to their layer and not counted by the cach
     CHECK(cache.len() == 3);
     CHECK(cache.info(0).len == 3);
     CHECK(cache.info(1).len == 5);
+    CHECK(cache.bytes() == (3 + 5) * cache.info(0).bytes_per_token);
     CHECK(cache.view(0).len == 3);
     CHECK(cache.view(1).len == 5);
     CHECK(cache.read_k(1).size() == 5 * 16);

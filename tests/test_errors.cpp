@@ -47,7 +47,9 @@ struct World {
                         .len = 7,
                         .bytes_per_token = 7,
                         .k_rotation = 7,
-                        .v_rotation = 7};
+                        .v_rotation = 7,
+                        .n_first_f16 = 7,
+                        .n_recent_f16 = 7};
     kvl_view made_view{.struct_size = 7,
                        .flags = 7,
                        .n_kv_heads = 7,
@@ -68,7 +70,8 @@ struct World {
                        .n_spans = 7,
                        .reserved = 7,
                        .k_rotation = 7,
-                       .v_rotation = 7};
+                       .v_rotation = 7,
+                       .next = nullptr};
     size_t size = 7;
     uint64_t n_bytes = 7;
     uint32_t n_tasks = 7;
@@ -149,7 +152,7 @@ const float infinity = std::numeric_limits<float>::infinity();
 // A call with one field of a valid descriptor spoilt.
 auto create_cache_with(std::function<void(kvl_cache_desc &, kvl_layer_desc &)> spoil) {
     return [=](World &w) {
-        kvl_layer_desc layer{sizeof layer, 0, 2, 8, 0, KVL_F32, KVL_F32, 0, 0};
+        kvl_layer_desc layer{sizeof layer, 0, 2, 8, 0, KVL_F32, KVL_F32, 0, 0, 0, 0};
         kvl_cache_desc desc{sizeof desc, 0, 2, &layer, 1, 0, 4};
         spoil(desc, layer);
         return kvl_cache_create(&desc, &w.made_cache);
@@ -174,7 +177,7 @@ Failures failures_of_cache_create() {
          KVL_ERROR_NULL,
          {"cache"},
          [](World &) {
-             const kvl_layer_desc layer{sizeof layer, 0, 2, 8, 0, KVL_F32, KVL_F32, 0, 0};
+             const kvl_layer_desc layer{sizeof layer, 0, 2, 8, 0, KVL_F32, KVL_F32, 0, 0, 0, 0};
              const kvl_cache_desc desc{sizeof desc, 0, 2, &layer, 1, 0, 4};
              return kvl_cache_create(&desc, nullptr);
          }},
@@ -214,6 +217,21 @@ Failures failures_of_cache_create() {
         {"v_rotation", KVL_ERROR_ROTATION, {"v_rotation", "4"}, with([](Desc &, LayerDesc &l) { l.v_rotation = 4; })},
         {"v_format", KVL_ERROR_FORMAT, {"v_format", "4000000000"}, with([](Desc &, LayerDesc &l) {
              l.v_format = 4000000000u;
+         })},
+        {"tokens of floats in f16", KVL_ERROR_RANGE, {"n_first_f16", "1", "q8 or q4"}, with([](Desc &, LayerDesc &l) {
+             l.n_first_f16 = 1;
+         })},
+        {"newest tokens of floats in f16",
+         KVL_ERROR_RANGE,
+         {"n_recent_f16", "64", "q8 or q4"},
+         with([](Desc &, LayerDesc &l) { l.n_recent_f16 = 64; })},
+        {"n_first_f16", KVL_ERROR_RANGE, {"n_first_f16", "-1", "2147483648"}, with([](Desc &, LayerDesc &l) {
+             l.k_format = KVL_Q8;
+             l.n_first_f16 = -1;
+         })},
+        {"n_recent_f16", KVL_ERROR_RANGE, {"n_recent_f16", "2147483649", "2147483648"}, with([](Desc &, LayerDesc &l) {
+             l.v_format = KVL_Q4;
+             l.n_recent_f16 = KVL_MAX_TOKENS + 1;
          })},
         {"more than an address space", KVL_ERROR_MEMORY, {"max_tokens", "2147483648"}, with([](Desc &d, LayerDesc &l) {
              d.n_layers = 65536;

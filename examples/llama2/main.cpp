@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cinttypes>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -37,6 +38,8 @@ struct Options {
     std::string prompt;
     std::string cache_format = "f16";
     kvlane::Rotation rotation = kvlane::Rotation::by_format;
+    int64_t n_first_f16 = 0;
+    int64_t n_recent_f16 = 0;
     std::string perplexity_text;
     uint32_t steps = 256;
     float temperature = 0;
@@ -61,6 +64,8 @@ void declare(CLI::App &app, Options &options) {
                                                             {"hadamard", kvlane::Rotation::hadamard}};
     app.add_option("--rotation", options.rotation, "What keys and values are multiplied by before (default: the format's)")
         ->transform(CLI::CheckedTransformer(rotations));
+    app.add_option("--first-f16", options.n_first_f16, "Tokens of the beginning that a cache of q8 or q4 keeps in f16");
+    app.add_option("--recent-f16", options.n_recent_f16, "Newest tokens that it keeps in f16");
     app.add_option("--perplexity", options.perplexity_text,
                    "Instead of writing: how well the model foretells this file's text, beside a cache of f32");
     app.add_option("--threads", options.n_threads, "Threads that share the work")
@@ -93,7 +98,8 @@ CacheFormat cache_format_of(const Options &options) {
     const std::string &name = options.cache_format;
     const size_t plus = name.find('+');
     return {kvlane::format_from_name(name.substr(0, plus)),
-            kvlane::format_from_name(plus == std::string::npos ? name : name.substr(plus + 1)), options.rotation};
+            kvlane::format_from_name(plus == std::string::npos ? name : name.substr(plus + 1)), options.rotation,
+            options.n_first_f16, options.n_recent_f16};
 }
 
 std::string text_of(const std::string &path) {
@@ -145,14 +151,9 @@ uint32_t generate(Model &model, const Tokenizer &tokenizer, Sampler &sampler, co
 }
 
 void report_speed(const Options &options, const kvlane::Cache &cache, uint32_t n_tokens, double seconds) {
-    uint64_t bytes_per_token = 0;
-    for (uint32_t layer = 0; layer < cache.n_layers(); ++layer) {
-        bytes_per_token += cache.info(layer).bytes_per_token;
-    }
     const std::string seed = options.temperature > 0 ? ", seed " + std::to_string(options.seed) : "";
-    const std::string bytes = std::to_string(bytes_per_token * static_cast<uint64_t>(cache.len()));
-    std::fprintf(stderr, "%u tokens, %.1f tokens/s, isa %s, threads %d, cache %s of %s bytes%s\n", n_tokens,
-                 n_tokens / seconds, kvlane::isa_in_force(), options.n_threads, options.cache_format.c_str(), bytes.c_str(),
+    std::fprintf(stderr, "%u tokens, %.1f tokens/s, isa %s, threads %d, cache %s of %" PRIu64 " bytes%s\n", n_tokens,
+                 n_tokens / seconds, kvlane::isa_in_force(), options.n_threads, options.cache_format.c_str(), cache.bytes(),
                  seed.c_str());
 }
 

@@ -11,7 +11,9 @@ kvlane::Layer cache_layer(const Config &config, const CacheFormat &format) {
             .k_format = format.k,
             .v_format = format.v,
             .k_rotation = format.rotation,
-            .v_rotation = format.rotation};
+            .v_rotation = format.rotation,
+            .n_first_f16 = format.n_first_f16,
+            .n_recent_f16 = format.n_recent_f16};
 }
 
 kvlane::Geometry attention_geometry(const Config &config, const CacheFormat &format) {

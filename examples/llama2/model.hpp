@@ -16,6 +16,8 @@ struct CacheFormat {
     kvlane::Format k = kvlane::Format::f16;
     kvlane::Format v = kvlane::Format::f16;
     kvlane::Rotation rotation = kvlane::Rotation::by_format;  // of both
+    int64_t n_first_f16 = 0;                                  // tokens of q8 and q4 that are kept in f16
+    int64_t n_recent_f16 = 0;
 };
 
 /// A model and the one sequence that it is at: kvlane holds that sequence's keys and values and attends to them.

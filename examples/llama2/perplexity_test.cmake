@@ -1,5 +1,5 @@
 # Runs PROGRAM (through EMULATOR, where there is one) over the golden text in MODELS_DIR with caches of few bits: what they cost
-# in perplexity stays within bounds, and rotation saves some of it.
+# in perplexity stays within bounds, and rotation and first tokens in f16 save some of it.
 
 set(model ${MODELS_DIR}/stories260K.bin)
 if(NOT EXISTS ${model})
@@ -36,3 +36,5 @@ foreach(format q8 q4)
   math(EXPR most "${plain} * 3 / 4") # a half here, somewhat more or less by isa
   expect_at_most(${most} ${rotated} "${format}, rotated,")
 endforeach()
+cost(first_in_f16 --cache q4 --first-f16 1)
+expect_at_most(2000 ${first_in_f16} "q4, with its first tokens in f16,")

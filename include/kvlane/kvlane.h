@@ -139,8 +139,10 @@ typedef struct kvl_span {
     const void *v_scales; /* scale of that value row, where v_format has scales, else unused */
 } kvl_span;
 
-/// One layer's keys and values as stored: where they lie and in what format. Plain data, owns nothing.
-/// Shape:  the row of token t and KV head h of a span starts at
+/// One layer's keys and values as stored: where they lie and in what format. Plain data, owns nothing. Where tokens are of
+/// several formats there is a view for each, in order of position, that points to the next. Each is of the attention
+/// object's formats, or has f16 where those are q8 or q4, and is rotated as all are. A view that does not begin at a
+/// multiple of 64 tokens may change the last bits of a result. Shape:  the row of token t and KV head h of a span starts at
 ///         k + h * k_head_stride_bytes + t * k_token_stride_bytes, and alike for v and for the scales
 /// Units:  strides in bytes
 typedef struct kvl_view {
@@ -159,12 +161,13 @@ typedef struct kvl_view {
     int64_t k_scale_head_stride_bytes;
     int64_t v_scale_token_stride_bytes;
     int64_t v_scale_head_stride_bytes;
-    int64_t len;           /* visible tokens; at most the sum of the spans' n_tokens */
+    int64_t len;           /* visible tokens, those of next included; its own are at most the sum of the spans' n_tokens */
     const kvl_span *spans; /* in order of position */
     uint32_t n_spans;
     uint32_t reserved; /* 0 */
     kvl_rotation k_rotation;
     kvl_rotation v_rotation;
+    const struct kvl_view *next; /* the tokens behind these, 1 or more of which are its own; null: none */
 } kvl_view;
 
 /* ---- Cache ------------------------------------------------------------------------------------------------------- */
@@ -172,6 +175,10 @@ typedef struct kvl_view {
 typedef struct kvl_cache kvl_cache;
 
 /// Geometry of one layer's keys and values.
+///
+/// Where keys or values are q8 or q4, the first tokens and the newest ones may be kept in f16: those that most scores fall
+/// on. Both numbers are rounded up to multiples of 64. A token is stored in f16 first and turns to integers with the 64 of
+/// its block, when all of them are older than the newest n_recent_f16: up to 63 more than that many are in f16.
 typedef struct kvl_layer_desc {
     size_t struct_size;
     uint32_t flags; /* none are defined */
@@ -182,6 +189,8 @@ typedef struct kvl_layer_desc {
     kvl_format v_format;
     kvl_rotation k_rotation;
     kvl_rotation v_rotation;
+    int64_t n_first_f16;  /* 0 where neither format is q8 or q4 */
+    int64_t n_recent_f16; /* and this; 0 and 0: tokens turn to integers at once */
 } kvl_layer_desc;
 
 enum {
@@ -203,8 +212,7 @@ typedef struct kvl_cache_desc {
 /// rows never move.
 /// Pre:    desc and cache not null
 /// Errors: KVL_ERROR_STRUCT_SIZE, _FLAGS, _NULL, _RANGE, _FORMAT, _ROTATION, _HEAD_DIM, _ISA; KVL_ERROR_MEMORY when the
-/// address
-///         space cannot be had
+///         address space cannot be had
 /// Threads: any   Allocates: yes
 KVL_API kvl_status kvl_cache_create(const kvl_cache_desc *desc, kvl_cache **cache);
 
@@ -236,7 +244,8 @@ KVL_API kvl_status kvl_cache_append(kvl_cache *cache, uint32_t layer, int64_t n_
 /// Threads: one, while no other uses the cache   Allocates: no
 KVL_API kvl_status kvl_cache_advance(kvl_cache *cache, int64_t n_tokens);
 
-/// Forgets all tokens from position len on, and every pending one.
+/// Forgets all tokens from position len on, and every pending one. What was f16 once and is integers stays that: of the
+/// last 64 tokens' block it is decoded to f16 again, which then holds the integers' values.
 /// Errors: KVL_ERROR_NULL; KVL_ERROR_LENGTH when len < 0 or len > kvl_cache_len
 /// Threads: one, while no other uses the cache   Allocates: no
 KVL_API kvl_status kvl_cache_truncate(kvl_cache *cache, int64_t len);
@@ -251,6 +260,11 @@ KVL_API int64_t kvl_cache_len(const kvl_cache *cache);
 
 /// Returns the capacity in tokens; 0 for a null cache.
 KVL_API int64_t kvl_cache_max_tokens(const kvl_cache *cache);
+
+/// Returns the memory that the tokens of all layers take, pending ones included, each in its format with its padding; 0 for
+/// a null cache.
+/// Units:  bytes
+KVL_API uint64_t kvl_cache_bytes(const kvl_cache *cache);
 
 /// Returns the number of layers; 0 for a null cache.
 KVL_API uint32_t kvl_cache_n_layers(const kvl_cache *cache);
@@ -267,17 +281,20 @@ typedef struct kvl_layer_info {
     uint32_t k_entry_size;    /* elements of one token's keys: n_kv_heads * head_dim */
     uint32_t v_entry_size;    /* elements of one token's values: n_kv_heads * v_head_dim */
     int64_t len;              /* tokens visible to this layer: kvl_cache_len and its pending ones */
-    uint64_t bytes_per_token; /* memory that one token takes, padding included */
+    uint64_t bytes_per_token; /* memory that one token takes in k_format and v_format, padding included */
     kvl_rotation k_rotation;  /* in force: not the default */
     kvl_rotation v_rotation;
+    int64_t n_first_f16; /* in force: rounded up */
+    int64_t n_recent_f16;
 } kvl_layer_info;
 
 /// Describes one layer. info->struct_size is set by the caller.
 /// Errors: KVL_ERROR_NULL, KVL_ERROR_LAYER, KVL_ERROR_STRUCT_SIZE
 KVL_API kvl_status kvl_cache_layer_info(const kvl_cache *cache, uint32_t layer, kvl_layer_info *info);
 
-/// Makes a view of one layer as stored, its pending tokens included. Its pointers stay good as long as the cache lives;
-/// its len is that of now. view->struct_size is set by the caller.
+/// Makes a view of one layer as stored, its pending tokens included. Its pointers stay good as long as the cache lives, or,
+/// where first or recent tokens are kept in f16, until the layer's next append or truncate; its len is that of now.
+/// view->struct_size is set by the caller.
 /// Errors: KVL_ERROR_NULL, KVL_ERROR_LAYER, KVL_ERROR_STRUCT_SIZE
 /// Threads: any that do not change this layer meanwhile   Allocates: no
 KVL_API kvl_status kvl_cache_view(const kvl_cache *cache, uint32_t layer, kvl_view *view);

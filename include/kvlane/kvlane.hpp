@@ -64,6 +64,8 @@ struct Layer {
     Format v_format = Format::f16;
     Rotation k_rotation = Rotation::by_format;
     Rotation v_rotation = Rotation::by_format;
+    int64_t n_first_f16 = 0;  // of q8 and q4: kept in f16
+    int64_t n_recent_f16 = 0;
 };
 
 /// One sequence's keys and values. Movable; copying is explicit.
@@ -100,6 +102,7 @@ public:
     int64_t len() const noexcept { return kvl_cache_len(get()); }
     bool is_empty() const noexcept { return len() == 0; }
     int64_t max_tokens() const noexcept { return kvl_cache_max_tokens(get()); }
+    uint64_t bytes() const noexcept { return kvl_cache_bytes(get()); }
     uint32_t n_layers() const noexcept { return kvl_cache_n_layers(get()); }
 
     kvl_layer_info info(uint32_t layer) const {
@@ -146,7 +149,8 @@ private:
         for (const Layer &layer : layers) {
             descs.push_back({sizeof(kvl_layer_desc), 0, layer.n_kv_heads, layer.head_dim, layer.v_head_dim,
                              static_cast<kvl_format>(layer.k_format), static_cast<kvl_format>(layer.v_format),
-                             static_cast<kvl_rotation>(layer.k_rotation), static_cast<kvl_rotation>(layer.v_rotation)});
+                             static_cast<kvl_rotation>(layer.k_rotation), static_cast<kvl_rotation>(layer.v_rotation),
+                             layer.n_first_f16, layer.n_recent_f16});
         }
         const kvl_cache_desc desc{
             sizeof(kvl_cache_desc), flags, n_layers, descs.data(), static_cast<uint32_t>(descs.size()), 0, max_tokens};

@@ -1,0 +1,426 @@
+// Caches of integers that keep their first and newest tokens in f16, and the views of several formats that show them.
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "oracle.hpp"
+#include "support.hpp"
+
+using kvlane::Attention;
+using kvlane::Cache;
+using kvlane::Format;
+using kvlane::Rotation;
+using test::same_bits;
+
+namespace {
+
+using Floats = std::vector<float>;
+
+constexpr uint32_t n_kv_heads = 2;
+constexpr uint32_t group = 3;
+constexpr uint32_t head_dim = 40;
+constexpr uint32_t v_head_dim = 33;
+constexpr int64_t tile = 64;
+
+struct Case {
+    Format k;
+    Format v;
+    int64_t n_first = 0;
+    int64_t n_recent = 0;
+    Rotation rotation = Rotation::by_format;
+
+    kvlane::Layer layer() const { return {n_kv_heads, head_dim, v_head_dim, k, v, rotation, rotation, n_first, n_recent}; }
+    Attention attention() const {
+        return Attention({n_kv_heads * group, n_kv_heads, head_dim, v_head_dim, k, v, 0, rotation, rotation});
+    }
+    Cache cache(int64_t max_tokens = 1500) const { return Cache(1, layer(), max_tokens, KVL_CACHE_NO_HUGE_PAGES); }
+    Cache filled(int64_t len) const {
+        Cache made = cache();
+        test::fill_random(made, len, 1);
+        return made;
+    }
+    std::string text() const {
+        return std::string(test::name_of(k)) + "+" + test::name_of(v) + ", the first " + std::to_string(n_first) +
+               " and the newest " + std::to_string(n_recent) + " in f16";
+    }
+};
+
+// Every format of integers on either side, beside floats too.
+const Case cases[] = {{Format::q8, Format::q8, 0, 64},   {Format::q4, Format::q8, 64, 0},
+                      {Format::q8, Format::q4, 64, 128}, {Format::q4, Format::q4, 1, 1},
+                      {Format::f16, Format::q4, 64, 64}, {Format::q8, Format::bf16, 128, 64},
+                      {Format::f32, Format::q8, 0, 192}, {Format::q4, Format::f16, 100, 200},
+                      {Format::q8, Format::q8, 4000, 0}, {Format::q4, Format::q4, 0, 4000}};
+
+Floats first_tokens(const Floats &x, int64_t n, uint32_t dim) {
+    return Floats(x.begin(), x.begin() + static_cast<ptrdiff_t>(n * n_kv_heads * dim));
+}
+
+// What of the tokens [first, end) is in x, as a cache reads them.
+std::span<const float> tokens_of(const Floats &x, int64_t first, int64_t end, uint32_t dim) {
+    return std::span(x).subspan(static_cast<size_t>(first * n_kv_heads * dim),
+                                static_cast<size_t>((end - first) * n_kv_heads * dim));
+}
+
+Floats queries() { return test::random_values(size_t{n_kv_heads} * group * head_dim, 9); }
+
+Floats attend(const Attention &attention, const kvl_view &view, int64_t len, const kvl_executor *executor = nullptr) {
+    const Floats q = queries();
+    Floats out(size_t{n_kv_heads} * group * v_head_dim, 7.0f);
+    kvlane::Workspace workspace = attention.workspace(1, len);
+    const kvl_sequence sequence{sizeof sequence, 0, 0, &view, len, q.data(), out.data(), nullptr};
+    attention.attend(std::span(&sequence, 1), workspace, executor);
+    return out;
+}
+
+Floats attend(const Case &c, const Cache &cache) {
+    const kvl_view view = cache.view(0);
+    return attend(c.attention(), view, view.len);
+}
+
+// Relative to the oracle on the values as the cache decodes them.
+double error_of(const Floats &out, const Cache &cache, int64_t len) {
+    const oracle::Answer want = oracle::attend(n_kv_heads, group, head_dim, v_head_dim, len, 1 / std::sqrt(1.0 * head_dim),
+                                               queries().data(), cache.read_k(0).data(), cache.read_v(0).data());
+    double error = 0, norm = static_cast<double>(out.size()) / static_cast<double>(len);
+    for (size_t i = 0; i < out.size(); ++i) {
+        error += (out[i] - want.out[i]) * (out[i] - want.out[i]);
+    }
+    return std::sqrt(error / norm);
+}
+
+double largest_difference(const Floats &a, const Floats &b) {
+    double largest = a.size() == b.size() ? 0 : INFINITY;
+    for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+        largest = std::max<double>(largest, std::abs(a[i] - b[i]));
+    }
+    return largest;
+}
+
+// That of integers on either side, of head_dim 40: 24 roundings to 16 bits.
+constexpr double bound = 24 * 0x1p-16;
+
+constexpr int64_t lens[] = {1,   2,   63,  64,  65,  127, 128, 129, 191, 192,  193,  255, 256,
+                            257, 320, 383, 385, 511, 512, 513, 575, 700, 1023, 1025, 1400};
+
+}  // namespace
+
+TEST_CASE("window: the first and the newest tokens are those of f16, the others those of the integers") {
+    for (const Format format : {Format::q8, Format::q4}) {
+        const Case c{format, format, 64, 100, Rotation::none};
+        const Cache cache = c.filled(700);
+        const Floats k = cache.read_k(0);
+        const Floats v = cache.read_v(0);
+        const Cache in_f16 = Case{Format::f16, Format::f16, 0, 0, Rotation::none}.filled(700);
+        const Floats k_in_f16 = in_f16.read_k(0);
+        const Floats v_in_f16 = in_f16.read_v(0);
+        Cache as_integers = Case{format, format, 0, 0, Rotation::none}.cache();
+        as_integers.append(0, k_in_f16, v_in_f16);
+        const Floats k_as_integers = as_integers.read_k(0);
+        const Floats v_as_integers = as_integers.read_v(0);
+
+        const int64_t aged = 640 - 128;  // 10 whole tiles, less the newest 100 rounded up to 2
+        CHECK(same_bits(tokens_of(k, 0, 64, head_dim), tokens_of(k_in_f16, 0, 64, head_dim)));
+        CHECK(same_bits(tokens_of(v, 0, 64, v_head_dim), tokens_of(v_in_f16, 0, 64, v_head_dim)));
+        CHECK(same_bits(tokens_of(k, 64, aged, head_dim), tokens_of(k_as_integers, 64, aged, head_dim)));
+        CHECK(same_bits(tokens_of(v, 64, aged, v_head_dim), tokens_of(v_as_integers, 64, aged, v_head_dim)));
+        CHECK(same_bits(tokens_of(k, aged, 700, head_dim), tokens_of(k_in_f16, aged, 700, head_dim)));
+        CHECK(same_bits(tokens_of(v, aged, 700, v_head_dim), tokens_of(v_in_f16, aged, 700, v_head_dim)));
+    }
+}
+
+TEST_CASE("window: attention over all of it equals the oracle on the decoded values, at every length") {
+    double worst = 0;
+    for (const Case &c : cases) {
+        for (const int64_t len : lens) {
+            INFO(c.text() << ", len " << len);
+            const Cache cache = c.filled(len);
+            CHECK(cache.view(0).len == len);
+            const double error = error_of(attend(c, cache), cache, len);
+            CHECK(error <= bound);
+            worst = std::max(worst, error);
+        }
+    }
+    MESSAGE("worst relative error " << worst);
+}
+
+TEST_CASE("window: a sequence may end in any part of it") {
+    for (const Case &c : cases) {
+        const Cache cache = c.filled(700);
+        const kvl_view view = cache.view(0);
+        for (const int64_t len : {1, 63, 64, 65, 130, 400, 512, 513, 640, 699}) {
+            INFO(c.text() << ", len " << len);
+            CHECK(error_of(attend(c.attention(), view, len), cache, len) <= bound);
+        }
+    }
+}
+
+TEST_CASE("window: bits depend on the length, not on how tokens came nor on who works") {
+    for (const Case &c : cases) {
+        INFO(c.text());
+        const Cache at_once = c.filled(1100);
+        const Floats k = test::random_values(1100 * n_kv_heads * head_dim, 1);
+        const Floats v = test::random_values(1100 * n_kv_heads * v_head_dim, 2);
+        const Floats out = attend(c, at_once);
+        for (const int64_t step : {1, 7, 64, 100, 640}) {
+            Cache cache = c.cache();
+            for (int64_t t = 0; t < 1100; t += step) {
+                const int64_t end = std::min<int64_t>(1100, t + step);
+                cache.append(0, tokens_of(k, t, end, head_dim), tokens_of(v, t, end, v_head_dim));
+                cache.advance(end - t);
+            }
+            CHECK(same_bits(cache.read_k(0), at_once.read_k(0)));
+            CHECK(same_bits(cache.read_v(0), at_once.read_v(0)));
+            CHECK(same_bits(attend(c, cache), out));
+        }
+        test::ThreadPool pool(3);
+        const kvl_executor executor = pool.executor();
+        CHECK(same_bits(attend(c.attention(), at_once.view(0), 1100, &executor), out));
+    }
+}
+
+TEST_CASE("window: what truncate leaves stays as it was, but for integers that the last block keeps in f16") {
+    for (const Case &c : cases) {
+        for (const int64_t len : {0, 1, 63, 64, 65, 200, 448, 500, 576, 640, 650, 699}) {
+            INFO(c.text() << ", truncated to " << len);
+            Cache cache = c.filled(700);
+            const Floats k = first_tokens(cache.read_k(0), len, head_dim);
+            const Floats v = first_tokens(cache.read_v(0), len, v_head_dim);
+            cache.truncate(len);
+            CHECK(cache.view(0).len == len);
+            const Floats k_left = cache.read_k(0);
+            const Floats v_left = cache.read_v(0);
+            const int64_t whole = len / tile * tile;
+            CHECK(same_bits(tokens_of(k_left, 0, whole, head_dim), tokens_of(k, 0, whole, head_dim)));
+            CHECK(same_bits(tokens_of(v_left, 0, whole, v_head_dim), tokens_of(v, 0, whole, v_head_dim)));
+            // Rotated rows are rounded before they are rotated back.
+            CHECK(largest_difference(k_left, k) <= 4 * 0x1p-10);
+            CHECK(largest_difference(v_left, v) <= 4 * 0x1p-10);
+            test::fill_random(cache, 300, 50);
+            CHECK(error_of(attend(c, cache), cache, len + 300) <= bound);
+        }
+    }
+}
+
+TEST_CASE("window: pending tokens may age others, and be forgotten") {
+    const Case c{Format::q8, Format::q4, 64, 64};
+    Cache cache = c.filled(300);
+    const Floats k = cache.read_k(0);
+    test::append_random(cache, 0, 500, 5);
+    CHECK(cache.len() == 300);
+    CHECK(cache.view(0).len == 800);
+    CHECK(error_of(attend(c, cache), cache, 800) <= bound);
+    cache.truncate(300);
+    CHECK(cache.view(0).len == 300);
+    CHECK(error_of(attend(c, cache), cache, 300) <= bound);
+    CHECK(same_bits(tokens_of(cache.read_k(0), 0, 192, head_dim), tokens_of(k, 0, 192, head_dim)));
+}
+
+TEST_CASE("window: a copy has the same tokens in the same formats, and goes its own way") {
+    for (const Case &c : cases) {
+        INFO(c.text());
+        Cache cache = c.filled(700);
+        const Cache untouched = c.filled(700);
+        Cache copy = cache.copy();
+        CHECK(same_bits(copy.read_k(0), cache.read_k(0)));
+        CHECK(same_bits(copy.read_v(0), cache.read_v(0)));
+        CHECK(same_bits(attend(c, copy), attend(c, cache)));
+        test::fill_random(copy, 300, 20);
+        CHECK(same_bits(attend(c, cache), attend(c, untouched)));
+        test::fill_random(cache, 300, 20);
+        CHECK(same_bits(attend(c, cache), attend(c, copy)));
+    }
+}
+
+TEST_CASE("window: clear empties it for the next sequence") {
+    for (const Case &c : cases) {
+        INFO(c.text());
+        Cache cache = c.filled(700);
+        cache.clear();
+        CHECK(cache.view(0).len == 0);
+        test::fill_random(cache, 700, 1);
+        CHECK(same_bits(attend(c, cache), attend(c, c.filled(700))));
+    }
+}
+
+TEST_CASE("window: a layer says what of it is in force, and a call what it reads") {
+    const Case c{Format::q8, Format::q8, 1, 65};
+    const Cache cache = c.filled(700);
+    CHECK(cache.info(0).n_first_f16 == 64);
+    CHECK(cache.info(0).n_recent_f16 == 128);
+    CHECK(Case{Format::q8, Format::q8}.cache().info(0).n_first_f16 == 0);
+    const uint64_t bytes_in_f16 = Case{Format::f16, Format::f16}.cache().info(0).bytes_per_token;
+
+    const kvl_view view = cache.view(0);
+    const int64_t n_integers = 640 - 128 - 64;
+    CHECK(cache.bytes() == (700 - n_integers) * bytes_in_f16 + n_integers * cache.info(0).bytes_per_token);
+    const auto bytes_at = [&](int64_t len) {
+        kvl_sequence sequence{sizeof sequence, 0, 0, &view, len, nullptr, nullptr, nullptr};
+        const Floats q = queries();
+        Floats out(size_t{n_kv_heads} * group * v_head_dim);
+        sequence.q = q.data();
+        sequence.out = out.data();
+        uint64_t bytes = 0;
+        REQUIRE(kvl_attend_bytes(c.attention().get(), &sequence, 1, &bytes) == KVL_OK);
+        return bytes;
+    };
+    constexpr uint64_t in_f16 = n_kv_heads * 2 * (head_dim + v_head_dim);
+    constexpr uint64_t as_integers = n_kv_heads * (head_dim + v_head_dim + 2 * sizeof(float));
+    CHECK(bytes_at(10) == 10 * in_f16);
+    CHECK(bytes_at(100) == 64 * in_f16 + 36 * as_integers);
+    CHECK(bytes_at(700) == (700 - n_integers) * in_f16 + n_integers * as_integers);
+}
+
+TEST_CASE("window: keeping the tokens in f16 that scores fall on keeps the output that is theirs") {
+    // Keys of which the first and the newest win: what is lost of the others is lost on little.
+    constexpr int64_t len = 640;
+    Floats k = test::random_values(len * n_kv_heads * head_dim, 1);
+    const Floats v = test::random_values(len * n_kv_heads * v_head_dim, 2);
+    const Floats q = queries();
+    for (int64_t t = 0; t < len; ++t) {
+        for (uint32_t i = 0; (t < 4 || t >= len - 60) && i < n_kv_heads * head_dim; ++i) {
+            k[static_cast<size_t>(t) * n_kv_heads * head_dim + i] +=
+                q[i / head_dim * group * head_dim + i % head_dim];  // of each KV head's first query
+        }
+    }
+    const auto error_with = [&](const Case &c) {
+        Cache cache = c.cache();
+        cache.append(0, k, v);
+        const Floats out = attend(c, cache);
+        const oracle::Answer want = oracle::attend(n_kv_heads, group, head_dim, v_head_dim, len,
+                                                   1 / std::sqrt(1.0 * head_dim), q.data(), k.data(), v.data());
+        double error = 0, norm = 0;
+        for (uint32_t head = 0; head < n_kv_heads; ++head) {
+            for (uint32_t d = 0; d < v_head_dim; ++d) {
+                const size_t i = size_t{head} * group * v_head_dim + d;
+                error += (out[i] - want.out[i]) * (out[i] - want.out[i]);
+                norm += want.out[i] * want.out[i];
+            }
+        }
+        return std::sqrt(error / norm);
+    };
+    for (const Format format : {Format::q8, Format::q4}) {
+        const double without = error_with({format, format});
+        const double with = error_with({format, format, 64, 64});
+        MESSAGE(std::string(test::name_of(format)) << ": relative error " << without << " without, " << with << " with f16");
+        CHECK(with <= without / 2);
+    }
+}
+
+// ---- Views of several formats
+
+namespace {
+
+// A row of views of one cache's tokens, each from one of the given tokens to the next.
+struct PartedView {
+    std::vector<kvl_span> spans;
+    std::vector<kvl_view> parts;
+
+    PartedView(const kvl_view &straight, const std::vector<int64_t> &firsts) {
+        for (const int64_t first : firsts) {
+            kvl_span span = *straight.spans;
+            span.k = static_cast<const std::byte *>(span.k) + first * straight.k_token_stride_bytes;
+            span.v = static_cast<const std::byte *>(span.v) + first * straight.v_token_stride_bytes;
+            span.k_scales = static_cast<const std::byte *>(span.k_scales) + first * straight.k_scale_token_stride_bytes;
+            span.v_scales = static_cast<const std::byte *>(span.v_scales) + first * straight.v_scale_token_stride_bytes;
+            span.n_tokens -= first;
+            spans.push_back(span);
+            parts.push_back(straight);
+            parts.back().len = straight.len - first;
+        }
+        for (size_t i = 0; i < parts.size(); ++i) {
+            parts[i].spans = &spans[i];
+            parts[i].next = i + 1 < parts.size() ? &parts[i + 1] : nullptr;
+        }
+    }
+    PartedView(const PartedView &) = delete;
+};
+
+}  // namespace
+
+TEST_CASE("view: parts that meet on tiles give the bits of the whole, others are as exact") {
+    for (const Format format : test::all_formats()) {
+        const Case c{format, format};
+        const Cache cache = c.filled(1100);
+        const kvl_view whole = cache.view(0);
+        for (const int64_t len : {1, 64, 65, 600, 1100}) {
+            INFO(c.text() << ", len " << len);
+            const Floats out = attend(c.attention(), whole, len);
+            for (const std::vector<int64_t> &firsts :
+                 {std::vector<int64_t>{0, 64}, {0, 512}, {0, 64, 128, 192, 1024}, {0, 1088}}) {
+                CHECK(same_bits(attend(c.attention(), PartedView(whole, firsts).parts[0], len), out));
+            }
+            for (const std::vector<int64_t> &firsts : {std::vector<int64_t>{0, 1}, {0, 63, 64, 65}, {0, 513, 1099}}) {
+                CHECK(error_of(attend(c.attention(), PartedView(whole, firsts).parts[0], len), cache, len) <= bound);
+            }
+        }
+    }
+}
+
+TEST_CASE("view: a part that does not fit is refused, wherever it stands") {
+    const Case c{Format::q8, Format::q4};
+    const Cache cache = c.filled(300);
+    const Cache other = Case{Format::q4, Format::q4}.filled(300);
+    const Floats q = queries();
+    const Attention attention = c.attention();
+    kvlane::Workspace workspace = attention.workspace(1, 300);
+    struct Spoilt {
+        const char *what;
+        kvl_status status;
+        std::vector<const char *> says;
+        void (*spoil)(PartedView &);
+    };
+    const Spoilt all[] = {
+        {"no token of its own",
+         KVL_ERROR_RANGE,
+         {"next", "len", "236", "235"},
+         [](PartedView &p) {
+             p.parts[1].len = 236;
+             p.parts[0].len = 236;
+         }},
+        {"none in the last", KVL_ERROR_RANGE, {"next", "len", "0"}, [](PartedView &p) { p.parts[2].len = 0; }},
+        {"a circle", KVL_ERROR_RANGE, {"next", "len"}, [](PartedView &p) { p.parts[2].next = &p.parts[0]; }},
+        {"spans too short", KVL_ERROR_LENGTH, {"64", "10"}, [](PartedView &p) { p.spans[0].n_tokens = 10; }},
+        {"no k", KVL_ERROR_NULL, {"span", "k"}, [](PartedView &p) { p.spans[2].k = nullptr; }},
+        {"another format of integers",
+         KVL_ERROR_GEOMETRY,
+         {"k_format", "4", "3"},
+         [](PartedView &p) { p.parts[1].k_format = KVL_Q4; }},
+        {"floats but f16", KVL_ERROR_GEOMETRY, {"v_format", "0", "4"}, [](PartedView &p) { p.parts[2].v_format = KVL_F32; }},
+        {"another rotation",
+         KVL_ERROR_GEOMETRY,
+         {"k_rotation", "1", "2"},
+         [](PartedView &p) { p.parts[1].k_rotation = KVL_ROTATION_NONE; }},
+        {"another head_dim", KVL_ERROR_GEOMETRY, {"head_dim", "41", "40"}, [](PartedView &p) { p.parts[2].head_dim = 41; }},
+        {"flags", KVL_ERROR_FLAGS, {"view", "flags"}, [](PartedView &p) { p.parts[1].flags = 1; }},
+        {"struct_size", KVL_ERROR_STRUCT_SIZE, {"view", "struct_size"}, [](PartedView &p) { p.parts[2].struct_size = 8; }},
+    };
+    for (const Spoilt &spoilt : all) {
+        INFO(spoilt.what);
+        PartedView view(cache.view(0), {0, 64, 128});
+        spoilt.spoil(view);
+        Floats out(size_t{n_kv_heads} * group * v_head_dim, 7.0f);
+        const kvl_sequence sequence{sizeof sequence, 0, 0, &view.parts[0], 100, q.data(), out.data(), nullptr};
+        CHECK(kvl_attend(attention.get(), &sequence, 1, workspace.data(), workspace.size(), nullptr) == spoilt.status);
+        for (const char *word : spoilt.says) {
+            INFO(kvl_last_error());
+            CHECK(std::string(kvl_last_error()).find(word) != std::string::npos);
+        }
+        CHECK(same_bits(out, Floats(out.size(), 7.0f)));
+    }
+}
+
+TEST_CASE("view: f16 joins integers only") {
+    const Cache in_f16 = Case{Format::f16, Format::f16}.filled(100);
+    kvl_view view = in_f16.view(0);
+    for (const Format format : {Format::f32, Format::bf16}) {
+        const Attention attention = Case{format, format}.attention();
+        CHECK_THROWS_AS(attend(attention, view, 100), kvlane::Error);
+    }
+    view.k_rotation = view.v_rotation = KVL_ROTATION_NONE;
+    const Case c{Format::q8, Format::q8, 0, 0, Rotation::none};
+    CHECK(error_of(attend(c.attention(), view, 100), in_f16, 100) <= bound);
+}
