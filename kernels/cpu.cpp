@@ -39,6 +39,9 @@ uint32_t cpu_features() {
     constexpr unsigned avx512 = bit_AVX512F | bit_AVX512BW | bit_AVX512CD | bit_AVX512DQ | bit_AVX512VL;
     note(has_ymm && (b & bit_AVX2), cpu_avx2);
     note(has_zmm && (b & avx512) == avx512, cpu_avx512);
+    note(has_zmm && (c & bit_AVX512VNNI), cpu_avx512_vnni);
+    const bool has_more = a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d);
+    note(has_ymm && has_more && (a & bit_AVXVNNI), cpu_avx_vnni);
     return features;
 }
 

@@ -11,6 +11,8 @@ enum : uint32_t {
     cpu_fma = 2,
     cpu_f16c = 4,
     cpu_avx512 = 8,  // F, BW, CD, DQ and VL
+    cpu_avx_vnni = 16,
+    cpu_avx512_vnni = 32,
 };
 
 // The features of the CPU that runs this, or'ed.

@@ -26,8 +26,10 @@ TEST_CASE("isas are listed from the portable to the widest") {
     CHECK(place_of("sse2") == 1);
     CHECK(kvl_isa_supported(1) == 1);
     CHECK(place_of("sse2") < place_of("avx2"));
-    CHECK(place_of("avx2") < place_of("avx512"));
-    CHECK(place_of("avx512") < kvl_n_isas());
+    CHECK(place_of("avx2") < place_of("avx2_vnni"));
+    CHECK(place_of("avx2_vnni") < place_of("avx512"));
+    CHECK(place_of("avx512") < place_of("avx512_vnni"));
+    CHECK(place_of("avx512_vnni") < kvl_n_isas());
 #elif defined(__aarch64__)
     CHECK(place_of("neon") == 1);
     CHECK(kvl_isa_supported(1) == 1);

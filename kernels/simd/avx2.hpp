@@ -4,8 +4,11 @@
 
 namespace kvlane::isa {
 
-struct avx2 : XsimdIsa<avx2, xsimd::fma3<xsimd::avx2>> {
-    using Base = XsimdIsa<avx2, xsimd::fma3<xsimd::avx2>>;
+template <class Self>
+struct Avx2 : XsimdIsa<Self, xsimd::fma3<xsimd::avx2>> {
+    using Base = XsimdIsa<Self, xsimd::fma3<xsimd::avx2>>;
+    using Base::lanes;
+    using typename Base::Vec;
     // 2 FMA ports x 4 cycles need 8 accumulators; with the keys and a query they leave 16 registers unspilled.
     static constexpr int dot_accumulators = 8;
     static constexpr int sum_accumulators = 8;
@@ -117,5 +120,7 @@ private:
         return _mm_packs_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
     }
 };
+
+struct avx2 : Avx2<avx2> {};
 
 }  // namespace kvlane::isa

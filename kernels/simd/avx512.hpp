@@ -4,8 +4,11 @@
 
 namespace kvlane::isa {
 
-struct avx512 : XsimdIsa<avx512, xsimd::avx512bw> {
-    using Base = XsimdIsa<avx512, xsimd::avx512bw>;
+template <class Self>
+struct Avx512 : XsimdIsa<Self, xsimd::avx512bw> {
+    using Base = XsimdIsa<Self, xsimd::avx512bw>;
+    using Base::lanes;
+    using typename Base::Vec;
     // As many as one tree of sums() takes; with 4 keys and a query, 21 of 32 registers.
     static constexpr int dot_accumulators = 16;
     static constexpr int sum_accumulators = 24;
@@ -27,7 +30,7 @@ struct avx512 : XsimdIsa<avx512, xsimd::avx512bw> {
     static Vec round(Vec x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
     // What would underflow is masked out: the instruction alone takes a hundred cycles for it on Intel's CPUs.
     static Vec scale_by_power(Vec x, Vec n) {
-        return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(n, _mm512_set1_ps(zero_power), _CMP_NLE_UQ), x, n);
+        return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(n, _mm512_set1_ps(Base::zero_power), _CMP_NLE_UQ), x, n);
     }
     static bool any_greater(Vec a, float b) { return _mm512_cmp_ps_mask(a, _mm512_set1_ps(b), _CMP_GT_OQ) != 0; }
     static float reduce_max(Vec x) { return _mm512_reduce_max_ps(x); }
@@ -141,5 +144,7 @@ private:
         return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)), _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)));
     }
 };
+
+struct avx512 : Avx512<avx512> {};
 
 }  // namespace kvlane::isa
