@@ -7,8 +7,8 @@
 #include <cstdint>
 
 #include "../kernels/formats.hpp"
+#include "finer_tokens.hpp"
 #include "memory.hpp"
-#include "window.hpp"
 
 namespace kvlane {
 
@@ -24,7 +24,7 @@ struct LayerLayout {
     PlaneLayout v = {};
     PlaneLayout k_scales = {};  // of no bytes where the format has none
     PlaneLayout v_scales = {};
-    PlaneLayout k_finer = {};  // f16, beside integers only; of the window's rows
+    PlaneLayout k_finer = {};  // f16, beside integers only; of as many rows as are kept finer
     PlaneLayout v_finer = {};
     int64_t offset = 0;
     int64_t bytes = 0;
@@ -50,7 +50,7 @@ inline LayerLayout layer_at(int64_t offset, const kvl_layer_desc &layer, int64_t
     };
     const auto add_finer = [&](PlaneLayout &plane, kvl_format format, uint32_t dim) {
         if (format::is_scaled(format)) {
-            add_plane(plane, token_stride_of(format::row_bytes(KVL_F16, dim)), n_finer_rows);
+            add_plane(plane, token_stride_of(format::row_bytes(format::finer_of(format), dim)), n_finer_rows);
         }
     };
     add_plane(layout.k, token_stride_of(format::row_bytes(layer.k_format, layer.head_dim)), max_tokens);

@@ -36,7 +36,7 @@ CodecRows head_rows(bool keys, const kvl_view &view, const kvl_span &span, uint3
 }
 
 // Of all heads, padding included.
-int64_t bytes_of_token(const kvl_view &shape) {
+int64_t stored_bytes(const kvl_view &shape) {
     return shape.n_kv_heads * (shape.k_token_stride_bytes + shape.v_token_stride_bytes + shape.k_scale_token_stride_bytes +
                                shape.v_scale_token_stride_bytes);
 }
@@ -73,13 +73,13 @@ kvl_status Storage::create(const KernelTable &kernels, const std::vector<kvl_lay
     int64_t bytes = 0;
     for (const kvl_layer_desc &desc : layers) {
         Layer &layer = layers_.emplace_back();
-        layer.window = desc.n_first_f16 > 0 || desc.n_recent_f16 > 0
-                           ? Window(desc.n_first_f16, desc.n_recent_f16, max_tokens)
-                           : Window(max_tokens);
+        layer.finer = desc.n_first_f16 > 0 || desc.n_recent_f16 > 0
+                          ? FinerTokens(desc.n_first_f16, desc.n_recent_f16, max_tokens)
+                          : FinerTokens(max_tokens);
         layer.desc = desc;
-        layer.desc.n_first_f16 = layer.window.n_first();
-        layer.desc.n_recent_f16 = layer.window.n_recent();
-        layer.layout = layer_at(bytes, desc, max_tokens, layer.window.n_rows());
+        layer.desc.n_first_f16 = layer.finer.n_first();
+        layer.desc.n_recent_f16 = layer.finer.n_recent();
+        layer.layout = layer_at(bytes, desc, max_tokens, layer.finer.n_rows());
         bytes += layer.layout.bytes;
         if (bytes > max_bytes) {
             break;
@@ -108,13 +108,13 @@ kvl_status Storage::create_like(const Storage &other) {
     return create(*other.kernels_, layers, other.max_tokens_, other.huge_pages_);
 }
 
-int64_t Storage::bytes_per_token(uint32_t layer) const { return bytes_of_token(layers_[layer].planes[false].shape); }
+int64_t Storage::bytes_per_token(uint32_t layer) const { return stored_bytes(layers_[layer].planes[false].shape); }
 
 int64_t Storage::bytes(uint32_t index) const {
     const Layer &layer = layers_[index];
     int64_t bytes = 0;
     for_each_run(layer, 0, layer.views[0].len,
-                 [&](const Run &run) { bytes += run.span.n_tokens * bytes_of_token(run.shape); });
+                 [&](const Run &run) { bytes += run.span.n_tokens * stored_bytes(run.shape); });
     return bytes;
 }
 
@@ -132,8 +132,8 @@ Storage::Planes Storage::planes_of(const Layer &layer, bool is_finer) const {
                       .n_kv_heads = desc.n_kv_heads,
                       .head_dim = desc.head_dim,
                       .v_head_dim = desc.v_head_dim,
-                      .k_format = k_is_finer ? +KVL_F16 : desc.k_format,
-                      .v_format = v_is_finer ? +KVL_F16 : desc.v_format,
+                      .k_format = is_finer ? format::finer_of(desc.k_format) : desc.k_format,
+                      .v_format = is_finer ? format::finer_of(desc.v_format) : desc.v_format,
                       .k_token_stride_bytes = k.token_stride_bytes,
                       .k_head_stride_bytes = k.head_stride_bytes,
                       .v_token_stride_bytes = v.token_stride_bytes,
@@ -158,7 +158,7 @@ Storage::Planes Storage::planes_of(const Layer &layer, bool is_finer) const {
 
 kvl_span Storage::span_at(const Layer &layer, bool is_finer, int64_t first, int64_t n_tokens) {
     const auto &[shape, base] = layer.planes[is_finer];
-    const int64_t row = is_finer ? layer.window.row(first) : first;
+    const int64_t row = is_finer ? layer.finer.row(first) : first;
     const int64_t k = format::is_scaled(layer.desc.k_format) ? row : first;
     const int64_t v = format::is_scaled(layer.desc.v_format) ? row : first;
     return {k_row(shape, base, 0, k), v_row(shape, base, 0, v), n_tokens, k_scale(shape, base, 0, first),
@@ -167,13 +167,13 @@ kvl_span Storage::span_at(const Layer &layer, bool is_finer, int64_t first, int6
 
 template <class Body>
 void Storage::for_each_run(const Layer &layer, int64_t first, int64_t end, Body &&body) {
-    for (const Section &section : layer.window.sections()) {
+    for (const Section &section : layer.finer.sections()) {
         const int64_t section_end = std::min(end, section.end);
         int64_t n_tokens;
         for (int64_t t = std::max(first, section.first); t < section_end; t += n_tokens) {
             n_tokens = section_end - t;
             if (section.is_finer) {
-                n_tokens = std::min(n_tokens, layer.window.straight_rows(t));
+                n_tokens = std::min(n_tokens, layer.finer.straight_rows(t));
             }
             body(Run{section.is_finer, layer.planes[section.is_finer].shape, t,
                      span_at(layer, section.is_finer, t, n_tokens)});
@@ -183,7 +183,7 @@ void Storage::for_each_run(const Layer &layer, int64_t first, int64_t end, Body 
 
 void Storage::set_len(Layer &layer, int64_t len) {
     layer.views[0].len = len;
-    if (layer.window.is_used()) {
+    if (layer.finer.is_used()) {
         make_views(layer, len);
     }
 }
@@ -192,7 +192,7 @@ void Storage::set_len(Layer &layer, int64_t len) {
 void Storage::make_views(Layer &layer, int64_t len) {
     kvl_view *view = layer.views;
     kvl_span *span = layer.spans;
-    for (const Section &section : layer.window.sections()) {
+    for (const Section &section : layer.finer.sections()) {
         if (section.first == section.end || section.first > std::max<int64_t>(0, len - 1)) {
             continue;
         }
@@ -236,56 +236,60 @@ void Storage::use_huge_pages(Layer &layer, int64_t n_before, int64_t n_tokens) c
     }
 }
 
-// Between the planes of a layer's formats and the finer ones.
+// From the planes of a layer's formats to the finer ones, or back.
 void Storage::convert(const Layer &layer, int64_t first, int64_t end, bool to_finer) const {
-    if (first >= end) {
-        return;
-    }
     const kvl_view &source = layer.planes[!to_finer].shape;
     const kvl_view &target = layer.planes[to_finer].shape;
-    const kvl_span from = span_at(layer, !to_finer, first, end - first);
-    const kvl_span to = span_at(layer, to_finer, first, end - first);
-    for (uint32_t head = 0; head < source.n_kv_heads; ++head) {
-        if (source.k_format != target.k_format) {
-            convert_rows(kernels_->decode[source.k_format], kernels_->encode[target.k_format],
-                         stored_rows(true, source, from, head), stored_rows(true, target, to, head));
-        }
-        if (source.v_format != target.v_format) {
-            convert_rows(kernels_->decode[source.v_format], kernels_->encode[target.v_format],
-                         stored_rows(false, source, from, head), stored_rows(false, target, to, head));
+    int64_t n_tokens;
+    for (int64_t t = first; t < end; t += n_tokens) {
+        n_tokens = std::min(end - t, layer.finer.straight_rows(t));
+        const kvl_span from = span_at(layer, !to_finer, t, n_tokens);
+        const kvl_span to = span_at(layer, to_finer, t, n_tokens);
+        for (uint32_t head = 0; head < source.n_kv_heads; ++head) {
+            if (source.k_format != target.k_format) {
+                convert_rows(kernels_->decode[source.k_format], kernels_->encode[target.k_format],
+                             stored_rows(true, source, from, head), stored_rows(true, target, to, head));
+            }
+            if (source.v_format != target.v_format) {
+                convert_rows(kernels_->decode[source.v_format], kernels_->encode[target.v_format],
+                             stored_rows(false, source, from, head), stored_rows(false, target, to, head));
+            }
         }
     }
 }
 
+void Storage::encode(const Layer &layer, int64_t first, int64_t end, const float *k, const float *v) const {
+    for_each_run(layer, first, end, [&](const Run &run) {
+        const uint64_t offset = static_cast<uint64_t>(run.first - first) * run.shape.n_kv_heads;
+        for (uint32_t head = 0; head < run.shape.n_kv_heads; ++head) {
+            kernels_->encode[run.shape.k_format](
+                head_rows(true, run.shape, run.span, head, k + offset * run.shape.head_dim));
+            kernels_->encode[run.shape.v_format](
+                head_rows(false, run.shape, run.span, head, v + offset * run.shape.v_head_dim));
+        }
+    });
+}
+
 void Storage::write(uint32_t index, int64_t first, int64_t n_tokens, const float *k, const float *v) {
     Layer &layer = layers_[index];
-    Window &window = layer.window;
     use_huge_pages(layer, first, n_tokens);
     const int64_t end = first + n_tokens;
     int64_t stop;
     for (int64_t t = first; t < end; t = stop) {
-        // The window has room for one tile more than it keeps: each is filled, then one ages.
-        stop = window.is_used() ? std::min(end, round_up(t + 1, tile_tokens)) : end;
-        for_each_run(layer, t, stop, [&](const Run &run) {
-            const uint64_t offset = static_cast<uint64_t>(run.first - first) * run.shape.n_kv_heads;
-            for (uint32_t head = 0; head < run.shape.n_kv_heads; ++head) {
-                kernels_->encode[run.shape.k_format](
-                    head_rows(true, run.shape, run.span, head, k + offset * run.shape.head_dim));
-                kernels_->encode[run.shape.v_format](
-                    head_rows(false, run.shape, run.span, head, v + offset * run.shape.v_head_dim));
-            }
-        });
-        convert(layer, window.aged(), window.aged_at(stop), false);
-        window.set_aged(window.aged_at(stop));
+        // The ring has room for one tile more than it keeps: each is filled before what it replaces is due.
+        stop = layer.finer.is_used() ? std::min(end, round_up(t + 1, tile_tokens)) : end;
+        const uint64_t offset = static_cast<uint64_t>(t - first) * layer.desc.n_kv_heads;
+        encode(layer, t, stop, k + offset * layer.desc.head_dim, v + offset * layer.desc.v_head_dim);
+        convert(layer, layer.finer.encoded(), layer.finer.encoded_at(stop), false);
+        layer.finer.grow(stop);
     }
     set_len(layer, end);
 }
 
 void Storage::truncate(uint32_t index, int64_t len) {
     Layer &layer = layers_[index];
-    const int64_t aged = layer.window.aged_after_truncate(len);
-    convert(layer, aged, std::min(len, layer.window.aged()), true);
-    layer.window.set_aged(aged);
+    const int64_t aged = layer.finer.aged();
+    convert(layer, layer.finer.truncate(len), std::min(len, aged), true);
     set_len(layer, len);
 }
 
@@ -304,15 +308,21 @@ void Storage::copy_tokens(const Storage &from, uint32_t index) {
     const Layer &source = from.layers_[index];
     const int64_t len = source.views[0].len;
     use_huge_pages(layer, 0, len);
-    layer.window = source.window;
-    for_each_run(source, 0, len, [&](const Run &run) {
-        const kvl_span target = span_at(layer, run.is_finer, run.first, run.span.n_tokens);
-        for (uint32_t head = 0; head < run.shape.n_kv_heads; ++head) {
+    layer.finer = source.finer;
+    const auto copy = [&](bool is_finer, int64_t first, int64_t n_tokens) {
+        const kvl_view &shape = source.planes[is_finer].shape;
+        const kvl_span source_span = span_at(source, is_finer, first, n_tokens);
+        const kvl_span target_span = span_at(layer, is_finer, first, n_tokens);
+        for (uint32_t head = 0; head < shape.n_kv_heads; ++head) {
             for (const bool keys : {true, false}) {
-                copy_rows(stored_rows(keys, run.shape, run.span, head), stored_rows(keys, run.shape, target, head));
+                copy_rows(stored_rows(keys, shape, source_span, head), stored_rows(keys, shape, target_span, head));
             }
         }
-    });
+    };
+    for_each_run(source, 0, len, [&](const Run &run) { copy(run.is_finer, run.first, run.span.n_tokens); });
+    if (layer.finer.is_used()) {
+        copy(false, layer.finer.aged(), layer.finer.encoded() - layer.finer.aged());
+    }
     set_len(layer, len);
 }
 

@@ -3,9 +3,9 @@
 #include <vector>
 
 #include "../kernels/kernel_table.hpp"
+#include "finer_tokens.hpp"
 #include "layout.hpp"
 #include "memory.hpp"
-#include "window.hpp"
 
 namespace kvlane {
 
@@ -25,7 +25,7 @@ public:
     int64_t bytes_per_token(uint32_t layer) const;  // in the layer's formats
     int64_t bytes(uint32_t layer) const;            // of its tokens, each in its own
 
-    // A view of the layer's tokens. What it points to changes with the next write or truncate of a layer with a window.
+    // A view of the layer's tokens. What it points to changes with the next write or truncate where tokens are kept finer.
     const kvl_view &view(uint32_t layer) const { return *layers_[layer].views; }
 
     // Encodes tokens [first, first + n_tokens) from [n_tokens, n_kv_heads, dim] f32. They are the layer's last ones then.
@@ -57,7 +57,7 @@ private:
     // What an append reads comes first: of a model's many layers, none is in the CPU's caches then.
     struct Layer {
         kvl_layer_desc desc;
-        Window window;
+        FinerTokens finer;
         HugePages huge_pages;
         Planes planes[2];   // of the layer's formats, and of finer ones
         kvl_view views[3];  // of the sections that have tokens
@@ -84,6 +84,7 @@ private:
 
     Planes planes_of(const Layer &layer, bool is_finer) const;
     void use_huge_pages(Layer &layer, int64_t n_before, int64_t n_tokens) const;
+    void encode(const Layer &layer, int64_t first, int64_t end, const float *k, const float *v) const;
     void convert(const Layer &layer, int64_t first, int64_t end, bool to_finer) const;
 
     const KernelTable *kernels_ = nullptr;

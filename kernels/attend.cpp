@@ -82,7 +82,7 @@ kvl_status check_geometry(uint32_t value, uint32_t expected, const char *name) {
 
 // Integers may be joined by tokens that are kept finer.
 kvl_status check_stored(kvl_format value, kvl_format expected, const char *name) {
-    return format::is_scaled(expected) && value == KVL_F16 ? KVL_OK : check_geometry(value, expected, name);
+    return value == format::finer_of(expected) ? KVL_OK : check_geometry(value, expected, name);
 }
 
 kvl_status check_spans(const kvl_view &view) {
@@ -228,7 +228,7 @@ void run_unit(const Call &call, uint32_t unit) {
 }
 
 // Of one KV head's key and value, padding not counted.
-int64_t bytes_of_token(const kvl_view &view) {
+int64_t read_bytes(const kvl_view &view) {
     return format::row_bytes(view.k_format, view.head_dim) + format::entry_bytes(view.k_format, view.head_dim) +
            format::row_bytes(view.v_format, view.v_head_dim) + format::entry_bytes(view.v_format, view.v_head_dim);
 }
@@ -369,7 +369,7 @@ kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *
         int64_t left = sequences[i].len;
         for (const kvl_view *view = sequences[i].view; left > 0; view = view->next) {
             const int64_t n_tokens = std::min(left, own_tokens(*view));
-            *bytes += static_cast<uint64_t>(n_tokens * view->n_kv_heads * bytes_of_token(*view));
+            *bytes += static_cast<uint64_t>(n_tokens * view->n_kv_heads * read_bytes(*view));
             left -= n_tokens;
         }
     }

@@ -53,6 +53,9 @@ static constexpr int group_of[count] = {
 // Whether rows are integers that a scale of their own multiplies.
 static inline bool is_scaled(kvl_format format) { return scale_bytes_of[format] > 0; }
 
+// What tokens are kept in that are to be finer than integers.
+static inline kvl_format finer_of(kvl_format format) { return is_scaled(format) ? +KVL_F16 : format; }
+
 // Bytes of the scales of one row of dim elements: f32, and a byte a group, up to a multiple of 4.
 static inline int64_t entry_bytes(kvl_format format, uint32_t dim) {
     const int64_t n_groups = group_of[format] ? (dim + group_of[format] - 1) / group_of[format] : 0;

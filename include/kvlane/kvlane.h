@@ -178,7 +178,8 @@ typedef struct kvl_cache kvl_cache;
 ///
 /// Where keys or values are q8 or q4, the first tokens and the newest ones may be kept in f16: those that most scores fall
 /// on. Both numbers are rounded up to multiples of 64. A token is stored in f16 first and turns to integers with the 64 of
-/// its block, when all of them are older than the newest n_recent_f16: up to 63 more than that many are in f16.
+/// its block, when all of them are older than the newest n_recent_f16: up to 63 more than that many are in f16, where what
+/// is larger than 65504 is infinite.
 typedef struct kvl_layer_desc {
     size_t struct_size;
     uint32_t flags; /* none are defined */
@@ -234,8 +235,10 @@ KVL_API kvl_status kvl_cache_copy(const kvl_cache *source, kvl_cache **copy);
 /// Bound:  rounds to the nearest value of the format, ties to even; NaN stays NaN. Of the rotated row where it is rotated:
 ///         q8 within half of 1/127 of its largest magnitude, q4 within half of 2/15 of the group's, rounded up to a 15th of
 ///         the row's. A row so small that its scale would be no normal f32 becomes 0, one with NaN or infinity NaN
-/// Threads: one at a time for a layer; different layers may be appended to at once   Allocates: no; where huge pages are
-///         used, a few appends of a layer wait about a millisecond each for the system to make them of small ones
+/// Threads: one at a time for a layer, and, where tokens are kept in f16, while no other reads it; different layers may be
+///         appended to at once
+/// Allocates: no; where huge pages are used, a few appends of a layer wait about a millisecond each for the system to make
+///         them of small ones
 KVL_API kvl_status kvl_cache_append(kvl_cache *cache, uint32_t layer, int64_t n_tokens, const float *k, size_t k_len,
                                     const float *v, size_t v_len);
 
@@ -244,8 +247,8 @@ KVL_API kvl_status kvl_cache_append(kvl_cache *cache, uint32_t layer, int64_t n_
 /// Threads: one, while no other uses the cache   Allocates: no
 KVL_API kvl_status kvl_cache_advance(kvl_cache *cache, int64_t n_tokens);
 
-/// Forgets all tokens from position len on, and every pending one. What was f16 once and is integers stays that: of the
-/// last 64 tokens' block it is decoded to f16 again, which then holds the integers' values.
+/// Forgets all tokens from position len on, and every pending one. What has turned from f16 to integers stays what it is; of
+/// the last block of 64 tokens it is read from f16 again, which then holds the integers' values.
 /// Errors: KVL_ERROR_NULL; KVL_ERROR_LENGTH when len < 0 or len > kvl_cache_len
 /// Threads: one, while no other uses the cache   Allocates: no
 KVL_API kvl_status kvl_cache_truncate(kvl_cache *cache, int64_t len);
@@ -383,7 +386,8 @@ typedef struct kvl_executor {
 /// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _GEOMETRY, _LENGTH, _WORKSPACE_SIZE, _WORKSPACE_ALIGNMENT, _RANGE, all
 ///         before anything is written; KVL_ERROR_TASK when the executor left tasks out, and outputs are incomplete
 /// Bound:  relative L2 error against exact arithmetic on the decoded values <= 2e-6 for scores of unit variance and
-///         4096 tokens. Bits do not depend on the executor, its threads, or the other sequences; they may differ by isa
+///         4096 tokens; <= 2e-4 where keys or values are q8 or q4. Bits do not depend on the executor, its threads, or the
+///         other sequences; they may differ by isa
 /// Threads: the executor's; the calling thread's where executor is null   Allocates: no
 /// Source: M. Milakov, N. Gimelshein, "Online normalizer calculation for softmax" (2018); T. Dao et al.,
 ///         "Flash-Decoding for long-context inference" (2023)

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "oracle.hpp"
@@ -95,7 +96,8 @@ double error_of(const Floats &out, const Cache &cache, int64_t len) {
 double largest_difference(const Floats &a, const Floats &b) {
     double largest = a.size() == b.size() ? 0 : INFINITY;
     for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
-        largest = std::max<double>(largest, std::abs(a[i] - b[i]));
+        const double difference = std::abs(a[i] - b[i]);
+        largest = difference <= largest ? largest : difference;  // NaN too
     }
     return largest;
 }
@@ -108,7 +110,7 @@ constexpr int64_t lens[] = {1,   2,   63,  64,  65,  127, 128, 129, 191, 192,  1
 
 }  // namespace
 
-TEST_CASE("window: the first and the newest tokens are those of f16, the others those of the integers") {
+TEST_CASE("finer tokens: the first and the newest tokens are those of f16, the others those of the integers") {
     for (const Format format : {Format::q8, Format::q4}) {
         const Case c{format, format, 64, 100, Rotation::none};
         const Cache cache = c.filled(700);
@@ -132,7 +134,7 @@ TEST_CASE("window: the first and the newest tokens are those of f16, the others 
     }
 }
 
-TEST_CASE("window: attention over all of it equals the oracle on the decoded values, at every length") {
+TEST_CASE("finer tokens: attention over all of it equals the oracle on the decoded values, at every length") {
     double worst = 0;
     for (const Case &c : cases) {
         for (const int64_t len : lens) {
@@ -147,7 +149,7 @@ TEST_CASE("window: attention over all of it equals the oracle on the decoded val
     MESSAGE("worst relative error " << worst);
 }
 
-TEST_CASE("window: a sequence may end in any part of it") {
+TEST_CASE("finer tokens: a sequence may end in any part of it") {
     for (const Case &c : cases) {
         const Cache cache = c.filled(700);
         const kvl_view view = cache.view(0);
@@ -158,7 +160,7 @@ TEST_CASE("window: a sequence may end in any part of it") {
     }
 }
 
-TEST_CASE("window: bits depend on the length, not on how tokens came nor on who works") {
+TEST_CASE("finer tokens: bits depend on the length, not on how tokens came nor on who works") {
     for (const Case &c : cases) {
         INFO(c.text());
         const Cache at_once = c.filled(1100);
@@ -182,7 +184,7 @@ TEST_CASE("window: bits depend on the length, not on how tokens came nor on who 
     }
 }
 
-TEST_CASE("window: what truncate leaves stays as it was, but for integers that the last block keeps in f16") {
+TEST_CASE("finer tokens: what truncate leaves stays as it was, but for integers that the last block keeps in f16") {
     for (const Case &c : cases) {
         for (const int64_t len : {0, 1, 63, 64, 65, 200, 448, 500, 576, 640, 650, 699}) {
             INFO(c.text() << ", truncated to " << len);
@@ -205,7 +207,130 @@ TEST_CASE("window: what truncate leaves stays as it was, but for integers that t
     }
 }
 
-TEST_CASE("window: pending tokens may age others, and be forgotten") {
+TEST_CASE("finer tokens: what turned to integers keeps its bits, however often the cache is truncated and filled") {
+    for (const Case &c : cases) {
+        INFO(c.text());
+        Cache cache = c.filled(700);
+        cache.truncate(100);
+        const Floats k = cache.read_k(0);
+        const Floats v = cache.read_v(0);
+        test::fill_random(cache, 600, 50);
+        const Floats k_filled = cache.read_k(0);
+        const Floats v_filled = cache.read_v(0);
+        for (int i = 0; i < 5; ++i) {
+            cache.truncate(100);
+            CHECK(same_bits(cache.read_k(0), k));
+            CHECK(same_bits(cache.read_v(0), v));
+            test::fill_random(cache, 600, 50);
+            CHECK(same_bits(cache.read_k(0), k_filled));
+            CHECK(same_bits(cache.read_v(0), v_filled));
+            if (i == 2) {
+                cache = cache.copy();
+            }
+        }
+    }
+}
+
+TEST_CASE("finer tokens: a copy of a truncated cache turns to the same integers") {
+    for (const Case &c : cases) {
+        INFO(c.text());
+        Cache cache = c.filled(700);
+        cache.truncate(100);
+        Cache copy = cache.copy();
+        test::fill_random(cache, 600, 50);
+        test::fill_random(copy, 600, 50);
+        CHECK(same_bits(cache.read_k(0), copy.read_k(0)));
+        CHECK(same_bits(cache.read_v(0), copy.read_v(0)));
+    }
+}
+
+TEST_CASE("finer tokens: a cache is filled to its last token, be that less than a block") {
+    for (const Case &c : cases) {
+        for (const int64_t capacity : {1, 10, 63, 64, 65, 130, 200, 333}) {
+            INFO(c.text() << ", capacity " << capacity);
+            Cache cache = c.cache(capacity);
+            for (int64_t t = 0; t < capacity; t += 50) {
+                test::fill_random(cache, std::min<int64_t>(50, capacity - t), static_cast<uint32_t>(t));
+            }
+            CHECK(cache.len() == capacity);
+            CHECK(error_of(attend(c, cache), cache, capacity) <= bound);
+            cache.truncate(capacity / 2);
+            test::fill_random(cache, capacity - capacity / 2, 7);
+            CHECK(error_of(attend(c, cache), cache, capacity) <= bound);
+        }
+    }
+}
+
+TEST_CASE("finer tokens: every layer keeps its own") {
+    std::vector<kvlane::Layer> layers;
+    for (const Case &c : cases) {
+        layers.push_back(c.layer());
+    }
+    Cache together(layers, 700, KVL_CACHE_NO_HUGE_PAGES);
+    test::fill_random(together, 700, 1);
+    const Cache copy = together.copy();
+    for (uint32_t layer = 0; layer < layers.size(); ++layer) {
+        const Case &c = cases[layer];
+        INFO(c.text());
+        Cache alone = c.cache();
+        test::append_random(alone, 0, 700, 1 + 2 * layer);
+        const Floats out = attend(c, alone);
+        CHECK(same_bits(attend(c.attention(), together.view(layer), 700), out));
+        CHECK(same_bits(attend(c.attention(), copy.view(layer), 700), out));
+    }
+}
+
+TEST_CASE("finer tokens: many rows of long heads, several sequences in a call, and what was there before, change nothing") {
+    const kvlane::Layer layer{2, 192, 130, Format::q8, Format::q4, Rotation::by_format, Rotation::by_format, 64, 64};
+    const Attention attention({2 * 40, 2, 192, 130, Format::q8, Format::q4});
+    const Floats q = test::random_values(2 * 40 * 192, 3);
+    const int64_t token_counts[] = {40, 300, 700};
+    std::vector<Cache> caches;
+    std::vector<kvl_view> views(3);
+    std::vector<kvl_sequence> sequences;
+    std::vector<Floats> out(3, Floats(2 * 40 * 130)), lse(3, Floats(2 * 40));
+    for (size_t i = 0; i < 3; ++i) {
+        Cache &cache = caches.emplace_back(1, layer, 1000, KVL_CACHE_NO_HUGE_PAGES);
+        const Floats not_numbers(static_cast<size_t>(1000 * 2 * 192), NAN);
+        cache.append(0, not_numbers, std::span(not_numbers).first(1000 * 2 * 130));
+        cache.clear();
+        test::fill_random(cache, token_counts[i], 1);
+        views[i] = cache.view(0);
+        sequences.push_back(
+            {sizeof(kvl_sequence), 0, 0, &views[i], token_counts[i], q.data(), out[i].data(), lse[i].data()});
+    }
+    kvlane::Workspace workspace = attention.workspace(3, 700);
+    attention.attend(sequences, workspace);
+    for (size_t i = 0; i < 3; ++i) {
+        const oracle::Answer want = oracle::attend(2, 40, 192, 130, token_counts[i], 1 / std::sqrt(192.0), q.data(),
+                                                   caches[i].read_k(0).data(), caches[i].read_v(0).data());
+        double error = 0;
+        for (size_t j = 0; j < out[i].size(); ++j) {
+            error += (out[i][j] - want.out[j]) * (out[i][j] - want.out[j]);
+        }
+        CHECK(std::sqrt(error / static_cast<double>(out[i].size()) * static_cast<double>(token_counts[i])) <= bound);
+        for (size_t j = 0; j < lse[i].size(); ++j) {
+            CHECK(lse[i][j] == doctest::Approx(want.lse[j]).epsilon(1e-4));
+        }
+    }
+}
+
+TEST_CASE("finer tokens: what f16 cannot hold is infinite there, and NaN as integers") {
+    const Case c{Format::q8, Format::q8, 0, 64, Rotation::none};
+    Cache cache = c.cache();
+    Floats k(size_t{n_kv_heads} * head_dim, 1.0f);
+    k[3] = 70000;
+    const Floats v(size_t{n_kv_heads} * v_head_dim, 1.0f);
+    cache.append(0, k, v);
+    cache.advance();
+    CHECK(cache.read_k(0)[3] == INFINITY);
+    CHECK(cache.read_k(0)[4] == 1);
+    test::fill_random(cache, 200, 5);
+    CHECK(std::isnan(cache.read_k(0)[4]));
+    CHECK(cache.read_v(0)[4] == doctest::Approx(1).epsilon(0.01));
+}
+
+TEST_CASE("finer tokens: pending tokens may age others, and be forgotten") {
     const Case c{Format::q8, Format::q4, 64, 64};
     Cache cache = c.filled(300);
     const Floats k = cache.read_k(0);
@@ -219,7 +344,7 @@ TEST_CASE("window: pending tokens may age others, and be forgotten") {
     CHECK(same_bits(tokens_of(cache.read_k(0), 0, 192, head_dim), tokens_of(k, 0, 192, head_dim)));
 }
 
-TEST_CASE("window: a copy has the same tokens in the same formats, and goes its own way") {
+TEST_CASE("finer tokens: a copy has the same tokens in the same formats, and goes its own way") {
     for (const Case &c : cases) {
         INFO(c.text());
         Cache cache = c.filled(700);
@@ -235,7 +360,7 @@ TEST_CASE("window: a copy has the same tokens in the same formats, and goes its 
     }
 }
 
-TEST_CASE("window: clear empties it for the next sequence") {
+TEST_CASE("finer tokens: clear empties it for the next sequence") {
     for (const Case &c : cases) {
         INFO(c.text());
         Cache cache = c.filled(700);
@@ -246,7 +371,7 @@ TEST_CASE("window: clear empties it for the next sequence") {
     }
 }
 
-TEST_CASE("window: a layer says what of it is in force, and a call what it reads") {
+TEST_CASE("finer tokens: a layer says what of it is in force, and a call what it reads") {
     const Case c{Format::q8, Format::q8, 1, 65};
     const Cache cache = c.filled(700);
     CHECK(cache.info(0).n_first_f16 == 64);
@@ -274,7 +399,7 @@ TEST_CASE("window: a layer says what of it is in force, and a call what it reads
     CHECK(bytes_at(700) == (700 - n_integers) * in_f16 + n_integers * as_integers);
 }
 
-TEST_CASE("window: keeping the tokens in f16 that scores fall on keeps the output that is theirs") {
+TEST_CASE("finer tokens: keeping the tokens in f16 that scores fall on keeps the output that is theirs") {
     // Keys of which the first and the newest win: what is lost of the others is lost on little.
     constexpr int64_t len = 640;
     Floats k = test::random_values(len * n_kv_heads * head_dim, 1);
