@@ -2,10 +2,12 @@
 """Compares two JSON files of kvlane-bench, label by label, and fails where the later one is slower beyond the noise.
 
 A label's figure is its limit_fraction: time against what the machine could do in the same run, so that another day's
-machine does not count. The noise is the spread of a label's repetitions in both files, and at least --noise.
+machine does not count. The noise is the spread of a label's repetitions in both files, and at least --noise; without
+repetitions (--benchmark_repetitions=3) it is --noise alone.
 """
 
 import argparse
+import re
 import sys
 
 import results
@@ -18,11 +20,18 @@ def spread(fractions):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("before")
-    parser.add_argument("after")
+    parser.add_argument("after", nargs="?", help="left out: print Google Benchmark's filter for the labels of BEFORE")
     parser.add_argument("--noise", type=float, default=0.05, help="a change that does not count (default 0.05)")
     arguments = parser.parse_args()
-    before = results.read(arguments.before).results
-    after = results.read(arguments.after).results
+    before_run = results.read(arguments.before)
+    if arguments.after is None:
+        print("^(" + "|".join(re.escape(label) for label in before_run.results) + ")/")
+        return 0
+    after_run = results.read(arguments.after)
+    isas = [run.context.get("kvlane_isa") for run in (before_run, after_run)]
+    if isas[0] != isas[1]:
+        sys.exit(f"{arguments.before} is of isa {isas[0]}, {arguments.after} of {isas[1]}; they must be of one")
+    before, after = before_run.results, after_run.results
     labels = [label for label in before if label in after]
     if not labels:
         sys.exit(f"{arguments.before} and {arguments.after} have no label in common")

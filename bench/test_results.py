@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -19,12 +20,15 @@ def row(label, fraction, bytes_per_second=1e9):
     }
 
 
-def compare(before, after, *arguments):
+def compare(before, after, *arguments, isas=("avx2", "avx2")):
     with tempfile.TemporaryDirectory() as folder:
         paths = []
-        for name, rows in (("before.json", before), ("after.json", after)):
+        for name, rows, isa in zip(("before.json", "after.json"), (before, after), isas):
+            if rows is None:
+                continue
             path = pathlib.Path(folder) / name
-            path.write_text(rows if isinstance(rows, str) else json.dumps({"context": {}, "benchmarks": rows}))
+            run = {"context": {"kvlane_isa": isa}, "benchmarks": rows}
+            path.write_text(rows if isinstance(rows, str) else json.dumps(run))
             paths.append(str(path))
         command = [sys.executable, str(here / "compare.py"), *paths, *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False)
@@ -61,6 +65,17 @@ class Compare(unittest.TestCase):
         append = "append/llama-3-8b/f16/ctx:2048/threads:1/cold"
         done = compare([row(append, 0.8)], [row(append, 0.4)])
         self.assertIn("slower 100.0% (noise 5.0%)  append/llama-3-8b", done.stdout)
+
+    def test_files_of_different_isas_are_not_compared(self):
+        done = compare([row(label, 0.8)], [row(label, 0.8)], isas=("avx2", "avx512"))
+        self.assertIn("is of isa avx2", done.stderr)
+        self.assertNotEqual(done.returncode, 0)
+
+    def test_one_file_alone_gives_the_filter_of_its_labels(self):
+        done = compare([row(label, 0.8), row(label.replace("8192", "512"), 0.8)], None)
+        pattern = done.stdout.strip()
+        self.assertTrue(re.match(pattern, row(label, 0.8)["name"]))
+        self.assertFalse(re.match(pattern, row(label.replace("8192", "2048"), 0.8)["name"]))
 
     def test_files_without_a_common_label_are_an_error(self):
         done = compare([row(label, 0.8)], [row(label.replace("8b", "70b"), 0.8)])

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Reads the disassembly of an aarch64 object and lists, for every kernel in it, what its inner loops consist of.
 
-An inner loop is an innermost one of those with multiply-adds (FMLA, or SMLAL of integers). Loops that call a function are left out: they load the
-part of a vector at a row's end. Fails where an inner loop keeps a vector in memory (a load from the stack or a store to
-it), and where a micro-kernel has no inner loop.
+An inner loop is an innermost one of those with multiply-adds (FMLA, or SMLAL of integers). Loops that call a function are
+left out: they load the part of a vector at a row's end. Fails where an inner loop keeps a vector in memory (a load from the
+stack or a store to it), where one of a micro-kernel stores a vector at all, and where a micro-kernel has no inner loop or
+none that prefetches.
 """
 
 import argparse
@@ -123,6 +124,11 @@ def spills(body):
     return [instruction for instruction in body if instruction.vectors_moved and on_stack.search(instruction.operands)]
 
 
+def stores(body):
+    """Returns the loop's stores of vectors."""
+    return [instruction for instruction in body if instruction.mnemonic.startswith("st") and instruction.vectors_moved]
+
+
 def columns(body):
     """Returns what a loop's row of the table says."""
     multiply_adds = [instruction for instruction in body if MULTIPLY_ADD.match(instruction.mnemonic)]
@@ -167,6 +173,11 @@ def main():
         for body in bodies:
             problems += [f"{short(name)} keeps a vector in memory: {spill}" for spill in spills(body)]
     problems += [f"{kernel} has no inner loop" for kernel, bodies in kernels.items() if not bodies]
+    for kernel, bodies in kernels.items():
+        if MICRO_KERNEL.match(kernel + "::"):
+            problems += [f"{kernel} stores its sums: {store}" for body in bodies for store in stores(body)]
+            if bodies and not max(map(columns, bodies))[1]:
+                problems.append(f"{kernel}'s widest inner loop does not prefetch")
     for word in ("DotMicro", "SumMicro"):
         if not any(word in kernel for kernel in kernels):
             problems.append(f"{arguments.object} has no {word}")

@@ -3,12 +3,15 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <fstream>
 #include <limits>
+#include <string>
 #include <utility>
 
 #include "support.hpp"
 
 #if defined(__linux__)
+#include <sys/mman.h>
 #include <unistd.h>
 #endif
 
@@ -86,6 +89,38 @@ float nan_with_payload(uint32_t bits) {
     std::memcpy(&value, &bits, sizeof value);
     return value;
 }
+
+#if defined(__linux__)
+// Of the mapping that holds an address: the system's account of its huge pages.
+int64_t huge_page_bytes_at(const void *address) {
+    std::ifstream maps("/proc/self/smaps");
+    const auto wanted = reinterpret_cast<uintptr_t>(address);
+    bool is_inside = false;
+    for (std::string line; std::getline(maps, line);) {
+        unsigned long first, end;
+        long kilobytes;
+        if (std::sscanf(line.c_str(), "%lx-%lx ", &first, &end) == 2) {
+            is_inside = first <= wanted && wanted < end;
+        } else if (is_inside && std::sscanf(line.c_str(), "AnonHugePages: %ld kB", &kilobytes) == 1) {
+            return kilobytes * 1024;
+        }
+    }
+    return 0;
+}
+
+// Whether the system makes a huge page of small ones for a program that asks for it.
+bool can_collapse() {
+    constexpr size_t huge_page = size_t{2} << 20;
+    void *p = mmap(nullptr, 2 * huge_page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    REQUIRE(p != MAP_FAILED);
+    auto *first = static_cast<std::byte *>(p) + (huge_page - reinterpret_cast<uintptr_t>(p) % huge_page) % huge_page;
+    *first = std::byte{1};
+    constexpr int collapse_advice = 25;
+    const bool can = madvise(first, huge_page, MADV_HUGEPAGE) == 0 && madvise(first, huge_page, collapse_advice) == 0;
+    munmap(p, 2 * huge_page);
+    return can;
+}
+#endif
 
 constexpr Layer two_by_eight{.n_kv_heads = 2, .head_dim = 8, .k_format = Format::f32, .v_format = Format::f32};
 
@@ -315,6 +350,29 @@ TEST_CASE("rows never move while the cache fills") {
     CHECK(full.k_head_stride_bytes == empty.k_head_stride_bytes);
     CHECK(same_bits(std::span<const float>(cache.read_k(1)).first(first.size()), first));
 }
+
+#if defined(__linux__)
+TEST_CASE("tokens that came before a layer is large enough for huge pages lie on them in the end, and are as they were") {
+    constexpr int64_t n_tokens = 40000;
+    Cache cache(1, {.n_kv_heads = 2, .head_dim = 64, .k_format = Format::f16, .v_format = Format::f16}, n_tokens);
+    Cache on_small_pages(1, {.n_kv_heads = 2, .head_dim = 64, .k_format = Format::f16, .v_format = Format::f16}, n_tokens,
+                         KVL_CACHE_NO_HUGE_PAGES);
+    for (Cache *each : {&cache, &on_small_pages}) {
+        while (each->len() < n_tokens) {
+            test::fill_random(*each, 500, static_cast<uint32_t>(each->len()));
+        }
+    }
+    CHECK(same_bits(cache.read_k(0), on_small_pages.read_k(0)));
+    CHECK(same_bits(cache.read_v(0), on_small_pages.read_v(0)));
+    const int64_t huge = huge_page_bytes_at(cache.view(0).spans->k);
+    if (can_collapse()) {
+        CHECK(huge >= 0.9 * static_cast<double>(cache.bytes()));
+    } else {
+        MESSAGE("not checked: this system makes no huge pages");
+    }
+    CHECK(huge_page_bytes_at(on_small_pages.view(0).spans->k) == 0);
+}
+#endif
 
 TEST_CASE("padding between rows is zero") {
     bool found_padding = false;

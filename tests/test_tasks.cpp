@@ -156,6 +156,19 @@ TEST_CASE_TEMPLATE_DEFINE("an executor's threads change no bit", Pool, executor_
 TEST_CASE_TEMPLATE_INVOKE(executor_changes_no_bit, test::ThreadPool);
 #if defined(KVLANE_TEST_OPENMP)
 TEST_CASE_TEMPLATE_INVOKE(executor_changes_no_bit, kvlane::OpenMpPool);
+
+TEST_CASE("OpenMP's team has no more threads than there are processors") {
+    kvlane::OpenMpPool pool(omp_get_num_procs() + 3);
+    const kvl_executor executor = pool.executor();
+    std::atomic<int> most{0};
+    const auto note = [](void *context, uint32_t) {
+        auto &n = *static_cast<std::atomic<int> *>(context);
+        n = std::max(n.load(), omp_get_num_threads());
+    };
+    executor.parallel_for(executor.pool, 1000, note, &most);
+    CHECK(most >= 1);
+    CHECK(most <= omp_get_num_procs());
+}
 #endif
 #if defined(KVLANE_TEST_TBB)
 TEST_CASE_TEMPLATE_INVOKE(executor_changes_no_bit, kvlane::TbbPool);
