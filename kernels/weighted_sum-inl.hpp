@@ -40,8 +40,9 @@ struct SumMicro {
 private:
     // Tokens at once: twice as many as an operand holds where a cache line has more and registers are left for their
     // weights.
-    template <int N>
-    static constexpr int at_once = N *lanes *Format::bytes < cache_line_bytes &&R *N < 16 ? 2 * A::tokens : A::tokens;
+    static constexpr int at_once(int n_vectors) {
+        return n_vectors * lanes * Format::bytes < cache_line_bytes && R * n_vectors < 16 ? 2 * A::tokens : A::tokens;
+    }
 
     // What is asked for at a time: in order, the run's lines are shared among its blocks.
     template <int N>
@@ -71,10 +72,10 @@ private:
                 at_turn = 0;
             }
             if (row_step == 0) {
-                prefetch<at_once<N> * bytes>(next_line, how);
-                next_line += at_once<N> * bytes;
+                prefetch<at_once(N) * bytes>(next_line, how);
+                next_line += at_once(N) * bytes;
             } else {
-                unroll<at_once<N>>([&](auto) __attribute__((always_inline)) {
+                unroll<at_once(N)>([&](auto) __attribute__((always_inline)) {
                     prefetch<bytes>(next_line, how);
                     next_line += row_step;
                 });
@@ -138,8 +139,8 @@ private:
         };
         // What is left over comes first: the accumulators of the loop then live in registers alone.
         Asked<N> asked(a, d, ahead);
-        const int left_over = a.v.n % at_once<N>;
-        if (at_once < N >> 1 && left_over > 0) {
+        const int left_over = a.v.n % at_once(N);
+        if (at_once(N) > 1 && left_over > 0) {
             asked.next(t);
         }
         if constexpr (A::tokens > 1) {
@@ -150,14 +151,14 @@ private:
                 t = 1;
             }
         }
-        if constexpr (at_once < N >> A::tokens) {
+        if constexpr (at_once(N) > A::tokens) {
             while (t < left_over) {
                 add_tokens();
             }
         }
         while (t < a.v.n) {
             asked.next(t);
-            unroll<at_once<N> / A::tokens>([&](auto) __attribute__((always_inline)) { add_tokens(); });
+            unroll<at_once(N) / A::tokens>([&](auto) __attribute__((always_inline)) { add_tokens(); });
         }
         unroll<N>([&](auto i) __attribute__((always_inline)) {
             unroll<R>([&](auto r) __attribute__((always_inline)) { A::store(o + i * step + r * lanes, acc[r * N + i]); });

@@ -18,8 +18,14 @@ struct Storing {
     bool has_outliers = false;  // 4 channels of the keys are 20 times larger, as those of real models
 };
 
-/// Relative L2 error of the output for random normal data: 1024 tokens, head_dim 128, 4 query heads a KV head.
-inline double error_of(const Storing &storing) {
+/// Relative L2 errors of an output.
+struct Errors {
+    double total;          // of what was given to the cache
+    double of_arithmetic;  // of what the cache gives back
+};
+
+/// For random normal data: 1024 tokens, head_dim 128, 4 query heads a KV head.
+inline Errors errors_of(const Storing &storing) {
     constexpr uint32_t n_kv_heads = 2, group = 4, head_dim = 128;
     constexpr int64_t len = 1024;
     std::vector<float> k = random_values(len * n_kv_heads * head_dim, 1);
@@ -36,14 +42,18 @@ inline double error_of(const Storing &storing) {
     kvlane::Workspace workspace = attention.workspace(1, len);
     std::vector<float> out(q.size());
     attention.attend(cache.view(0), q.data(), out.data(), workspace);
-    const oracle::Answer want = oracle::attend(n_kv_heads, group, head_dim, head_dim, len,
-                                               1 / std::sqrt(static_cast<double>(head_dim)), q.data(), k.data(), v.data());
-    double error = 0, norm = 0;
-    for (size_t i = 0; i < out.size(); ++i) {
-        error += (out[i] - want.out[i]) * (out[i] - want.out[i]);
-        norm += want.out[i] * want.out[i];
-    }
-    return std::sqrt(error / norm);
+    const auto error_against = [&](const std::vector<float> &keys, const std::vector<float> &values) {
+        const oracle::Answer want =
+            oracle::attend(n_kv_heads, group, head_dim, head_dim, len, 1 / std::sqrt(static_cast<double>(head_dim)),
+                           q.data(), keys.data(), values.data());
+        double error = 0, norm = 0;
+        for (size_t i = 0; i < out.size(); ++i) {
+            error += (out[i] - want.out[i]) * (out[i] - want.out[i]);
+            norm += want.out[i] * want.out[i];
+        }
+        return std::sqrt(error / norm);
+    };
+    return {error_against(k, v), error_against(cache.read_k(0), cache.read_v(0))};
 }
 
 }  // namespace test

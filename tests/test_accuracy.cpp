@@ -13,13 +13,13 @@ using kvlane::Rotation;
 namespace {
 
 // Of normal data, and of keys with outliers, without rotation and with it.
-struct Errors {
+struct OfPair {
     double normal, normal_rotated, outliers, outliers_rotated;
 };
 
-Errors errors_of(Format k, Format v) {
-    return {test::error_of({k, v, Rotation::none, false}), test::error_of({k, v, Rotation::hadamard, false}),
-            test::error_of({k, v, Rotation::none, true}), test::error_of({k, v, Rotation::hadamard, true})};
+OfPair of_pair(Format k, Format v) {
+    return {test::errors_of({k, v, Rotation::none, false}).total, test::errors_of({k, v, Rotation::hadamard, false}).total,
+            test::errors_of({k, v, Rotation::none, true}).total, test::errors_of({k, v, Rotation::hadamard, true}).total};
 }
 
 double bits_per_value(Format format) {
@@ -38,14 +38,14 @@ TEST_CASE("accuracy: every pair of formats is within its bound, on normal data a
         double keys, values, outliers, outliers_rotated;
     };
     constexpr Bound bounds[] = {{1e-6, 1e-6, 1e-5, 1e-5},
-                                {4e-4, 4e-4, 2e-3, 2e-3},
-                                {3e-3, 3e-3, 1.5e-2, 1.5e-2},
-                                {1e-2, 1e-2, 1e-1, 4e-2},
-                                {2e-1, 2e-1, 1e0, 6e-1}};
+                                {4e-4, 4e-4, 1.5e-3, 1.5e-3},
+                                {3e-3, 3e-3, 1.2e-2, 1.2e-2},
+                                {1e-2, 1e-2, 1e-1, 2.5e-2},
+                                {1.5e-1, 1.5e-1, 7e-1, 2e-1}};
     std::string table = "| keys | values | bits | normal | normal, rotated | outliers | outliers, rotated |\n";
     for (const Format k : test::all_formats()) {
         for (const Format v : test::all_formats()) {
-            const Errors e = errors_of(k, v);
+            const OfPair e = of_pair(k, v);
             const Bound &of_k = bounds[static_cast<size_t>(k)], &of_v = bounds[static_cast<size_t>(v)];
             INFO(test::name_of(k) << "+" << test::name_of(v));
             CHECK(e.normal <= std::hypot(of_k.keys, of_v.values));
@@ -64,9 +64,24 @@ TEST_CASE("accuracy: every pair of formats is within its bound, on normal data a
 
 TEST_CASE("accuracy: a rotation saves keys with outliers from the rounding to few bits") {
     for (const Format format : {Format::q8, Format::q4}) {
-        const double plain = test::error_of({format, Format::f32, Rotation::none, true});
-        const double rotated = test::error_of({format, Format::f32, Rotation::hadamard, true});
+        const double plain = test::errors_of({format, Format::f32, Rotation::none, true}).total;
+        const double rotated = test::errors_of({format, Format::f32, Rotation::hadamard, true}).total;
         INFO(test::name_of(format) << ": " << plain << ", rotated " << rotated);
         CHECK(rotated <= 0.8 * plain);
+    }
+}
+
+TEST_CASE("accuracy: integers' arithmetic costs a fiftieth of what storing costs, or less") {
+    for (const Format k : {Format::f32, Format::q8, Format::q4}) {
+        for (const Format v : {Format::f32, Format::q8, Format::q4}) {
+            for (const bool has_outliers : {false, true}) {
+                if (!test::is_scaled(k) && !test::is_scaled(v)) {
+                    continue;
+                }
+                const test::Errors e = test::errors_of({k, v, Rotation::by_format, has_outliers});
+                INFO(test::name_of(k) << "+" << test::name_of(v) << ": " << e.of_arithmetic << " of " << e.total);
+                CHECK(e.of_arithmetic <= 0.02 * e.total);
+            }
+        }
     }
 }
