@@ -108,7 +108,7 @@ int64_t huge_page_bytes_at(const void *address) {
     return 0;
 }
 
-// Whether the system makes a huge page of small ones for a program that asks for it.
+// Whether the system makes a huge page of small ones for a program that asks for it, and tells; an emulator does neither.
 bool can_collapse() {
     constexpr size_t huge_page = size_t{2} << 20;
     void *p = mmap(nullptr, 2 * huge_page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -116,7 +116,8 @@ bool can_collapse() {
     auto *first = static_cast<std::byte *>(p) + (huge_page - reinterpret_cast<uintptr_t>(p) % huge_page) % huge_page;
     *first = std::byte{1};
     constexpr int collapse_advice = 25;
-    const bool can = madvise(first, huge_page, MADV_HUGEPAGE) == 0 && madvise(first, huge_page, collapse_advice) == 0;
+    const bool can = madvise(first, huge_page, MADV_HUGEPAGE) == 0 &&
+                     madvise(first, huge_page, collapse_advice) == 0 && huge_page_bytes_at(first) > 0;
     munmap(p, 2 * huge_page);
     return can;
 }
