@@ -220,7 +220,7 @@ void run_unit(const Call &call, uint32_t unit) {
     const int64_t first = chunk * chunk_tokens;
     a.kernels->decode_chunk({a.kernels, s.view, kv_head, first, std::min(chunk_tokens, s.len - first), s.len - first,
                              s.q + uint64_t{kv_head} * a.group * a.head_dim, static_cast<int>(a.group), a.log2_scale,
-                             a.prefetch, partial_of(a, call.partials, unit), a.k_rotation == KVL_ROTATION_HADAMARD});
+                             a.read_plan, partial_of(a, call.partials, unit), a.k_rotation == KVL_ROTATION_HADAMARD});
     std::atomic_ref<uint32_t> chunks_left(call.chunks_left[uint64_t{sequence} * a.n_kv_heads + kv_head]);
     if (chunks_left.fetch_sub(1, std::memory_order_acq_rel) == 1) {
         merge_head(call, s, kv_head, unit - chunk, n_chunks);
@@ -264,7 +264,7 @@ kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_attention **
         return fail(KVL_ERROR_MEMORY, "no memory for an attention object of %zu bytes", sizeof *made);
     }
     *made = {.kernels = kernels,
-             .prefetch = cpu_prefetch(),
+             .read_plan = cpu_read_plan(),
              .n_query_heads = desc->n_query_heads,
              .n_kv_heads = desc->n_kv_heads,
              .group = desc->n_query_heads / desc->n_kv_heads,

@@ -5,7 +5,7 @@
 // What kvl_attention_create makes of its descriptor: immutable, shared by threads.
 struct kvl_attention {
     const kvlane::KernelTable *kernels;
-    kvlane::Prefetch prefetch;
+    kvlane::ReadPlan read_plan;
     uint32_t n_query_heads;
     uint32_t n_kv_heads;
     uint32_t group;

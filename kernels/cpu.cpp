@@ -45,20 +45,27 @@ uint32_t cpu_features() {
     return features;
 }
 
-Prefetch cpu_prefetch() {
+ReadPlan cpu_read_plan() {
     unsigned most = 0;
     char vendor[12];
     unsigned parts[3] = {};
     __get_cpuid(0, &most, &parts[0], &parts[2], &parts[1]);
     std::memcpy(vendor, parts, sizeof vendor);
-    return std::memcmp(vendor, "AuthenticAMD", sizeof vendor) == 0 ? Prefetch::far : Prefetch::near;
+    if (std::memcmp(vendor, "AuthenticAMD", sizeof vendor) != 0) {
+        return plan::standard;
+    }
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    __get_cpuid(1, &a, &b, &c, &d);
+    const unsigned family = (a >> 8 & 15) + (a >> 20 & 255);
+    constexpr unsigned zen_5 = 0x1a;
+    return family >= zen_5 ? plan::zen_5 : plan::zen;
 }
 
 #else
 
 uint32_t cpu_features() { return cpu_base; }
 
-Prefetch cpu_prefetch() { return Prefetch::near; }
+ReadPlan cpu_read_plan() { return plan::standard; }
 
 #endif
 

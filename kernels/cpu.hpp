@@ -18,14 +18,33 @@ enum : uint32_t {
 // The features of the CPU that runs this, or'ed.
 uint32_t cpu_features();
 
-// How a CPU wants rows to be asked for before they are worked on.
-enum class Prefetch : uint8_t {
-    none,
-    near,  // into L1, a short way ahead: its own prefetchers take that for the order of reading, and run on from there
-    far,   // into L2, many rows ahead: its own prefetchers do not see it
+// Which of a core's caches rows are asked into before they are worked on.
+enum class Prefetch : uint8_t { none, l1, l2 };
+
+// How a CPU wants rows to be asked for, and worked on.
+struct ReadPlan {
+    Prefetch into;
+    int bytes_ahead;
+    int turn_bytes;           // of keys, before as many values have their turn; at most a tile
+    int in_order_turn_bytes;  // where rows of at most 256 bytes are read one after the other
+    bool asks_in_order;       // else such rows are left to the CPU's own prefetchers
 };
 
+namespace plan {
+
+// A short way ahead: a CPU's own prefetchers take that for the order of reading, and run on from there. They follow keys and
+// values at the same time where turns are short; one of them alone has to start anew whenever its turn comes.
+static constexpr ReadPlan standard = {Prefetch::l1, 3072, 2048, 2048, true};
+
+// Many rows ahead, unseen by the CPU's own prefetchers. Turns cost, and are long; short ones suit rows in order.
+static constexpr ReadPlan zen = {Prefetch::l2, 16384, 16384, 4096, false};
+
+// A tile of 16 bits ahead, into an L1 that holds three, and tile by tile.
+static constexpr ReadPlan zen_5 = {Prefetch::l1, 16384, 65536, 65536, true};
+
+}  // namespace plan
+
 // What suits the CPU that runs this.
-Prefetch cpu_prefetch();
+ReadPlan cpu_read_plan();
 
 }  // namespace kvlane

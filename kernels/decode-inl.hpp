@@ -28,7 +28,7 @@ struct Stream {
     int64_t straight;      // and how many visible ones follow at that distance
     int64_t stride_bytes;
     int64_t rows_ahead;  // that are asked for while a row is worked on
-    Prefetch prefetch;
+    ReadPlan plan;
 };
 
 template <Plane P>
@@ -76,12 +76,9 @@ static void enter_span(Stream<P> &s, int64_t token) {
 
 template <Plane P>
 static Stream<P> stream_of(const DecodeChunk &c) {
-    // A near row still has to come from L2, where the CPU's own prefetchers put it; a far one from memory.
-    constexpr int64_t near_bytes = 3072, far_bytes = 16384;
     const int64_t row_bytes = row_bytes_of<P>(*c.view);
-    const int64_t bytes_ahead = c.prefetch == Prefetch::near ? near_bytes : far_bytes;
-    const int64_t rows_ahead = (bytes_ahead + row_bytes - 1) / row_bytes;
-    Stream<P> s{c.view, c.kv_head, 0, c.n_visible, nullptr, 0, stride_of<P>(*c.view), rows_ahead, c.prefetch};
+    const int64_t rows_ahead = (c.plan.bytes_ahead + row_bytes - 1) / row_bytes;
+    Stream<P> s{c.view, c.kv_head, 0, c.n_visible, nullptr, 0, stride_of<P>(*c.view), rows_ahead, c.plan};
     enter_span(s, c.first);
     return s;
 }
@@ -118,11 +115,11 @@ static const std::byte *row_behind(const Stream<P> &s) {
 template <Plane P>
 KVLANE_INLINE Ahead ahead_of(const Stream<P> &s, const StoredRows &run) {
     if (s.straight >= s.rows_ahead) {
-        return {s.prefetch, run.n, s.rows_ahead * s.stride_bytes, 0};
+        return {s.plan.into, s.plan.asks_in_order, run.n, s.rows_ahead * s.stride_bytes, 0};
     }
     const int64_t turn = run.n + s.straight - s.rows_ahead;
     const std::byte *behind = row_behind(s);
-    return {s.prefetch, static_cast<int>(turn), s.rows_ahead * s.stride_bytes,
+    return {s.plan.into, s.plan.asks_in_order, static_cast<int>(turn), s.rows_ahead * s.stride_bytes,
             behind ? behind - (run.first + turn * s.stride_bytes) : 0};
 }
 
@@ -136,14 +133,12 @@ KVLANE_INLINE void for_each_run(Stream<P> &s, int n, Work &&work) {
     }
 }
 
-// Tokens of a turn between keys and values. The prefetchers of a CPU that is asked for near rows follow both streams at the
-// same time where turns are 2 KB of keys; one alone has to start anew whenever its turn comes. Far rows want long turns,
-// which cost less, but short ones where rows of at most 256 bytes are read in order.
+// Tokens of a turn between keys and values.
 template <class Isa>
 KVLANE_INLINE int turn_tokens(const DecodeChunk &c, int n_rows) {
     const int64_t row_bytes = row_bytes_of<Plane::keys>(*c.view);
     const bool in_order = n_rows <= Isa::rows_in_order && row_bytes <= 256;
-    const int64_t turn_bytes = c.prefetch == Prefetch::near ? 2048 : in_order ? 4096 : 16384;
+    const int64_t turn_bytes = in_order ? c.plan.in_order_turn_bytes : c.plan.turn_bytes;
     const int at_once = dot_tokens<Isa>(n_rows < Isa::max_rows ? n_rows : Isa::max_rows);
     const auto tokens = static_cast<int>(turn_bytes / row_bytes / at_once * at_once);
     return tokens < at_once ? at_once : tokens < tile_tokens ? tokens : tile_tokens;
@@ -159,7 +154,7 @@ template <Plane P>
 KVLANE_INLINE void ask_for_scales(const Stream<P> &s, int rows) {
     const int64_t bytes = tile_tokens * (s.stride_bytes < cache_line_bytes ? s.stride_bytes : 0);
     for (int64_t i = 0; i < bytes; i += cache_line_bytes) {
-        prefetch<1>(s.row + rows * s.stride_bytes + i, s.prefetch);
+        prefetch<1>(s.row + rows * s.stride_bytes + i, s.plan.into);
     }
 }
 
@@ -181,12 +176,12 @@ KVLANE_INLINE void next_scales(Stream<P> &s, int n, float *scales) {
     ask_for_scales(s, tile_tokens);
 }
 
-// Elements of queries that are rotated, or of queries and sums that are kept as integers, at a time.
+// Elements of queries that are copied, or of queries and sums that are kept as integers, at a time.
 static constexpr int max_elements = 4096;
 
-// What rows need whose keys or values are stored as integers or rotated; one instance lives on the stack.
+// What rows need whose queries are copied, or whose keys or values are stored as integers; one instance lives on the stack.
 struct Scratch {
-    alignas(64) float rotated_q[max_elements];
+    alignas(64) float aligned_q[max_elements];
     alignas(64) int16_t q[max_elements + 16];  // a whole vector is stored at the end of a row
     alignas(64) int16_t weights[max_tile_rows * score_stride];
     alignas(64) int32_t sums[max_elements];  // of a tile's weighted values, as o lies
@@ -261,7 +256,7 @@ KVLANE_INLINE StoredRows entries_of(Stream<P> &s, const StoredRows &run) {
 template <class Isa>
 struct Rows {
     int n;
-    const float *q;  // rotated as keys are
+    const float *q;  // on whole cache lines, where they fill them, and rotated as keys are
     float *o;
     RowState<Isa> state[max_tile_rows];
     Scratch scratch;
@@ -362,6 +357,11 @@ static void for_each_part(const DecodeChunk &c, Body &&body) {
     }
 }
 
+// Queries are loaded anew for every few keys: across cache lines each load would count twice.
+static bool copies_q(const DecodeChunk &c) {
+    return c.rotates_q || reinterpret_cast<uintptr_t>(c.q) % cache_line_bytes != 0;
+}
+
 // All of a chunk's tokens for rows [row, row + n_rows).
 template <class Isa>
 void decode_rows(const DecodeChunk &c, int row, int n_rows) {
@@ -370,13 +370,13 @@ void decode_rows(const DecodeChunk &c, int row, int n_rows) {
     rows.n = n_rows;
     rows.q = c.q + int64_t{row} * head_dim;
     rows.o = c.out.o + row * Isa::lanes;
-    if (c.rotates_q) {
-        std::copy_n(rows.q, n_rows * head_dim, rows.scratch.rotated_q);
-        rows.q = rows.scratch.rotated_q;
+    if (copies_q(c)) {
+        std::copy_n(rows.q, n_rows * head_dim, rows.scratch.aligned_q);
+        rows.q = rows.scratch.aligned_q;
     }
     for (int r = 0; r < n_rows; ++r) {
         if (c.rotates_q) {
-            rotate_row<Isa>(rows.scratch.rotated_q + r * head_dim, head_dim);
+            rotate_row<Isa>(rows.scratch.aligned_q + r * head_dim, head_dim);
         }
         rows.state[r] = {minus_infinity, Isa::broadcast(0)};
     }
@@ -402,7 +402,7 @@ void decode_rows(const DecodeChunk &c, int row, int n_rows) {
 template <class Isa>
 void decode_chunk(const DecodeChunk &c) {
     std::fill_n(c.out.o, c.group * partial_stride(c.view->v_head_dim), 0.0f);
-    bool needs_room = c.rotates_q;
+    bool needs_room = copies_q(c);
     for_each_part(c, [&](const DecodeChunk &part) {
         needs_room |= format::is_scaled(part.view->k_format) || format::is_scaled(part.view->v_format);
     });

@@ -32,7 +32,7 @@ struct DotMicro {
     static void run(DotRows a, int first_row) {
         const auto *q = static_cast<const Number *>(a.q) + int64_t{first_row} * a.head_dim;
         float *scores = a.scores + int64_t{first_row} * score_stride;
-        const Ahead ahead = ahead_for<Isa, R>(a.ahead, first_row);
+        const Ahead ahead = asked_by<Isa, R>(a.ahead, first_row);
         for (int t = 0; t < a.k.n; t += tokens) {
             Vec sum[padded_rows * tokens];
             unroll<tokens / block>([&](auto b) __attribute__((always_inline)) {
@@ -57,7 +57,7 @@ private:
         const int64_t line_step = in_order ? block * cache_line_bytes : cache_line_bytes;
         const std::byte *line = k[0] + ahead.bytes_from(t);
         const auto ask = [&]() __attribute__((always_inline)) {
-            unroll<block>([&](auto j) __attribute__((always_inline)) { prefetch<1>(line + j * row_step, ahead.how); });
+            unroll<block>([&](auto j) __attribute__((always_inline)) { prefetch<1>(line + j * row_step, ahead.into); });
             line += line_step;
         };
         typename A::Sum acc[R * block];

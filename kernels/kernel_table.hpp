@@ -22,9 +22,9 @@ static constexpr int tile_tokens = 64;
 // Query heads worked on together: bounds their scores on the stack to 20 KB.
 static constexpr int max_tile_rows = 32;
 
-// (m, l, o) of `group` rows over one chunk: m is the running maximum of the scores in units of log2, l the sum of
-// 2^(score - m), o the sum of values weighted so. o has room for partial_stride elements a row; a vector's worth of
-// elements of every row, then the next: where one is, is known to the isa alone.
+// (m, l, o) of `group` rows over one chunk: m is what the scores are relative to, near their maximum, in units of log2; l
+// the sum of 2^(score - m), o the sum of values weighted so. o has room for partial_stride elements a row; a vector's worth
+// of elements of every row, then the next: where one is, is known to the isa alone.
 struct Partial {
     float *m;
     float *l;
@@ -50,7 +50,7 @@ struct DecodeChunk {
     const float *q;     // [group, head_dim]
     int group;
     float scale;  // of the scores, into units of log2
-    Prefetch prefetch;
+    ReadPlan plan;
     Partial out;
     bool rotates_q;
 };

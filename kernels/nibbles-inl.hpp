@@ -82,7 +82,7 @@ KVLANE_INLINE void for_each_unpacked(const StoredRows rows, const StoredRows ent
         for (int i = t; i < t + n; ++i, to += stride, row += rows.stride_bytes, entry += entries.stride_bytes) {
             const std::byte *asked = row + ahead.bytes_from(i);
             for (const std::byte *end = asked + dim / 2; asked < end; asked += cache_line_bytes) {
-                prefetch<1>(asked, ahead.how);
+                prefetch<1>(asked, ahead.into);
             }
             unpack_row<Isa>(row, entry, dim, to);
         }

@@ -24,7 +24,8 @@ struct StoredRows {
 // What is asked for while a run is worked on: rows a constant number of rows further on; where the run ends, in what is
 // worked on next.
 struct Ahead {
-    Prefetch how = Prefetch::none;
+    Prefetch into = Prefetch::none;
+    bool in_order = true;     // whether rows that are read one after the other are asked for as well
     int turn = 0;             // from this row on in what is next; may be negative
     int64_t in_run = 0;       // bytes from a row before the turn to the one to be asked for,
     int64_t behind_turn = 0;  // and from one behind it
@@ -37,12 +38,11 @@ struct Ahead {
 // over rows part by part.
 KVLANE_INLINE bool packed(const StoredRows &rows, int row_bytes) { return rows.stride_bytes < row_bytes + cache_line_bytes; }
 
-// The first pass over rows asks for others; far ones are not asked for where rows are read in order, which the CPU's own
-// prefetchers follow better.
+// What R rows of queries from first_row on ask for: the first pass over stored rows asks, the others find them.
 template <class Isa, int R>
-KVLANE_INLINE Ahead ahead_for(const Ahead &ahead, int first_row) {
-    const bool in_order = R <= Isa::rows_in_order && ahead.how == Prefetch::far;
-    return first_row > 0 || in_order ? Ahead{} : ahead;
+KVLANE_INLINE Ahead asked_by(const Ahead &ahead, int first_row) {
+    const bool is_left = R <= Isa::rows_in_order && !ahead.in_order;
+    return first_row > 0 || is_left ? Ahead{} : ahead;
 }
 
 // scores[r][t] = q[r] . k[t]
@@ -98,11 +98,11 @@ KVLANE_INLINE void unroll(Body &&body) {
 
 // Asks for Bytes bytes.
 template <int Bytes>
-KVLANE_INLINE void prefetch(const std::byte *p, Prefetch how) {
+KVLANE_INLINE void prefetch(const std::byte *p, Prefetch into) {
     constexpr int lines = (Bytes + cache_line_bytes - 1) / cache_line_bytes;
-    if (how == Prefetch::near) {
+    if (into == Prefetch::l1) {
         unroll<lines>([&](auto i) __attribute__((always_inline)) { __builtin_prefetch(p + i * cache_line_bytes, 0, 3); });
-    } else if (how == Prefetch::far) {
+    } else if (into == Prefetch::l2) {
         unroll<lines>([&](auto i) __attribute__((always_inline)) { __builtin_prefetch(p + i * cache_line_bytes, 0, 2); });
     }
 }

@@ -13,7 +13,7 @@ namespace kvlane {
 
 static constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
 
-// 2^x for x <= 0: 2^round(x) times a polynomial of the rest. Within 1.3 ulp for x >= -126, where the result is a normal
+// 2^x for x <= 8: 2^round(x) times a polynomial of the rest. Within 1.3 ulp for x >= -126, where the result is a normal
 // number; below that within 2^-126.5, which may mean 0. Exactly 1 at 0, 0 for minus infinity, NaN for NaN. The polynomial is
 // the minimax one of degree 6 on [-1/2, 1/2] that is 1 at 0; its own relative error is 2.6e-9.
 template <class Isa>
@@ -76,9 +76,12 @@ struct TileRow {
     int16_t *integer_weights;
 };
 
-// The online update of a row: its scores become weights 2^(factor * score - m), its state takes them in. Where there is a
-// new maximum, which most tiles lack, what was summed before is rescaled. Weights for integers are relative to the tile's
-// own maximum; returns what they are to be multiplied by.
+// A row's m follows its maximum where that grows by more than this, in units of log2: weights are at most 2^8, and what was
+// summed before is rarely rescaled.
+static constexpr float slack = 8;
+
+// The online update of a row: its scores become weights 2^(factor * score - m), its state takes them in. Weights for
+// integers are relative to the tile's own maximum; returns what they are to be multiplied by.
 template <class Isa, bool IntegerKeys, bool IntegerValues>
 KVLANE_INLINE float softmax_row(const TileRow &tile, RowState<Isa> &row) {
     using Vec = typename Isa::Vec;
@@ -91,7 +94,7 @@ KVLANE_INLINE float softmax_row(const TileRow &tile, RowState<Isa> &row) {
         }
         largest = Isa::max(largest, scores_at<Isa>(tile.scores, t, tile.n, factor, Isa::broadcast(0)));
     }
-    if (Isa::any_greater(largest, row.m)) {
+    if (Isa::any_greater(largest, row.m + slack)) {
         const float m = Isa::reduce_max(Isa::max(Isa::broadcast(row.m), largest));
         const Vec rescale = Isa::broadcast(rescale_of<Isa>(row.m, m));
         float *o = tile.o;

@@ -25,7 +25,7 @@ struct SumMicro {
     static_assert(R <= Isa::max_rows && vectors >= 1);
 
     static void run(const SumRows &a, int first_row) {
-        const Ahead ahead = ahead_for<Isa, R>(a.ahead, first_row);
+        const Ahead ahead = asked_by<Isa, R>(a.ahead, first_row);
         const int whole = a.v_head_dim / lanes * lanes;
         int d = 0;
         for (; d + vectors * lanes <= whole; d += vectors * lanes) {
@@ -52,9 +52,9 @@ private:
         int64_t row_step;  // 0 in order
         int turn;
         int64_t at_turn;
-        Prefetch how;
+        Prefetch into;
 
-        KVLANE_INLINE Asked(const SumRows &a, int d, const Ahead &ahead) : how(ahead.how) {
+        KVLANE_INLINE Asked(const SumRows &a, int d, const Ahead &ahead) : into(ahead.into) {
             const bool in_order = packed(a.v, a.v_head_dim * Format::bytes);
             row_step = in_order ? 0 : a.v.stride_bytes;
             turn = in_order ? (ahead.turn * a.v_head_dim - d * a.v.n) / (N * lanes) : ahead.turn;
@@ -64,7 +64,7 @@ private:
         }
 
         KVLANE_INLINE void next(int t) {
-            if (how == Prefetch::none) {
+            if (into == Prefetch::none) {
                 return;
             }
             if (t >= turn) {
@@ -72,11 +72,11 @@ private:
                 at_turn = 0;
             }
             if (row_step == 0) {
-                prefetch<at_once(N) * bytes>(next_line, how);
+                prefetch<at_once(N) * bytes>(next_line, into);
                 next_line += at_once(N) * bytes;
             } else {
                 unroll<at_once(N)>([&](auto) __attribute__((always_inline)) {
-                    prefetch<bytes>(next_line, how);
+                    prefetch<bytes>(next_line, into);
                     next_line += row_step;
                 });
             }

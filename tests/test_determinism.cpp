@@ -74,7 +74,7 @@ struct Answer {
 
     explicit Answer(size_t n_heads) : out(n_heads * v_head_dim), lse(n_heads) {}
 
-    kvl_sequence sequence(const kvl_view &view, const Floats &q) {
+    kvl_sequence sequence(const kvl_view &view, std::span<const float> q) {
         return {sizeof(kvl_sequence), 0, 0, &view, view.len, q.data(), out.data(), lse.data()};
     }
 
@@ -82,7 +82,8 @@ struct Answer {
     bool operator==(const Answer &other) const { return test::same_bits(out, other.out) && test::same_bits(lse, other.lse); }
 };
 
-Answer attend(const Attention &attention, const Cache &cache, const Floats &q, const kvl_executor *executor = nullptr) {
+Answer attend(const Attention &attention, const Cache &cache, std::span<const float> q,
+              const kvl_executor *executor = nullptr) {
     const kvl_view view = cache.view(0);
     Answer answer(q.size() / head_dim);
     const kvl_sequence sequence = answer.sequence(view, q);
@@ -236,12 +237,27 @@ TEST_CASE("determinism: the bits do not depend on how the CPU wants rows to be a
             const Attention attention = attention_of(2, group, format);
             const Cache cache = filled(Tokens(2, 1100, 1), format);
             const Floats q = test::random_values(2 * group * head_dim, 3);
-            attention.get()->prefetch = kvlane::Prefetch::none;
+            attention.get()->read_plan = {kvlane::Prefetch::none, 0, 1, 1, true};
             const Answer want = attend(attention, cache, q);
-            for (const kvlane::Prefetch how : {kvlane::Prefetch::near, kvlane::Prefetch::far}) {
-                attention.get()->prefetch = how;
+            for (const kvlane::ReadPlan &plan : {kvlane::plan::standard, kvlane::plan::zen, kvlane::plan::zen_5}) {
+                attention.get()->read_plan = plan;
                 CHECK(attend(attention, cache, q) == want);
             }
+        }
+    }
+}
+
+TEST_CASE("determinism: the bits do not depend on where queries lie") {
+    constexpr size_t line_floats = 16;
+    for (const Format format : formats) {
+        const Attention attention = attention_of(2, 4, format);
+        const Cache cache = filled(Tokens(2, 1100, 1), format);
+        const Floats q = test::random_values(8 * head_dim, 3);
+        Floats room(q.size() + line_floats);
+        const Answer want = attend(attention, cache, q);
+        for (size_t at = 0; at < line_floats; ++at) {
+            std::ranges::copy(q, room.begin() + static_cast<std::ptrdiff_t>(at));
+            CHECK(attend(attention, cache, std::span<const float>(room).subspan(at, q.size())) == want);
         }
     }
 }
