@@ -21,9 +21,6 @@ struct Arithmetic {
 
     static Sum zero() { return Isa::broadcast(0); }
     static Operand query(const float *q) { return Isa::in_register(Isa::load(q)); }
-    static Operand query_part(const float *q, int n) {
-        return Isa::load_partial(format::f32{}, reinterpret_cast<const std::byte *>(q), n);
-    }
     static Operand key(const std::byte *k) { return Isa::load(Format{}, k); }
     static Operand key_part(const std::byte *k, int n) { return Isa::load_partial(Format{}, k, n); }
     static Weight weight(const float *p) { return Isa::broadcast(*p); }
@@ -49,11 +46,6 @@ struct Arithmetic<Isa, Format, true> {
 
     static Sum zero() { return Isa::zero_int32s(); }
     static Operand query(const int16_t *q) { return Isa::load_int16s(q); }
-    static Operand query_part(const int16_t *q, int n) {
-        int16_t part[width] = {};
-        std::memcpy(part, q, static_cast<size_t>(n) * sizeof *q);
-        return Isa::load_int16s(part);
-    }
     static Operand key(const std::byte *k) { return Isa::widen(k); }
     static Operand key_part(const std::byte *k, int n) {
         std::byte part[width] = {};
@@ -80,6 +72,33 @@ struct Arithmetic<Isa, Format, true> {
     static typename Isa::Vec to_float(Sum s) { return Isa::to_float(s); }
     static Sum load(const int32_t *o) { return Isa::load_int32s(o); }
     static void store(int32_t *o, Sum s) { Isa::store_int32s(o, s); }
+};
+
+// Keys as dots take them from memory: `width` elements of each of the tokens that share a vector, in as many parts. A part
+// becomes an operand when it is multiplied.
+template <class Isa, class Format, int Abreast>
+struct Keys {
+    using A = Arithmetic<Isa, Format>;
+    using Part = typename A::Operand;
+    static void load(const std::byte *const (&rows)[1], Part (&part)[1]) { part[0] = A::key(rows[0]); }
+    static void load_partial(const std::byte *const (&rows)[1], int n, Part (&part)[1]) {
+        part[0] = A::key_part(rows[0], n);
+    }
+    static Part operand(Part part) { return part; }
+};
+
+template <class Isa, class Format>
+struct Keys<Isa, Format, 4> {
+    using Part = typename Isa::Bytes;
+    static void load(const std::byte *const (&rows)[4], Part (&part)[4]) {
+        Isa::transpose_quarters({Isa::row(rows[0]), Isa::row(rows[1]), Isa::row(rows[2]), Isa::row(rows[3])}, part);
+    }
+    static void load_partial(const std::byte *const (&rows)[4], int n, Part (&part)[4]) {
+        Isa::transpose_quarters({Isa::row_partial(rows[0], n), Isa::row_partial(rows[1], n), Isa::row_partial(rows[2], n),
+                                 Isa::row_partial(rows[3], n)},
+                                part);
+    }
+    static typename Isa::Int16s operand(Part part) { return Isa::widen(part); }
 };
 
 }  // namespace kvlane

@@ -25,22 +25,20 @@ enum class Prefetch : uint8_t { none, l1, l2 };
 struct ReadPlan {
     Prefetch into;
     int bytes_ahead;
-    int turn_bytes;           // of keys, before as many values have their turn; at most a tile
-    int in_order_turn_bytes;  // where rows of at most 256 bytes are read one after the other
-    bool asks_in_order;       // else such rows are left to the CPU's own prefetchers
+    int turn_bytes;  // of keys, before as many values have their turn; at most a tile
 };
 
 namespace plan {
 
 // A short way ahead: a CPU's own prefetchers take that for the order of reading, and run on from there. They follow keys and
 // values at the same time where turns are short; one of them alone has to start anew whenever its turn comes.
-static constexpr ReadPlan standard = {Prefetch::l1, 3072, 2048, 2048, true};
+static constexpr ReadPlan standard = {Prefetch::l1, 3072, 2048};
 
-// Many rows ahead, unseen by the CPU's own prefetchers. Turns cost, and are long; short ones suit rows in order.
-static constexpr ReadPlan zen = {Prefetch::l2, 16384, 16384, 4096, false};
+// Many rows ahead, unseen by the CPU's own prefetchers. Turns cost, and are long.
+static constexpr ReadPlan zen = {Prefetch::l2, 16384, 16384};
 
 // A tile of 16 bits ahead, into an L1 that holds three, and tile by tile.
-static constexpr ReadPlan zen_5 = {Prefetch::l1, 16384, 65536, 65536, true};
+static constexpr ReadPlan zen_5 = {Prefetch::l1, 16384, 65536};
 
 }  // namespace plan
 

@@ -6,7 +6,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
+#include "dot-inl.hpp"
 #include "formats.hpp"
 #include "quantize-inl.hpp"
 #include "softmax-inl.hpp"
@@ -115,11 +117,11 @@ static const std::byte *row_behind(const Stream<P> &s) {
 template <Plane P>
 KVLANE_INLINE Ahead ahead_of(const Stream<P> &s, const StoredRows &run) {
     if (s.straight >= s.rows_ahead) {
-        return {s.plan.into, s.plan.asks_in_order, run.n, s.rows_ahead * s.stride_bytes, 0};
+        return {s.plan.into, run.n, s.rows_ahead * s.stride_bytes, 0};
     }
     const int64_t turn = run.n + s.straight - s.rows_ahead;
     const std::byte *behind = row_behind(s);
-    return {s.plan.into, s.plan.asks_in_order, static_cast<int>(turn), s.rows_ahead * s.stride_bytes,
+    return {s.plan.into, static_cast<int>(turn), s.rows_ahead * s.stride_bytes,
             behind ? behind - (run.first + turn * s.stride_bytes) : 0};
 }
 
@@ -137,10 +139,8 @@ KVLANE_INLINE void for_each_run(Stream<P> &s, int n, Work &&work) {
 template <class Isa>
 KVLANE_INLINE int turn_tokens(const DecodeChunk &c, int n_rows) {
     const int64_t row_bytes = row_bytes_of<Plane::keys>(*c.view);
-    const bool in_order = n_rows <= Isa::rows_in_order && row_bytes <= 256;
-    const int64_t turn_bytes = in_order ? c.plan.in_order_turn_bytes : c.plan.turn_bytes;
-    const int at_once = dot_tokens<Isa>(n_rows < Isa::max_rows ? n_rows : Isa::max_rows);
-    const auto tokens = static_cast<int>(turn_bytes / row_bytes / at_once * at_once);
+    const int at_once = dot_tokens<Isa>(format::is_scaled(c.view->k_format), std::min(n_rows, Isa::max_rows));
+    const auto tokens = static_cast<int>(c.plan.turn_bytes / row_bytes / at_once * at_once);
     return tokens < at_once ? at_once : tokens < tile_tokens ? tokens : tile_tokens;
 }
 
@@ -176,13 +176,17 @@ KVLANE_INLINE void next_scales(Stream<P> &s, int n, float *scales) {
     ask_for_scales(s, tile_tokens);
 }
 
-// Elements of queries that are copied, or of queries and sums that are kept as integers, at a time.
+// Of sums that are kept as integers, at a time.
 static constexpr int max_elements = 4096;
 
-// What rows need whose queries are copied, or whose keys or values are stored as integers; one instance lives on the stack.
+// Of queries as dots load them, at a time: a part of L1.
+static constexpr int query_bytes = 32768;
+
+// What rows need beside their state; one instance lives on the stack.
 struct Scratch {
-    alignas(64) float aligned_q[max_elements];
-    alignas(64) int16_t q[max_elements + 16];  // a whole vector is stored at the end of a row
+    alignas(64) std::byte queries[query_bytes];
+    alignas(64) float row[KVL_MAX_HEAD_DIM + 16];  // zeros follow a row
+    alignas(64) int16_t integer_row[KVL_MAX_HEAD_DIM + 32];
     alignas(64) int16_t weights[max_tile_rows * score_stride];
     alignas(64) int32_t sums[max_elements];  // of a tile's weighted values, as o lies
     alignas(64) float key_scales[score_stride];
@@ -256,7 +260,7 @@ KVLANE_INLINE StoredRows entries_of(Stream<P> &s, const StoredRows &run) {
 template <class Isa>
 struct Rows {
     int n;
-    const float *q;  // on whole cache lines, where they fill them, and rotated as keys are
+    const float *q;
     float *o;
     RowState<Isa> state[max_tile_rows];
     Scratch scratch;
@@ -283,6 +287,37 @@ static void weigh(const DecodeChunk &c, Streams &streams, int n, float *scores, 
     }
 }
 
+// Lays out the rows' queries for the keys of a part.
+template <class Isa, bool IntegerKeys>
+static void lay_out_queries(const DecodeChunk &c, Rows<Isa> &rows) {
+    using Number = std::conditional_t<IntegerKeys, int16_t, float>;
+    Scratch &scratch = rows.scratch;
+    const auto head_dim = static_cast<int>(c.view->head_dim);
+    std::fill_n(scratch.row + head_dim, 16, 0.0f);
+    std::fill_n(scratch.integer_row + head_dim, 32, int16_t{0});
+    for (int r = 0; r < rows.n; ++r) {
+        std::copy_n(rows.q + r * head_dim, head_dim, scratch.row);
+        if (c.rotates_q) {
+            rotate_row<Isa>(scratch.row, head_dim);
+        }
+        const Number *row;
+        if constexpr (IntegerKeys) {
+            scratch.q_scales[r] = quantize<Isa>(scratch.row, head_dim, scratch.integer_row);
+            row = scratch.integer_row;
+        } else {
+            row = scratch.row;
+        }
+        const int in_kernel = r % Isa::max_rows;
+        const int kernel_rows = std::min(rows.n - (r - in_kernel), Isa::max_rows);
+        auto *to = reinterpret_cast<Number *>(scratch.queries) + (r - in_kernel) * query_numbers<Isa, Number>(head_dim);
+        if (tokens_abreast<Isa>(IntegerKeys, kernel_rows) > 1) {
+            lay_out_query<Isa, Isa::max_tokens_abreast>(row, head_dim, in_kernel, kernel_rows, to);
+        } else {
+            lay_out_query<Isa, 1>(row, head_dim, in_kernel, kernel_rows, to);
+        }
+    }
+}
+
 // Takes the tokens of one part into the rows. The keys of a tile are scored before the values of the tile before it are
 // summed: what waits for scores then waits for none.
 template <class Isa, bool IntegerKeys, bool IntegerValues>
@@ -293,11 +328,7 @@ void decode_part(const DecodeChunk &c, Rows<Isa> &rows) {
     const auto v_head_dim = static_cast<int>(c.view->v_head_dim);
     const DotFn dot = c.kernels->dot[c.view->k_format];
     const SumFn sum = c.kernels->sum[c.view->v_format];
-    if constexpr (IntegerKeys) {
-        for (int r = 0; r < rows.n; ++r) {
-            scratch.q_scales[r] = quantize<Isa>(rows.q + r * head_dim, head_dim, scratch.q + r * head_dim);
-        }
-    }
+    lay_out_queries<Isa, IntegerKeys>(c, rows);
     if constexpr (IntegerValues) {
         std::fill_n(scratch.sums, rows.n * partial_stride(c.view->v_head_dim), 0);
     }
@@ -312,11 +343,7 @@ void decode_part(const DecodeChunk &c, Rows<Isa> &rows) {
         }
         for (int t = 0; t < std::max(n_scores, n_weights); t += turn) {
             for_each_run(streams.keys, tokens_left(n_scores, t, turn), [&](int i, const StoredRows &k, const Ahead &ahead) {
-                const void *queries = rows.q;
-                if constexpr (IntegerKeys) {
-                    queries = scratch.q;
-                }
-                dot({queries, rows.n, head_dim, k, entries_of<IntegerKeys>(streams.key_entries, k), ahead,
+                dot({scratch.queries, rows.n, head_dim, k, entries_of<IntegerKeys>(streams.key_entries, k), ahead,
                      new_scores + t + i});
             });
             for_each_run(streams.values, tokens_left(n_weights, t, turn),
@@ -357,11 +384,6 @@ static void for_each_part(const DecodeChunk &c, Body &&body) {
     }
 }
 
-// Queries are loaded anew for every few keys: across cache lines each load would count twice.
-static bool copies_q(const DecodeChunk &c) {
-    return c.rotates_q || reinterpret_cast<uintptr_t>(c.q) % cache_line_bytes != 0;
-}
-
 // All of a chunk's tokens for rows [row, row + n_rows).
 template <class Isa>
 void decode_rows(const DecodeChunk &c, int row, int n_rows) {
@@ -370,14 +392,7 @@ void decode_rows(const DecodeChunk &c, int row, int n_rows) {
     rows.n = n_rows;
     rows.q = c.q + int64_t{row} * head_dim;
     rows.o = c.out.o + row * Isa::lanes;
-    if (copies_q(c)) {
-        std::copy_n(rows.q, n_rows * head_dim, rows.scratch.aligned_q);
-        rows.q = rows.scratch.aligned_q;
-    }
     for (int r = 0; r < n_rows; ++r) {
-        if (c.rotates_q) {
-            rotate_row<Isa>(rows.scratch.aligned_q + r * head_dim, head_dim);
-        }
         rows.state[r] = {minus_infinity, Isa::broadcast(0)};
     }
     for_each_part(c, [&](const DecodeChunk &part) {
@@ -402,12 +417,13 @@ void decode_rows(const DecodeChunk &c, int row, int n_rows) {
 template <class Isa>
 void decode_chunk(const DecodeChunk &c) {
     std::fill_n(c.out.o, c.group * partial_stride(c.view->v_head_dim), 0.0f);
-    bool needs_room = copies_q(c);
-    for_each_part(c, [&](const DecodeChunk &part) {
-        needs_room |= format::is_scaled(part.view->k_format) || format::is_scaled(part.view->v_format);
-    });
-    const auto room = static_cast<int>(max_elements / partial_stride(std::max(c.view->head_dim, c.view->v_head_dim)));
-    const int at_once = needs_room ? std::min(room, max_tile_rows) : max_tile_rows;
+    bool sums_integers = false;
+    for_each_part(c, [&](const DecodeChunk &part) { sums_integers |= format::is_scaled(part.view->v_format); });
+    const auto head_dim = static_cast<int>(c.view->head_dim);
+    const auto row_bytes = static_cast<int>(std::max(query_numbers<Isa, float>(head_dim) * sizeof(float),
+                                                     query_numbers<Isa, int16_t>(head_dim) * sizeof(int16_t)));
+    const auto room_for_sums = static_cast<int>(max_elements / partial_stride(c.view->v_head_dim));
+    const int at_once = std::min({max_tile_rows, query_bytes / row_bytes, sums_integers ? room_for_sums : max_tile_rows});
     for (int row = 0; row < c.group; row += at_once) {
         decode_rows<Isa>(c, row, std::min(c.group - row, at_once));
     }

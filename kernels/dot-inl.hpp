@@ -10,72 +10,113 @@
 
 namespace kvlane {
 
-// One micro-kernel: R rows, and a tree's worth of tokens at a time. Each (row, token) has one accumulator that goes over
-// head_dim in order and is then reduced by a tree that is alike for every lane: its bits do not depend on R.
+// Numbers that a vector holds.
+template <class Isa, class Number>
+static constexpr int vector_numbers = Isa::lanes *static_cast<int>(sizeof(float) / sizeof(Number));
+
+// Numbers from the queries of one micro-kernel's rows to those of the next, for each row.
+template <class Isa, class Number>
+constexpr int query_numbers(int dim) {
+    constexpr int width = vector_numbers<Isa, Number>;
+    return (dim + width - 1) / width * width * tokens_abreast<Isa>(sizeof(Number) < sizeof(float), Isa::max_rows);
+}
+
+// Row r of n_rows that a micro-kernel works on, as it loads them: as many elements as a vector of keys has of one token,
+// once for each token in it, beside those of the other rows; then the next. Zeros follow the row, up to a whole vector.
+template <class Isa, int Abreast, class Number>
+static void lay_out_query(const Number *row, int dim, int r, int n_rows, Number *to) {
+    constexpr int width = vector_numbers<Isa, Number>;
+    constexpr int elements = width / Abreast;
+    Number *at = to + r * width;
+    for (int d = 0; d < dim; d += width) {
+        unroll<Abreast>([&](auto e) __attribute__((always_inline)) {
+            unroll<Abreast>([&](auto i) __attribute__((always_inline)) {
+                std::memcpy(at + i * elements, row + d + e * elements, elements * sizeof(Number));
+            });
+            at += n_rows * width;
+        });
+    }
+}
+
+// One micro-kernel: R rows, and a tree's worth of tokens at a time. Each (row, token) has its accumulators, which go over
+// head_dim in order and are then reduced by a tree that is alike for all: its bits do not depend on R.
 template <class Isa, class Format, int R>
 struct DotMicro {
     using A = Arithmetic<Isa, Format>;
+    static constexpr int abreast = tokens_abreast<Isa>(Format::is_scaled, R);
+    using K = Keys<Isa, Format, abreast>;
     using Number = typename A::Number;
-    using Operand = typename A::Operand;
     using Vec = typename Isa::Vec;
-    static constexpr int tokens = dot_tokens<Isa>(R);  // of one pass
-    static constexpr int padded_rows = Isa::dot_accumulators / tokens;
-    // Of them, side by side in registers, where they share the loads of queries.
-    static constexpr int block = R <= Isa::rows_in_order ? 1 : tokens < 4 ? tokens : 4;
     static constexpr int lanes = Isa::lanes;
+    static constexpr int tokens = dot_tokens<Isa>(Format::is_scaled, R);  // of one pass
+    static constexpr int vectors = tokens / abreast;                      // of a row's sums
+    // Of them, side by side in registers, where they share the loads of queries.
+    static constexpr int block = R <= Isa::rows_in_order ? 1 : std::min(vectors, 4);
+    static constexpr int trees = (R * vectors * abreast + lanes - 1) / lanes;
+    static constexpr int leaves = lanes / abreast;  // of one
     static constexpr int line_elements = cache_line_bytes / Format::bytes;
     // Operands at once; one where there are several blocks, for the code not to grow too large.
-    static constexpr int unrolled = tokens > block ? 1 : std::min(2, line_elements / A::width);
-    static_assert(R <= Isa::max_rows && tokens >= 1 && padded_rows * tokens % lanes == 0);
+    static constexpr int unrolled = vectors > block ? 1 : std::min(2, line_elements / A::width);
+    static_assert(R <= Isa::max_rows && tokens % (block * abreast) == 0);
 
     // By value: stores to scores could otherwise be taken for stores to it.
     static void run(DotRows a, int first_row) {
-        const auto *q = static_cast<const Number *>(a.q) + int64_t{first_row} * a.head_dim;
+        const auto *q = static_cast<const Number *>(a.q) + first_row * query_numbers<Isa, Number>(a.head_dim);
         float *scores = a.scores + int64_t{first_row} * score_stride;
-        const Ahead ahead = asked_by<Isa, R>(a.ahead, first_row);
+        const Ahead ahead = first_row > 0 ? Ahead{} : a.ahead;
         for (int t = 0; t < a.k.n; t += tokens) {
-            Vec sum[padded_rows * tokens];
-            unroll<tokens / block>([&](auto b) __attribute__((always_inline)) {
-                dot_block<b * block>(a, q, t + b * block, ahead, sum);
+            Vec sum[trees * leaves];
+            unroll<vectors / block>([&](auto b) __attribute__((always_inline)) {
+                dot_block<b * block>(a, q, t + b * block * abreast, ahead, sum);
             });
             store(sum, scores + t);
         }
     }
 
 private:
-    // sum[r * tokens + Offset + j] = q[r] * k[t + j], lane by lane. Past the run's end the last row stands in.
+    // sum[r * vectors + Offset + j] = q[r] * k[t + j * abreast, ...], lane by lane. Past the run's end the last row stands
+    // in.
     template <int Offset>
     static KVLANE_INLINE void dot_block(const DotRows &a, const Number *q, int t, const Ahead &ahead,
-                                        Vec (&sum)[padded_rows * tokens]) {
-        const std::byte *k[block];
-        unroll<block>([&](auto j) __attribute__((always_inline)) {
+                                        Vec (&sum)[trees * leaves]) {
+        const std::byte *k[block * abreast];
+        unroll<block * abreast>([&](auto j) __attribute__((always_inline)) {
             k[j] = a.k.first + (t + j < a.k.n ? t + j : a.k.n - 1) * a.k.stride_bytes;
         });
         // Where a cache line of each row begins, one for each.
         const bool in_order = packed(a.k, a.head_dim * Format::bytes);
         const int64_t row_step = in_order ? cache_line_bytes : a.k.stride_bytes;
-        const int64_t line_step = in_order ? block * cache_line_bytes : cache_line_bytes;
+        const int64_t line_step = in_order ? block * abreast * cache_line_bytes : cache_line_bytes;
         const std::byte *line = k[0] + ahead.bytes_from(t);
         const auto ask = [&]() __attribute__((always_inline)) {
-            unroll<block>([&](auto j) __attribute__((always_inline)) { prefetch<1>(line + j * row_step, ahead.into); });
+            unroll<block * abreast>([&](auto j)
+                                        __attribute__((always_inline)) { prefetch<1>(line + j * row_step, ahead.into); });
             line += line_step;
         };
         typename A::Sum acc[R * block];
         unroll<R * block>([&](auto i) __attribute__((always_inline)) { acc[i] = A::zero(); });
-        const auto add = [&](int d, auto key_at, auto query_at) __attribute__((always_inline)) {
-            Operand key[block];
-            unroll<block>([&](auto j) __attribute__((always_inline)) { key[j] = key_at(k[j] + d * Format::bytes); });
-            unroll<R>([&](auto r) __attribute__((always_inline)) {
-                const Operand query = query_at(q + int64_t{r} * a.head_dim + d);
-                unroll<block>([&](auto j) __attribute__((always_inline)) {
-                    acc[r * block + j] = A::multiply_add(query, key[j], acc[r * block + j]);
+        const auto add = [&](int d, auto key_rows) __attribute__((always_inline)) {
+            typename K::Part key[block][abreast];
+            unroll<block>([&](auto j) __attribute__((always_inline)) {
+                const std::byte *at[abreast];
+                unroll<abreast>([&](auto i)
+                                    __attribute__((always_inline)) { at[i] = k[j * abreast + i] + d * Format::bytes; });
+                key_rows(at, key[j]);
+            });
+            unroll<abreast>([&](auto e) __attribute__((always_inline)) {
+                typename A::Operand operand[block];
+                unroll<block>([&](auto j) __attribute__((always_inline)) { operand[j] = K::operand(key[j][e]); });
+                unroll<R>([&](auto r) __attribute__((always_inline)) {
+                    const auto query = A::query(q + int64_t{d} * abreast * R + (e * R + r) * A::width);
+                    unroll<block>([&](auto j) __attribute__((always_inline)) {
+                        acc[r * block + j] = A::multiply_add(query, operand[j], acc[r * block + j]);
+                    });
                 });
             });
         };
         const auto add_whole = [&](int d) __attribute__((always_inline)) {
             add(
-                d, [](const std::byte *p) __attribute__((always_inline)) { return A::key(p); },
-                [](const Number *p) __attribute__((always_inline)) { return A::query(p); });
+                d, [](const auto &rows, auto &key) __attribute__((always_inline)) { K::load(rows, key); });
         };
         const auto ask_at = [&](int d) __attribute__((always_inline)) {
             if (d % line_elements == 0) {
@@ -87,8 +128,8 @@ private:
         if (const int rest = a.head_dim - whole; rest > 0) {
             ask_at(whole);
             add(
-                whole, [&](const std::byte *p) __attribute__((always_inline)) { return A::key_part(p, rest); },
-                [&](const Number *p) __attribute__((always_inline)) { return A::query_part(p, rest); });
+                whole, [&](const auto &rows, auto &key)
+                           __attribute__((always_inline)) { K::load_partial(rows, rest, key); });
         }
         int d = 0;
         for (; d + unrolled * A::width <= whole; d += unrolled * A::width) {
@@ -101,18 +142,17 @@ private:
                 add_whole(d);
             }
         }
-        unroll<padded_rows>([&](auto r) __attribute__((always_inline)) {
-            unroll<block>([&](auto j) __attribute__((always_inline)) {
-                sum[r * tokens + Offset + j] = A::to_float(acc[(r < R ? r : 0) * block + j]);
-            });
+        unroll<R * block>([&](auto i) __attribute__((always_inline)) {
+            sum[i / block * vectors + Offset + i % block] = A::to_float(acc[i]);
         });
     }
 
-    static KVLANE_INLINE void store(const Vec (&sum)[padded_rows * tokens], float *scores) {
-        alignas(64) float score[padded_rows * tokens];
-        unroll<padded_rows * tokens / lanes>([&](auto i) __attribute__((always_inline)) {
-            Vec part[lanes];
-            unroll<lanes>([&](auto j) __attribute__((always_inline)) { part[j] = sum[i * lanes + j]; });
+    static KVLANE_INLINE void store(Vec (&sum)[trees * leaves], float *scores) {
+        unroll<trees * leaves - R * vectors>([&](auto i) __attribute__((always_inline)) { sum[R * vectors + i] = sum[0]; });
+        alignas(64) float score[trees * lanes];
+        unroll<trees>([&](auto i) __attribute__((always_inline)) {
+            Vec part[leaves];
+            unroll<leaves>([&](auto j) __attribute__((always_inline)) { part[j] = sum[i * leaves + j]; });
             Isa::store(score + i * lanes, Isa::sums(part));
         });
         unroll<R>([&](auto r) __attribute__((always_inline)) {

@@ -25,7 +25,6 @@ struct StoredRows {
 // worked on next.
 struct Ahead {
     Prefetch into = Prefetch::none;
-    bool in_order = true;     // whether rows that are read one after the other are asked for as well
     int turn = 0;             // from this row on in what is next; may be negative
     int64_t in_run = 0;       // bytes from a row before the turn to the one to be asked for,
     int64_t behind_turn = 0;  // and from one behind it
@@ -38,16 +37,9 @@ struct Ahead {
 // over rows part by part.
 KVLANE_INLINE bool packed(const StoredRows &rows, int row_bytes) { return rows.stride_bytes < row_bytes + cache_line_bytes; }
 
-// What R rows of queries from first_row on ask for: the first pass over stored rows asks, the others find them.
-template <class Isa, int R>
-KVLANE_INLINE Ahead asked_by(const Ahead &ahead, int first_row) {
-    const bool is_left = R <= Isa::rows_in_order && !ahead.in_order;
-    return first_row > 0 || is_left ? Ahead{} : ahead;
-}
-
 // scores[r][t] = q[r] . k[t]
 struct DotRows {
-    const void *q;  // [n_rows, head_dim] of the arithmetic's numbers
+    const void *q;  // of the arithmetic's numbers, laid out for its dots
     int n_rows;
     int head_dim;
     StoredRows k;
@@ -79,12 +71,20 @@ KVLANE_INLINE int64_t o_step(int group) {
 
 static constexpr int ceil_power_of_two(int n) { return n <= 1 ? 1 : 2 * ceil_power_of_two((n + 1) / 2); }
 
-// Tokens that are scored at once for n_rows rows: as many as one tree of sums takes, but half for a single row, whose turns
-// would be too long.
+// Tokens that share a vector of keys. Only sums of integers may depend on the number of rows: they are exact. Many rows make
+// up for the shuffles.
 template <class Isa>
-constexpr int dot_tokens(int n_rows) {
+constexpr int tokens_abreast(bool integers, int n_rows) {
+    return integers && n_rows > 4 ? Isa::max_tokens_abreast : 1;
+}
+
+// Tokens that are scored at once: two vectors where tokens share them, else as many as one tree of sums takes, but half for
+// a single row, whose turns would be too long.
+template <class Isa>
+constexpr int dot_tokens(bool integers, int n_rows) {
+    const int abreast = tokens_abreast<Isa>(integers, n_rows);
     const int rows = n_rows > 1 ? ceil_power_of_two(n_rows) : Isa::dot_accumulators > 8 ? 2 : 1;
-    return Isa::dot_accumulators / rows;
+    return abreast > 1 ? 2 * abreast : Isa::dot_accumulators / rows;
 }
 
 // body(0), …, body(N - 1), each with its number as a constant, so that arrays it indexes live in registers.

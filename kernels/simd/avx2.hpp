@@ -13,7 +13,6 @@ struct Avx2 : XsimdIsa<Self, xsimd::fma3<xsimd::avx2>> {
     static constexpr int dot_accumulators = 8;
     static constexpr int sum_accumulators = 8;
     static constexpr int max_rows = 4;
-    static constexpr int rows_in_order = 0;
 
     using Base::load;
     using Base::store;

@@ -13,9 +13,12 @@ struct Avx512 : XsimdIsa<Self, xsimd::avx512bw> {
     static constexpr int dot_accumulators = 16;
     static constexpr int sum_accumulators = 24;
     static constexpr int max_rows = 8;
-    // Up to so many rows of queries, memory is waited for anyway; its own prefetchers follow a row of whole cache lines
-    // after the other best. Two rows already lose by it where a row is longer than 256 bytes.
+    // Up to so many rows of queries wait for memory anyway; its own prefetchers follow one row of keys after the other best.
     static constexpr int rows_in_order = 1;
+    // The tree waits for the last multiply-adds, and what comes next waits for the tree. Where a vector of keys has a
+    // quarter of each of four tokens, less than half of the tree is left; instead keys are shuffled, which waits for memory
+    // alone.
+    static constexpr int max_tokens_abreast = 4;
 
     using Base::load;
     using Base::store;
@@ -44,6 +47,12 @@ struct Avx512 : XsimdIsa<Self, xsimd::avx512bw> {
         const __m512 s01 = _mm512_add_ps(_mm512_shuffle_f32x4(s0, s1, 0x44), _mm512_shuffle_f32x4(s0, s1, 0xee));
         const __m512 s23 = _mm512_add_ps(_mm512_shuffle_f32x4(s2, s3, 0x44), _mm512_shuffle_f32x4(s2, s3, 0xee));
         return _mm512_add_ps(_mm512_shuffle_f32x4(s01, s23, 0x88), _mm512_shuffle_f32x4(s01, s23, 0xdd));
+    }
+
+    // Lane 4 i + j is the sum of a[i]'s quarter j.
+    static Vec sums(const Vec (&a)[4]) {
+        return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
+                                     sums_in_quarters(a[0], a[1], a[2], a[3]));
     }
 
     // Lane i is x's lane i ^ Step.
@@ -107,6 +116,19 @@ struct Avx512 : XsimdIsa<Self, xsimd::avx512bw> {
     static Int16s widen(const std::byte *p) {
         return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
     }
+    // Quarter i of every row of 32 elements, one after the other, is part i.
+    using Bytes = __m256i;
+    static Bytes row(const std::byte *p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)); }
+    static Bytes row_partial(const std::byte *p, int n) { return _mm256_maskz_loadu_epi8((1u << n) - 1, p); }
+    static void transpose_quarters(const Bytes (&row)[4], Bytes (&part)[4]) {
+        const __m256i even01 = _mm256_unpacklo_epi64(row[0], row[1]), odd01 = _mm256_unpackhi_epi64(row[0], row[1]);
+        const __m256i even23 = _mm256_unpacklo_epi64(row[2], row[3]), odd23 = _mm256_unpackhi_epi64(row[2], row[3]);
+        part[0] = _mm256_permute2x128_si256(even01, even23, 0x20);
+        part[1] = _mm256_permute2x128_si256(odd01, odd23, 0x20);
+        part[2] = _mm256_permute2x128_si256(even01, even23, 0x31);
+        part[3] = _mm256_permute2x128_si256(odd01, odd23, 0x31);
+    }
+    static Int16s widen(Bytes part) { return _mm512_cvtepi8_epi16(part); }
     static Int16s widen_pairs(const std::byte *a, const std::byte *b) {
         const __m128i rows[2] = {load_16(a), load_16(b)};
         return _mm512_cvtepi8_epi16(

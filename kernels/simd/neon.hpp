@@ -10,7 +10,6 @@ struct neon : XsimdIsa<neon, xsimd::neon64> {
     static constexpr int dot_accumulators = 16;
     static constexpr int sum_accumulators = 16;
     static constexpr int max_rows = 8;
-    static constexpr int rows_in_order = 0;
 
     using Base::load;
     using Base::store;

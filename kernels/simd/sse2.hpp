@@ -11,7 +11,6 @@ struct sse2 : XsimdIsa<sse2, xsimd::sse2> {
     static constexpr int dot_accumulators = 8;
     static constexpr int sum_accumulators = 8;
     static constexpr int max_rows = 4;
-    static constexpr int rows_in_order = 0;
 
     using Base::load;
     using Base::store;
