@@ -4,7 +4,7 @@
 // bits, the others in the upper ones, each 8 more than a number from -8 to 7. That number times the group's multiplier, 0 to
 // 15, is an integer of 8 bits, as q8 stores them: behind the row's scale stands a byte for each group.
 
-#include <array>
+#include <algorithm>
 #include <cmath>
 
 #include "quantize-inl.hpp"
@@ -13,19 +13,6 @@ namespace kvlane {
 
 static constexpr int most_multiplier = 15;
 static constexpr float most_nibble = 7.5f;  // of either sign: rounded, it is 8 below, and cut to 7 above
-
-// [multiplier][stored]: the integer.
-using NibbleProducts = std::array<std::array<int8_t, 16>, most_multiplier + 1>;
-template <class Isa>
-alignas(64) static constexpr NibbleProducts nibble_products = [] {
-    NibbleProducts products{};
-    for (int m = 0; m <= most_multiplier; ++m) {
-        for (int stored = 0; stored < 16; ++stored) {
-            products[m][stored] = static_cast<int8_t>((stored - 8) * m);
-        }
-    }
-    return products;
-}();
 
 // body(first element, elements) for each group.
 template <class Body>
@@ -36,35 +23,26 @@ KVLANE_INLINE void for_each_group(int dim, Body &&body) {
 }
 
 // The integers of a group that is no whole one.
-template <class Isa>
-static __attribute__((noinline)) void unpack_part(const std::byte *from, const int8_t *products, int n, std::byte *to) {
+static void unpack_part(const std::byte *from, int multiplier, int n, std::byte *to) {
     const int half = (n + 1) / 2;
     for (int i = 0; i < n; ++i) {
-        const auto both = static_cast<unsigned>(from[i < half ? i : i - half]);
-        to[i] = static_cast<std::byte>(products[i < half ? both & 15 : both >> 4]);
+        const auto both = static_cast<int>(from[i < half ? i : i - half]);
+        to[i] = static_cast<std::byte>(((i < half ? both & 15 : both >> 4) - 8) * multiplier);
     }
 }
 
-// A row's integers.
+// A row's integers. What is unpacked at once may overhang them.
 template <class Isa>
 KVLANE_INLINE void unpack_row(const std::byte *row, const std::byte *entry, int dim, std::byte *to) {
     constexpr int size = format::q4::group;
-    const auto products_of = [&](int group) __attribute__((always_inline)) {
-        return nibble_products<Isa>[static_cast<size_t>(entry[sizeof(float) + group]) & 15].data();
-    };
-    const auto unpack = [&](int group) __attribute__((always_inline)) {
-        Isa::unpack_nibbles(row + group * size / 2, products_of(group), to + group * size);
-    };
+    const std::byte *multipliers = entry + sizeof(float);
     const int n_whole = dim / size;
-    int group = 0;
-    for (; group + 4 <= n_whole; group += 4) {
-        unroll<4>([&](auto i) __attribute__((always_inline)) { unpack(group + i); });
-    }
-    for (; group < n_whole; ++group) {
-        unpack(group);
+    for (int group = 0; group < n_whole; group += Isa::nibble_groups) {
+        Isa::unpack_groups(row + group * size / 2, multipliers + group, std::min(n_whole - group, Isa::nibble_groups),
+                           to + group * size);
     }
     if (const int rest = dim - n_whole * size; rest > 0) {
-        unpack_part<Isa>(row + n_whole * size / 2, products_of(n_whole), rest, to + n_whole * size);
+        unpack_part(row + n_whole * size / 2, static_cast<int>(multipliers[n_whole]), rest, to + n_whole * size);
     }
 }
 

@@ -116,8 +116,8 @@ bool can_collapse() {
     auto *first = static_cast<std::byte *>(p) + (huge_page - reinterpret_cast<uintptr_t>(p) % huge_page) % huge_page;
     *first = std::byte{1};
     constexpr int collapse_advice = 25;
-    const bool can = madvise(first, huge_page, MADV_HUGEPAGE) == 0 &&
-                     madvise(first, huge_page, collapse_advice) == 0 && huge_page_bytes_at(first) > 0;
+    const bool can = madvise(first, huge_page, MADV_HUGEPAGE) == 0 && madvise(first, huge_page, collapse_advice) == 0 &&
+                     huge_page_bytes_at(first) > 0;
     munmap(p, 2 * huge_page);
     return can;
 }

@@ -142,16 +142,34 @@ struct Avx512 : XsimdIsa<Self, xsimd::avx512bw> {
     static Int32s multiply_add(Int16s a, Int16s b, Int32s c) { return _mm512_add_epi32(c, _mm512_madd_epi16(a, b)); }
     static Vec to_float(Int32s x) { return _mm512_cvtepi32_ps(x); }
 
-    // 32 elements of 4 bits, the first half in the lower ones, each as what the products have for it.
-    static void unpack_nibbles(const std::byte *p, const int8_t *products, std::byte *to) {
-        const __m128i both = load_16(p);
-        const __m256i halves = _mm256_set_m128i(_mm_srli_epi16(both, 4), both);
-        const __m256i product = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i *>(products)));
-        _mm256_storeu_si256(reinterpret_cast<__m256i *>(to),
-                            _mm256_shuffle_epi8(product, _mm256_and_si256(halves, _mm256_set1_epi8(15))));
+    // n <= nibble_groups groups of 32 elements of 4 bits, the first half of each in the lower ones: 8 less than an element,
+    // times its group's multiplier. A product of less than 16 by less than 16 stays in its byte, so that two are had by one
+    // of 16 bits.
+    static constexpr int nibble_groups = 4;
+    static void unpack_groups(const std::byte *p, const std::byte *multipliers, int n, std::byte *to) {
+        int four;
+        std::memcpy(&four, multipliers, sizeof four);
+        const __m512i nth =
+            _mm512_set_epi32(0x03030303, 0x03030303, 0x03030303, 0x03030303, 0x02020202, 0x02020202, 0x02020202, 0x02020202,
+                             0x01010101, 0x01010101, 0x01010101, 0x01010101, 0, 0, 0, 0);
+        const __m512i multiplier = _mm512_shuffle_epi8(_mm512_set1_epi32(four), nth);
+        const __m512i low_bits = _mm512_set1_epi8(15);
+        const __m512i both = n == nibble_groups ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi64((1u << 2 * n) - 1, p);
+        const __m512i lower = nibble_products(_mm512_and_si512(both, low_bits), multiplier);
+        const __m512i upper = nibble_products(_mm512_and_si512(_mm512_srli_epi16(both, 4), low_bits), multiplier);
+        const __m512i first_two = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0);
+        const __m512i last_two = _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4);
+        _mm512_storeu_si512(to, _mm512_permutex2var_epi64(lower, first_two, upper));
+        if (n > 2) {
+            _mm512_storeu_si512(to + 64, _mm512_permutex2var_epi64(lower, last_two, upper));
+        }
     }
 
 private:
+    static __m512i nibble_products(__m512i nibbles, __m512i multiplier) {
+        const __m512i words = _mm512_and_si512(multiplier, _mm512_set1_epi16(0xff));
+        return _mm512_sub_epi8(_mm512_mullo_epi16(nibbles, words), _mm512_slli_epi16(multiplier, 3));
+    }
     static __m128i load_16(const std::byte *p) { return _mm_loadu_si128(reinterpret_cast<const __m128i *>(p)); }
     static Vec widen_q8(__m128i bytes) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)); }
 

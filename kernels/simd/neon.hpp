@@ -81,12 +81,16 @@ struct neon : XsimdIsa<neon, xsimd::neon64> {
     }
     static Vec to_float(Int32s x) { return vcvtq_f32_s32(x); }
 
-    // 32 elements of 4 bits, the first half in the lower ones, each as what the products have for it.
-    static void unpack_nibbles(const std::byte *p, const int8_t *products, std::byte *to) {
+    // A group of 32 elements of 4 bits, the first half of it in the lower ones: 8 less than an element, times the
+    // multiplier.
+    static constexpr int nibble_groups = 1;
+    static void unpack_groups(const std::byte *p, const std::byte *multipliers, int, std::byte *to) {
         const uint8x16_t both = vld1q_u8(reinterpret_cast<const uint8_t *>(p));
-        const int8x16_t product = vld1q_s8(products);
-        vst1q_s8(reinterpret_cast<int8_t *>(to), vqtbl1q_s8(product, vandq_u8(both, vdupq_n_u8(15))));
-        vst1q_s8(reinterpret_cast<int8_t *>(to) + 16, vqtbl1q_s8(product, vshrq_n_u8(both, 4)));
+        const uint8x16_t multiplier = vdupq_n_u8(static_cast<uint8_t>(*multipliers));
+        const uint8x16_t eight = vshlq_n_u8(multiplier, 3);
+        auto *bytes = reinterpret_cast<uint8_t *>(to);
+        vst1q_u8(bytes, vsubq_u8(vmulq_u8(vandq_u8(both, vdupq_n_u8(15)), multiplier), eight));
+        vst1q_u8(bytes + 16, vsubq_u8(vmulq_u8(vshrq_n_u8(both, 4), multiplier), eight));
     }
 
 private:

@@ -78,11 +78,14 @@ struct scalar {
     static Int32s multiply_add(Int16s a, Int16s b, Int32s c) { return c + a.pair[0] * b.pair[0] + a.pair[1] * b.pair[1]; }
     static Vec to_float(Int32s x) { return {static_cast<float>(x)}; }
 
-    // 32 elements of 4 bits, the first half in the lower ones, each as what the products have for it.
-    static void unpack_nibbles(const std::byte *p, const int8_t *products, std::byte *to) {
+    // A group of 32 elements of 4 bits, the first half of it in the lower ones: 8 less than an element, times the
+    // multiplier.
+    static constexpr int nibble_groups = 1;
+    static void unpack_groups(const std::byte *p, const std::byte *multipliers, int, std::byte *to) {
+        const int multiplier = static_cast<int>(*multipliers);
         for (int i = 0; i < 16; ++i) {
-            to[i] = static_cast<std::byte>(products[static_cast<unsigned>(p[i]) & 15]);
-            to[i + 16] = static_cast<std::byte>(products[static_cast<unsigned>(p[i]) >> 4]);
+            to[i] = static_cast<std::byte>((static_cast<int>(p[i] & std::byte{15}) - 8) * multiplier);
+            to[i + 16] = static_cast<std::byte>((static_cast<int>(p[i] >> 4) - 8) * multiplier);
         }
     }
 

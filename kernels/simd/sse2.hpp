@@ -90,18 +90,20 @@ struct sse2 : XsimdIsa<sse2, xsimd::sse2> {
     static Int32s multiply_add(Int16s a, Int16s b, Int32s c) { return _mm_add_epi32(c, _mm_madd_epi16(a, b)); }
     static Vec to_float(Int32s x) { return _mm_cvtepi32_ps(x); }
 
-    // 32 elements of 4 bits, the first half in the lower ones, each as what the products have for it: a multiple of n - 8.
-    static void unpack_nibbles(const std::byte *p, const int8_t *products, std::byte *to) {
+    // n <= nibble_groups groups of 32 elements of 4 bits, the first half of each in the lower ones: 8 less than an element,
+    // times its group's multiplier. A product of less than 16 by less than 16 stays in its byte, so that two are had by one
+    // of 16 bits.
+    static constexpr int nibble_groups = 1;
+    static void unpack_groups(const std::byte *p, const std::byte *multipliers, int, std::byte *to) {
         const __m128i both = _mm_loadu_si128(reinterpret_cast<const __m128i *>(p));
-        const __m128i multiplier = _mm_set1_epi16(products[9]);
-        const auto store_products = [&](__m128i n, std::byte *at) {
-            const __m128i number = _mm_sub_epi8(_mm_and_si128(n, _mm_set1_epi8(15)), _mm_set1_epi8(8));
-            const __m128i low = _mm_mullo_epi16(widen(number), multiplier);
-            const __m128i high = _mm_mullo_epi16(_mm_srai_epi16(_mm_unpackhi_epi8(number, number), 8), multiplier);
-            _mm_storeu_si128(reinterpret_cast<__m128i *>(at), _mm_packs_epi16(low, high));
+        const __m128i low_bits = _mm_set1_epi8(15);
+        const __m128i words = _mm_set1_epi16(static_cast<uint8_t>(*multipliers));
+        const __m128i eight = _mm_set1_epi8(static_cast<char>(8 * static_cast<uint8_t>(*multipliers)));
+        const auto store_products = [&](__m128i nibbles, std::byte *at) {
+            _mm_storeu_si128(reinterpret_cast<__m128i *>(at), _mm_sub_epi8(_mm_mullo_epi16(nibbles, words), eight));
         };
-        store_products(both, to);
-        store_products(_mm_srli_epi16(both, 4), to + 16);
+        store_products(_mm_and_si128(both, low_bits), to);
+        store_products(_mm_and_si128(_mm_srli_epi16(both, 4), low_bits), to + 16);
     }
 
 private:
