@@ -201,9 +201,9 @@ template <class Isa>
 static float next_value_shares(Stream<Plane::value_scales> &s, int n, float *shares) {
     next_scales<Isa>(s, n, shares);
     const float largest = largest_of<Isa>(reinterpret_cast<const std::byte *>(shares), n);
-    const auto divisor = Isa::broadcast(largest == 0 ? 1 : largest);
+    const auto inverse = Isa::broadcast(largest == 0 ? 0 : 1 / largest), most = Isa::broadcast(most_int16);
     for (int t = 0; t < n; t += Isa::lanes) {
-        Isa::store(shares + t, Isa::divide(Isa::load(shares + t), divisor) * Isa::broadcast(most_int16));
+        Isa::store(shares + t, Isa::load(shares + t) * inverse * most);
     }
     return largest / most_int16;
 }
