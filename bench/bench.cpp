@@ -1,4 +1,5 @@
-// The benchmarks: decode/<model>/<format>/ctx:<n>/threads:<n>/<cold|hot>; naive/…, batch/… and append/… alike.
+// The benchmarks: decode/<model>/<format>/ctx:<n>/threads:<n>/<cold|hot>; naive/…, batch/…, append/… and, by score rule,
+// window/…, softcap/… and alibi/… alike.
 
 #include <benchmark/benchmark.h>
 
@@ -103,6 +104,10 @@ void add_details(const Model &model, int all_threads) {
     }
     add("decode", {model, Format::f16, Format::f16, 8192, all_threads + 1, true}, decode);  // more workers than cores
     add("batch", {model, Format::f16, Format::f16, 8192, all_threads, true, 16}, decode);
+    for (const auto &[kind, rule] :
+         {std::pair{"window", Rule::window}, {"softcap", Rule::softcap}, {"alibi", Rule::alibi}}) {
+        add(kind, {model, Format::f16, Format::f16, 8192, 1, true, 1, rule}, decode);
+    }
     for (const Format format : {Format::f16, Format::q8, Format::q4}) {
         add("append", {model, format, format, 1, 1, true}, append, 0.002);
         add("append", {model, format, format, 2048, 1, true}, append);

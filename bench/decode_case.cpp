@@ -21,6 +21,23 @@ std::vector<kvlane::Cache> filled_caches(const Shape &shape) {
     return caches;
 }
 
+kvlane::Attention attention_of(const Shape &shape) {
+    const Model &m = shape.model;
+    const std::vector<float> slopes(m.n_query_heads, 0.01f);
+    kvlane::Geometry geometry{.n_query_heads = m.n_query_heads,
+                              .n_kv_heads = m.n_kv_heads,
+                              .head_dim = m.head_dim,
+                              .k_format = shape.k_format,
+                              .v_format = shape.v_format};
+    switch (shape.rule) {
+        case Rule::none: break;
+        case Rule::window: geometry.window = window_tokens; break;
+        case Rule::softcap: geometry.softcap = 50; break;
+        case Rule::alibi: geometry.alibi_slopes = slopes; break;
+    }
+    return kvlane::Attention(geometry);
+}
+
 std::vector<kvl_view> views_of(const std::vector<kvlane::Cache> &caches, uint32_t layer) {
     std::vector<kvl_view> views(caches.size());
     std::ranges::transform(caches, views.begin(), [=](const kvlane::Cache &cache) { return cache.view(layer); });
@@ -44,8 +61,7 @@ DecodeCase::DecodeCase(const Shape &shape)
       pool_(shape.threads),
       executor_(pool_.executor()),
       caches_(filled_caches(shape)),
-      attention_(
-          {shape.model.n_query_heads, shape.model.n_kv_heads, shape.model.head_dim, 0, shape.k_format, shape.v_format, 0}),
+      attention_(attention_of(shape)),
       workspace_(attention_.workspace(shape.n_sequences, shape.ctx)),
       q_(normals(size_t{shape.model.n_query_heads} * shape.model.head_dim)),
       out_(shape.n_sequences * q_.size()),
@@ -69,7 +85,7 @@ uint64_t DecodeCase::kv_bytes() const {
 double DecodeCase::multiply_adds() const {
     double n_tokens = 0;
     for (const kvl_sequence &sequence : sequences_) {
-        n_tokens += static_cast<double>(sequence.len);
+        n_tokens += static_cast<double>(shape_.visible(sequence.len));
     }
     return 2 * n_tokens * shape_.model.n_query_heads * shape_.model.head_dim;
 }

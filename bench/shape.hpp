@@ -2,6 +2,7 @@
 
 // What is measured: a model's geometry, and what a call of it sees.
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -28,6 +29,10 @@ inline constexpr Model models[] = {
 // Returns the model of that name.
 const Model &model_of(const std::string &name);
 
+inline constexpr int64_t window_tokens = 1024;  // where there is one
+
+enum class Rule { none, window, softcap, alibi };
+
 struct Shape {
     Model model;
     kvlane::Format k_format;
@@ -36,11 +41,13 @@ struct Shape {
     int threads;
     bool cold;  // every call's keys and values come from memory, or else from the caches of the call before
     uint32_t n_sequences = 1;
+    Rule rule = Rule::none;
 
     bool operator==(const Shape &) const = default;
     std::string format_name() const;  // "f16", or "f16+bf16" where K and V differ
     kvlane::Layer layer() const { return {model.n_kv_heads, model.head_dim, 0, k_format, v_format}; }
-    uint64_t bytes_per_token() const;      // that one layer of a cache takes
+    uint64_t bytes_per_token() const;  // that one layer of a cache takes
+    int64_t visible(int64_t len) const { return rule == Rule::window ? std::min(len, window_tokens) : len; }
     std::vector<int64_t> lengths() const;  // of the sequences: ctx, and shorter ones where there are several
 };
 

@@ -38,7 +38,37 @@ constexpr uint64_t max_units = INT32_MAX;
 
 constexpr uint64_t aligned(uint64_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
 
-int64_t n_chunks_of(int64_t len) { return std::max<int64_t>(1, (len + chunk_tokens - 1) / chunk_tokens); }
+int64_t chunks_to(int64_t len) { return (len + chunk_tokens - 1) / chunk_tokens; }
+
+// Tokens that a query at the end of len tokens sees: [0, sinks_end) and [window_first, len).
+struct Visible {
+    int64_t sinks_end;
+    int64_t window_first;
+    int64_t len;
+
+    int64_t window_chunk() const { return window_first / chunk_tokens; }
+    int64_t n_chunks() const { return std::max<int64_t>(1, chunks_to(sinks_end) + chunks_to(len) - window_chunk()); }
+    // Of [first, first + n).
+    int64_t count(int64_t first, int64_t n) const {
+        const auto overlap = [=](int64_t from, int64_t to) {
+            return std::max<int64_t>(0, std::min(to, first + n) - std::max(from, first));
+        };
+        return overlap(0, sinks_end) + overlap(window_first, len);
+    }
+};
+
+Visible visible_to(const kvl_attention &a, int64_t len) {
+    const int64_t first = a.window > 0 ? len - a.window : 0;
+    return first > a.n_sink_tokens ? Visible{a.n_sink_tokens, first, len} : Visible{0, 0, len};
+}
+
+// The most chunks that any length up to max_len has.
+int64_t max_chunks(const kvl_attention &a, int64_t max_len) {
+    const int64_t all_seen = a.window > 0 ? std::min(max_len, a.n_sink_tokens + a.window) : max_len;
+    const int64_t sliding =
+        max_len > all_seen ? chunks_to(a.n_sink_tokens) + (a.window + 2 * chunk_tokens - 2) / chunk_tokens : 0;
+    return std::max({int64_t{1}, chunks_to(all_seen), sliding});
+}
 
 // Floats of one unit's partial: m and l of the group's rows, each padded to a cache line, and o.
 int64_t padded_group(const kvl_attention &a) { return partial_stride(a.group); }
@@ -189,7 +219,7 @@ void lay_out(const kvl_attention &a, const kvl_sequence *sequences, uint32_t n_s
                                       reinterpret_cast<float *>(base + layout.partials)};
     uint32_t unit = 0;
     for (uint32_t s = 0; s < n_sequences; ++s) {
-        const auto n_chunks = static_cast<uint32_t>(n_chunks_of(sequences[s].len));
+        const auto n_chunks = static_cast<uint32_t>(visible_to(a, sequences[s].len).n_chunks());
         call->first_unit[s] = unit;
         std::fill_n(call->chunks_left + uint64_t{s} * a.n_kv_heads, a.n_kv_heads, n_chunks);
         unit += n_chunks * a.n_kv_heads;
@@ -203,10 +233,35 @@ void merge_head(const Call &call, const kvl_sequence &s, uint32_t kv_head, uint6
     const Partial whole = partial_of(a, call.partials, first_unit);
     const uint64_t query_head = uint64_t{kv_head} * a.group;
     a.kernels->merge({whole, partial_floats(a), n_chunks, static_cast<int>(a.group), a.v_head_dim,
-                      s.out + query_head * a.v_head_dim, a.v_rotation == KVL_ROTATION_HADAMARD});
+                      s.out + query_head * a.v_head_dim, a.v_rotation == KVL_ROTATION_HADAMARD,
+                      a.sink_logits ? &a.sink_logits[query_head] : nullptr});
     for (uint32_t r = 0; s.lse && r < a.group; ++r) {
         s.lse[query_head + r] = whole.l[r] == 0 ? -INFINITY : whole.m[r] * std::numbers::ln2_v<float> + std::log(whole.l[r]);
     }
+}
+
+DecodeChunk chunk_of(const kvl_attention &a, const kvl_sequence &s, const Visible &visible, uint32_t kv_head, int64_t chunk,
+                     const Partial &out) {
+    const int64_t of_sinks = chunks_to(visible.sinks_end);
+    const bool is_sink = chunk < of_sinks;
+    const int64_t begin = (is_sink ? chunk : visible.window_chunk() + chunk - of_sinks) * chunk_tokens;
+    const int64_t first = is_sink ? begin : std::max(begin, visible.window_first);
+    const int64_t end = is_sink ? visible.sinks_end : visible.len;
+    const uint64_t query_head = uint64_t{kv_head} * a.group;
+    return {a.kernels,
+            s.view,
+            kv_head,
+            first,
+            std::min(begin + chunk_tokens, end) - first,
+            end - first,
+            s.q + query_head * a.head_dim,
+            static_cast<int>(a.group),
+            a.log2_scale,
+            a.read_plan,
+            out,
+            a.k_rotation == KVL_ROTATION_HADAMARD,
+            {a.softcap, a.slopes ? &a.slopes[query_head] : nullptr},
+            first - (s.len - 1)};
 }
 
 void run_unit(const Call &call, uint32_t unit) {
@@ -214,13 +269,11 @@ void run_unit(const Call &call, uint32_t unit) {
     const uint32_t *next = std::upper_bound(call.first_unit, call.first_unit + call.n_sequences, unit);
     const auto sequence = static_cast<uint32_t>(next - call.first_unit) - 1;
     const kvl_sequence &s = call.sequences[sequence];
-    const auto n_chunks = static_cast<uint32_t>(n_chunks_of(s.len));
+    const Visible visible = visible_to(a, s.len);
+    const auto n_chunks = static_cast<uint32_t>(visible.n_chunks());
     const uint32_t kv_head = (unit - call.first_unit[sequence]) / n_chunks;
     const uint32_t chunk = (unit - call.first_unit[sequence]) % n_chunks;
-    const int64_t first = chunk * chunk_tokens;
-    a.kernels->decode_chunk({a.kernels, s.view, kv_head, first, std::min(chunk_tokens, s.len - first), s.len - first,
-                             s.q + uint64_t{kv_head} * a.group * a.head_dim, static_cast<int>(a.group), a.log2_scale,
-                             a.read_plan, partial_of(a, call.partials, unit), a.k_rotation == KVL_ROTATION_HADAMARD});
+    a.kernels->decode_chunk(chunk_of(a, s, visible, kv_head, chunk, partial_of(a, call.partials, unit)));
     std::atomic_ref<uint32_t> chunks_left(call.chunks_left[uint64_t{sequence} * a.n_kv_heads + kv_head]);
     if (chunks_left.fetch_sub(1, std::memory_order_acq_rel) == 1) {
         merge_head(call, s, kv_head, unit - chunk, n_chunks);
@@ -231,6 +284,40 @@ void run_unit(const Call &call, uint32_t unit) {
 int64_t read_bytes(const kvl_view &view) {
     return format::row_bytes(view.k_format, view.head_dim) + format::entry_bytes(view.k_format, view.head_dim) +
            format::row_bytes(view.v_format, view.v_head_dim) + format::entry_bytes(view.v_format, view.v_head_dim);
+}
+
+kvl_status check_each(const float *values, uint32_t n, bool (*is_allowed)(float), const char *name, const char *allowed) {
+    for (uint32_t i = 0; values && i < n; ++i) {
+        if (!is_allowed(values[i])) {
+            return fail(KVL_ERROR_RULE, "%s[%u] is %g; it must be %s", name, i, values[i], allowed);
+        }
+    }
+    return KVL_OK;
+}
+
+kvl_status check_rules(const kvl_attention_desc &desc) {
+    KVLANE_TRY(check_reserved(desc.reserved, "desc"));
+    KVLANE_TRY(check_range(desc.window, 0, KVL_MAX_TOKENS, "window"));
+    KVLANE_TRY(check_range(desc.n_sink_tokens, 0, desc.window == 0 ? 0 : KVL_MAX_TOKENS,
+                           desc.window == 0 ? "n_sink_tokens, without a window," : "n_sink_tokens"));
+    const float softcap = desc.softcap * std::numbers::log2e_v<float>;
+    if (!(softcap == 0 || (softcap > 0 && std::isfinite(softcap) && std::isfinite(1 / softcap)))) {
+        return fail(KVL_ERROR_RULE, "softcap is %g; it must be 0, or from 1e-38 to 1e38", desc.softcap);
+    }
+    KVLANE_TRY(check_each(
+        desc.alibi_slopes, desc.n_query_heads,
+        [](float slope) { return std::isfinite(slope * std::numbers::log2e_v<float>); }, "alibi_slopes", "finite"));
+    return check_each(
+        desc.sink_logits, desc.n_query_heads, [](float logit) { return logit < INFINITY; }, "sink_logits",
+        "less than infinity");
+}
+
+// In units of log2; null for null. Throws where there is no memory.
+std::unique_ptr<float[]> in_log2(const float *values, uint32_t n) {
+    std::unique_ptr<float[]> scaled(values ? new float[n] : nullptr);
+    std::transform(values, values + (values ? n : 0), scaled.get(),
+                   [](float x) { return x * std::numbers::log2e_v<float>; });
+    return scaled;
 }
 
 }  // namespace
@@ -251,6 +338,7 @@ kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_attention **
     KVLANE_TRY(check_format(desc->v_format, "v_format"));
     KVLANE_TRY(check_rotation(desc->k_rotation, "k_rotation"));
     KVLANE_TRY(check_rotation(desc->v_rotation, "v_rotation"));
+    KVLANE_TRY(check_rules(*desc));
     const double scale = desc->scale != 0 ? desc->scale : 1 / std::sqrt(static_cast<double>(desc->head_dim));
     const auto log2_scale = static_cast<float>(scale * std::numbers::log2e);
     if (!std::isfinite(log2_scale)) {
@@ -259,26 +347,32 @@ kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_attention **
     }
     const KernelTable *kernels;
     KVLANE_TRY(kernels_in_force(kernels));
-    auto *made = new (std::nothrow) kvl_attention{};
-    if (!made) {
-        return fail(KVL_ERROR_MEMORY, "no memory for an attention object of %zu bytes", sizeof *made);
+    std::unique_ptr<kvl_attention> made;
+    try {
+        made.reset(new kvl_attention{.kernels = kernels,
+                                     .read_plan = cpu_read_plan(),
+                                     .n_query_heads = desc->n_query_heads,
+                                     .n_kv_heads = desc->n_kv_heads,
+                                     .group = desc->n_query_heads / desc->n_kv_heads,
+                                     .head_dim = desc->head_dim,
+                                     .v_head_dim = v_head_dim,
+                                     .k_format = desc->k_format,
+                                     .v_format = desc->v_format,
+                                     .k_rotation = format::rotation_of(desc->k_rotation, desc->k_format, true),
+                                     .v_rotation = format::rotation_of(desc->v_rotation, desc->v_format, false),
+                                     .log2_scale = log2_scale,
+                                     .window = desc->window,
+                                     .n_sink_tokens = desc->n_sink_tokens,
+                                     .softcap = desc->softcap * std::numbers::log2e_v<float>,
+                                     .slopes = in_log2(desc->alibi_slopes, desc->n_query_heads),
+                                     .sink_logits = in_log2(desc->sink_logits, desc->n_query_heads),
+                                     .kernel_name = {}});
+    } catch (const std::bad_alloc &) {
+        return fail(KVL_ERROR_MEMORY, "no memory for an attention object of %u query heads", desc->n_query_heads);
     }
-    *made = {.kernels = kernels,
-             .read_plan = cpu_read_plan(),
-             .n_query_heads = desc->n_query_heads,
-             .n_kv_heads = desc->n_kv_heads,
-             .group = desc->n_query_heads / desc->n_kv_heads,
-             .head_dim = desc->head_dim,
-             .v_head_dim = v_head_dim,
-             .k_format = desc->k_format,
-             .v_format = desc->v_format,
-             .k_rotation = format::rotation_of(desc->k_rotation, desc->k_format, true),
-             .v_rotation = format::rotation_of(desc->v_rotation, desc->v_format, false),
-             .log2_scale = log2_scale,
-             .kernel_name = {}};
     std::snprintf(made->kernel_name, sizeof made->kernel_name, "%s/%s+%s/group:%u", kernels->name,
                   format::names[desc->k_format], format::names[desc->v_format], made->group);
-    *attention = made;
+    *attention = made.release();
     return KVL_OK;
 }
 
@@ -291,7 +385,7 @@ kvl_status kvl_attention_workspace_size(const kvl_attention *attention, uint32_t
     KVLANE_TRY(check_not_null(attention, "attention"));
     KVLANE_TRY(check_not_null(bytes, "bytes"));
     KVLANE_TRY(check_range(max_len, 0, KVL_MAX_TOKENS, "max_len"));
-    const uint64_t units_of_one = static_cast<uint64_t>(n_chunks_of(max_len)) * attention->n_kv_heads;
+    const uint64_t units_of_one = static_cast<uint64_t>(max_chunks(*attention, max_len)) * attention->n_kv_heads;
     KVLANE_TRY(check_units(units_of_one));
     KVLANE_TRY(check_units(units_of_one * n_sequences));
     *bytes = layout_of(*attention, n_sequences, units_of_one * n_sequences).bytes;
@@ -304,7 +398,7 @@ kvl_status kvl_attend_begin(const kvl_attention *attention, const kvl_sequence *
     KVLANE_TRY(check_sequences(attention, sequences, n_sequences));
     uint64_t n_units = 0;
     for (uint32_t i = 0; i < n_sequences; ++i) {
-        n_units += static_cast<uint64_t>(n_chunks_of(sequences[i].len)) * attention->n_kv_heads;
+        n_units += static_cast<uint64_t>(visible_to(*attention, sequences[i].len).n_chunks()) * attention->n_kv_heads;
         KVLANE_TRY(check_units(n_units));
     }
     const Layout layout = layout_of(*attention, n_sequences, n_units);
@@ -366,11 +460,12 @@ kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *
     KVLANE_TRY(check_sequences(attention, sequences, n_sequences));
     *bytes = 0;
     for (uint32_t i = 0; i < n_sequences; ++i) {
-        int64_t left = sequences[i].len;
-        for (const kvl_view *view = sequences[i].view; left > 0; view = view->next) {
-            const int64_t n_tokens = std::min(left, own_tokens(*view));
-            *bytes += static_cast<uint64_t>(n_tokens * view->n_kv_heads * read_bytes(*view));
-            left -= n_tokens;
+        const Visible visible = visible_to(*attention, sequences[i].len);
+        int64_t first = 0;
+        for (const kvl_view *view = sequences[i].view; view; view = view->next) {
+            const int64_t own = own_tokens(*view);
+            *bytes += static_cast<uint64_t>(visible.count(first, own) * view->n_kv_heads * read_bytes(*view));
+            first += own;
         }
     }
     return KVL_OK;

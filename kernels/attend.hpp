@@ -1,5 +1,7 @@
 #pragma once
 
+#include <memory>
+
 #include "kernel_table.hpp"
 
 // What kvl_attention_create makes of its descriptor: immutable, shared by threads.
@@ -16,5 +18,10 @@ struct kvl_attention {
     kvl_rotation k_rotation;  // in force
     kvl_rotation v_rotation;
     float log2_scale;  // of raw scores, into units of log2
+    int64_t window;    // 0: all
+    int64_t n_sink_tokens;
+    float softcap;                         // and these in units of log2
+    std::unique_ptr<float[]> slopes;       // [n_query_heads] or null
+    std::unique_ptr<float[]> sink_logits;  // [n_query_heads] or null
     char kernel_name[64];
 };

@@ -11,7 +11,7 @@
 #include "dot-inl.hpp"
 #include "formats.hpp"
 #include "quantize-inl.hpp"
-#include "softmax-inl.hpp"
+#include "rules-inl.hpp"
 #include "view.hpp"
 
 namespace kvlane {
@@ -185,7 +185,7 @@ static constexpr int query_bytes = 32768;
 // What rows need beside their state; one instance lives on the stack.
 struct Scratch {
     alignas(64) std::byte queries[query_bytes];
-    alignas(64) float row[KVL_MAX_HEAD_DIM + 16];  // zeros follow a row
+    alignas(64) float row[KVL_MAX_HEAD_DIM + 16];  // zeros follow a row, of one or the other
     alignas(64) int16_t integer_row[KVL_MAX_HEAD_DIM + 32];
     alignas(64) int16_t weights[max_tile_rows * score_stride];
     alignas(64) int32_t sums[max_elements];  // of a tile's weighted values, as o lies
@@ -259,6 +259,7 @@ KVLANE_INLINE StoredRows entries_of(Stream<P> &s, const StoredRows &run) {
 // Rows of queries that are worked on together, over all parts of a chunk.
 template <class Isa>
 struct Rows {
+    int first;  // of the group
     int n;
     const float *q;
     float *o;
@@ -266,9 +267,9 @@ struct Rows {
     Scratch scratch;
 };
 
-// Scores of a tile of n tokens become weights.
+// Scores of a tile of n tokens become weights. first: of its first token, the position less the newest one's.
 template <class Isa, bool IntegerKeys, bool IntegerValues>
-static void weigh(const DecodeChunk &c, Streams &streams, int n, float *scores, Rows<Isa> &rows) {
+static void weigh(const DecodeChunk &c, Streams &streams, int64_t first, int n, float *scores, Rows<Isa> &rows) {
     Scratch &scratch = rows.scratch;
     float sum_scale = 1;
     if constexpr (IntegerKeys) {
@@ -279,12 +280,41 @@ static void weigh(const DecodeChunk &c, Streams &streams, int n, float *scores, 
     }
     for (int r = 0; r < rows.n; ++r) {
         const float factor = IntegerKeys ? c.scale * scratch.q_scales[r] : c.scale;
-        scratch.sum_scales[r] = sum_scale * softmax_row<Isa, IntegerKeys, IntegerValues>(
-                                                {scores + r * score_stride, n, factor, rows.o + r * Isa::lanes, c.group,
-                                                 static_cast<int>(c.view->v_head_dim), scratch.key_scales,
-                                                 scratch.value_shares, scratch.weights + r * score_stride},
-                                                rows.state[r]);
+        TileRow tile = {scores + r * score_stride,
+                        n,
+                        factor,
+                        rows.o + r * Isa::lanes,
+                        c.group,
+                        static_cast<int>(c.view->v_head_dim),
+                        scratch.key_scales,
+                        scratch.value_shares,
+                        scratch.weights + r * score_stride};
+        float share;
+        if (has_any(c.rules)) {
+            apply_rules<Isa, IntegerKeys>(c.rules, scratch.key_scales, factor, rows.first + r, first, n, tile.scores);
+            tile.factor = 1;
+            share = softmax_row<Isa, false, IntegerValues>(tile, rows.state[r]);
+        } else {
+            share = softmax_row<Isa, IntegerKeys, IntegerValues>(tile, rows.state[r]);
+        }
+        scratch.sum_scales[r] = sum_scale * share;
     }
+}
+
+// A row's query as keys meet it, rotated as they are, and zeros behind it up to a whole vector.
+template <class Isa>
+static const float *query_of(const DecodeChunk &c, const Rows<Isa> &rows, int r, float *room) {
+    const auto head_dim = static_cast<int>(c.view->head_dim);
+    const float *query = rows.q + r * head_dim;
+    if (!c.rotates_q && head_dim % Isa::lanes == 0) {
+        return query;
+    }
+    std::copy_n(query, head_dim, room);
+    std::fill_n(room + head_dim, Isa::lanes, 0.0f);
+    if (c.rotates_q) {
+        rotate_row<Isa>(room, head_dim);
+    }
+    return room;
 }
 
 // Lays out the rows' queries for the keys of a part.
@@ -293,19 +323,15 @@ static void lay_out_queries(const DecodeChunk &c, Rows<Isa> &rows) {
     using Number = std::conditional_t<IntegerKeys, int16_t, float>;
     Scratch &scratch = rows.scratch;
     const auto head_dim = static_cast<int>(c.view->head_dim);
-    std::fill_n(scratch.row + head_dim, 16, 0.0f);
-    std::fill_n(scratch.integer_row + head_dim, 32, int16_t{0});
     for (int r = 0; r < rows.n; ++r) {
-        std::copy_n(rows.q + r * head_dim, head_dim, scratch.row);
-        if (c.rotates_q) {
-            rotate_row<Isa>(scratch.row, head_dim);
-        }
+        const float *query = query_of(c, rows, r, scratch.row);
         const Number *row;
         if constexpr (IntegerKeys) {
-            scratch.q_scales[r] = quantize<Isa>(scratch.row, head_dim, scratch.integer_row);
+            std::fill_n(scratch.integer_row + head_dim, 2 * Isa::lanes, int16_t{0});
+            scratch.q_scales[r] = quantize<Isa>(query, head_dim, scratch.integer_row);
             row = scratch.integer_row;
         } else {
-            row = scratch.row;
+            row = query;
         }
         const int in_kernel = r % Isa::max_rows;
         const int kernel_rows = std::min(rows.n - (r - in_kernel), Isa::max_rows);
@@ -339,7 +365,7 @@ void decode_part(const DecodeChunk &c, Rows<Isa> &rows) {
     for (int64_t tile = 0; tile < c.n_tokens + tile_tokens; tile += tile_tokens) {
         const int n_scores = tokens_left(c.n_tokens, tile, tile_tokens);
         if (n_weights > 0) {
-            weigh<Isa, IntegerKeys, IntegerValues>(c, streams, n_weights, weights, rows);
+            weigh<Isa, IntegerKeys, IntegerValues>(c, streams, c.distance + tile - tile_tokens, n_weights, weights, rows);
         }
         for (int t = 0; t < std::max(n_scores, n_weights); t += turn) {
             for_each_run(streams.keys, tokens_left(n_scores, t, turn), [&](int i, const StoredRows &k, const Ahead &ahead) {
@@ -381,6 +407,7 @@ static void for_each_part(const DecodeChunk &c, Body &&body) {
         left.first = 0;
         left.n_visible -= own;
         left.n_tokens -= part.n_tokens;
+        left.distance += part.n_tokens;
     }
 }
 
@@ -389,6 +416,7 @@ template <class Isa>
 void decode_rows(const DecodeChunk &c, int row, int n_rows) {
     Rows<Isa> rows;
     const auto head_dim = static_cast<int>(c.view->head_dim);
+    rows.first = row;
     rows.n = n_rows;
     rows.q = c.q + int64_t{row} * head_dim;
     rows.o = c.out.o + row * Isa::lanes;

@@ -33,6 +33,12 @@ struct Partial {
 
 static inline int64_t partial_stride(uint32_t v_head_dim) { return (int64_t{v_head_dim} + 15) / 16 * 16; }
 
+// Of one KV head's query heads, in units of log2.
+struct ScoreRules {
+    float softcap;        // 0: none
+    const float *slopes;  // [group], a token; null: none
+};
+
 struct KernelTable;
 struct DotRows;
 struct SumRows;
@@ -53,6 +59,8 @@ struct DecodeChunk {
     ReadPlan plan;
     Partial out;
     bool rotates_q;
+    ScoreRules rules;
+    int64_t distance;  // position of the first token less that of the newest
 };
 
 // One KV head's output: partials [n_chunks] at a constant distance, merged in order.
@@ -64,6 +72,7 @@ struct MergeHead {
     uint32_t v_head_dim;
     float *out;  // [group, v_head_dim]
     bool rotates_out;
+    const float *sinks;  // [group], logits in units of log2 that join the sums; null: none
 };
 
 // Rows of dim elements: f32 in memory of the caller's, stored rows in a plane, their scales, if any, in another.

@@ -13,7 +13,7 @@ namespace kvlane {
 
 static constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
 
-// 2^x for x <= 8: 2^round(x) times a polynomial of the rest. Within 1.3 ulp for x >= -126, where the result is a normal
+// 2^x for x < 127.5: 2^round(x) times a polynomial of the rest. Within 1.3 ulp for x >= -126, where the result is a normal
 // number; below that within 2^-126.5, which may mean 0. Exactly 1 at 0, 0 for minus infinity, NaN for NaN. The polynomial is
 // the minimax one of degree 6 on [-1/2, 1/2] that is 1 at 0; its own relative error is 2.6e-9.
 template <class Isa>
@@ -127,11 +127,12 @@ KVLANE_INLINE void merge_row(const MergeHead &head, int r) {
     constexpr int lanes = Isa::lanes;
     float *const chunk_m = head.first.m + r;
     float *const chunk_l = head.first.l + r;
-    float m = minus_infinity;
+    const float sink = head.sinks ? head.sinks[r] : minus_infinity;
+    float m = sink;
     for (int64_t c = 0; c < head.n_chunks; ++c) {
         m = chunk_m[c * head.chunk_stride] > m ? chunk_m[c * head.chunk_stride] : m;
     }
-    float l = 0;
+    float l = sink == minus_infinity ? 0 : rescale_of<Isa>(sink, m);
     for (int64_t c = 0; c < head.n_chunks; ++c) {
         float &weight = chunk_m[c * head.chunk_stride];
         weight = rescale_of<Isa>(weight, m);

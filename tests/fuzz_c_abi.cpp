@@ -182,6 +182,7 @@ private:
     }
 
     void create_attention() {
+        static constexpr float of_heads[64] = {0.5f, 0.25f, -1};
         kvl_attention_desc desc{.struct_size = input_.struct_size(sizeof desc),
                                 .flags = input_.flags(0),
                                 .n_query_heads = input_.around(1u, 12u),
@@ -192,7 +193,13 @@ private:
                                 .v_format = input_.around(0u, last_format),
                                 .scale = input_.one_in(4) ? input_.any<float>() : 0.125f,
                                 .k_rotation = input_.around(0u, 2u),
-                                .v_rotation = input_.around(0u, 2u)};
+                                .v_rotation = input_.around(0u, 2u),
+                                .window = input_.one_in(2) ? 0 : input_.around<int64_t>(0, 200),
+                                .n_sink_tokens = input_.one_in(2) ? 0 : input_.around<int64_t>(0, 100),
+                                .alibi_slopes = input_.one_in(4) ? of_heads : nullptr,
+                                .sink_logits = input_.one_in(4) ? of_heads : nullptr,
+                                .softcap = input_.one_in(4) ? input_.any<float>() : 0,
+                                .reserved = input_.flags(0)};
         if (kvl_cache_n_layers(cache_) > 0 && !input_.one_in(4)) {
             const kvl_layer_info info = info_of(cache_, 0);
             desc.n_kv_heads = info.n_kv_heads;
@@ -203,6 +210,9 @@ private:
             desc.v_format = info.v_format;
             desc.k_rotation = info.k_rotation;
             desc.v_rotation = info.v_rotation;
+        }
+        if (desc.n_query_heads > std::size(of_heads)) {
+            desc.alibi_slopes = desc.sink_logits = nullptr;
         }
         kvl_attention *made = nullptr;
         const kvl_status status = kvl_attention_create(input_.pointer(&desc), &made);

@@ -29,7 +29,8 @@ kvl_status create_cache(kvl_cache **cache) {
 }
 
 kvl_status create_attention(kvl_attention **attention) {
-    const kvl_attention_desc desc{sizeof desc, 0, 1, 1, 8, 0, KVL_F32, KVL_F32, 0, KVL_ROTATION_NONE, KVL_ROTATION_NONE};
+    const kvl_attention_desc desc{sizeof desc,       0, 1, 1,       8,       0, KVL_F32, KVL_F32, 0, KVL_ROTATION_NONE,
+                                  KVL_ROTATION_NONE, 0, 0, nullptr, nullptr, 0, 0};
     return kvl_attention_create(&desc, attention);
 }
 

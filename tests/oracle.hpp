@@ -1,6 +1,6 @@
 #pragma once
 
-// What attention is: one query token, grouped query heads, double precision, two passes over plain arrays.
+// What attention is: one query token, grouped query heads, score rules, double precision, two passes over plain arrays.
 
 #include <algorithm>
 #include <cmath>
@@ -14,9 +14,17 @@ struct Answer {
     std::vector<double> lse;  // [n_kv_heads * group]
 };
 
+struct Rules {
+    long window = 0;  // 0: all tokens are visible
+    long n_sink_tokens = 0;
+    double softcap = 0;                   // 0: none
+    const float *alibi_slopes = nullptr;  // [n_kv_heads * group]
+    const float *sink_logits = nullptr;   // [n_kv_heads * group]
+};
+
 // q [n_kv_heads * group, head_dim], k [len, n_kv_heads, head_dim], v [len, n_kv_heads, v_head_dim]
 inline Answer attend(long n_kv_heads, long group, long head_dim, long v_head_dim, long len, double scale, const float *q,
-                     const float *k, const float *v) {
+                     const float *k, const float *v, const Rules &rules = {}) {
     const double infinity = std::numeric_limits<double>::infinity();
     const long n_heads = n_kv_heads * group;
     Answer answer{std::vector<double>(n_heads * v_head_dim, 0.0), std::vector<double>(n_heads, -infinity)};
@@ -33,18 +41,32 @@ inline Answer attend(long n_kv_heads, long group, long head_dim, long v_head_dim
                 dot += static_cast<double>(q[h * head_dim + d]) * key[d];
             }
             score[t] = scale * dot;
+            if (rules.softcap > 0) {
+                score[t] = rules.softcap * std::tanh(score[t] / rules.softcap);
+            }
+            if (rules.alibi_slopes) {
+                score[t] += rules.alibi_slopes[h] * static_cast<double>(t - (len - 1));
+            }
+            if (rules.window > 0 && t < len - rules.window && t >= rules.n_sink_tokens) {
+                score[t] = -infinity;
+            }
             largest = std::max(largest, score[t]);
         }
+        const double sink = rules.sink_logits ? rules.sink_logits[h] : -infinity;
+        largest = std::max(largest, sink);
 
         // Nothing is visible: the answer stays 0 and minus infinity.
-        if (std::all_of(score.begin(), score.end(), [&](double x) { return x == -infinity; })) {
+        if (largest == -infinity) {
             continue;
         }
 
         // The values, weighted.
         double *out = &answer.out[h * v_head_dim];
-        double sum = 0;
+        double sum = std::exp(sink - largest);
         for (long t = 0; t < len; ++t) {
+            if (score[t] == -infinity) {
+                continue;
+            }
             const float *value = v + (t * n_kv_heads + kv_head) * v_head_dim;
             const double weight = std::exp(score[t] - largest);
             for (long d = 0; d < v_head_dim; ++d) {

@@ -161,7 +161,7 @@ auto create_cache_with(std::function<void(kvl_cache_desc &, kvl_layer_desc &)> s
 
 auto create_attention_with(std::function<void(kvl_attention_desc &)> spoil) {
     return [=](World &w) {
-        kvl_attention_desc desc{sizeof desc, 0, 4, 2, 8, 0, KVL_F32, KVL_F32, 0, 0, 0};
+        kvl_attention_desc desc{sizeof desc, 0, 4, 2, 8, 0, KVL_F32, KVL_F32, 0, 0, 0, 0, 0, nullptr, nullptr, 0, 0};
         spoil(desc);
         return kvl_attention_create(&desc, &w.made_attention);
     };
@@ -362,7 +362,8 @@ Failures failures_of_attention_create() {
          KVL_ERROR_NULL,
          {"attention"},
          [](World &) {
-             const kvl_attention_desc desc{sizeof desc, 0, 4, 2, 8, 0, KVL_F32, KVL_F32, 0, 0, 0};
+             const kvl_attention_desc desc{sizeof desc, 0, 4, 2, 8,       0,       KVL_F32, KVL_F32, 0,
+                                           0,           0, 0, 0, nullptr, nullptr, 0,       0};
              return kvl_attention_create(&desc, nullptr);
          }},
         {"struct_size", KVL_ERROR_STRUCT_SIZE, {"struct_size", "99", std::to_string(sizeof(Desc))}, with([](Desc &d) {
@@ -390,6 +391,28 @@ Failures failures_of_attention_create() {
              d.scale = 3e38f;
          })},
         {"scale that is no number", KVL_ERROR_SCALE, {"scale", "nan"}, with([](Desc &d) { d.scale = infinity - infinity; })},
+        {"reserved", KVL_ERROR_FLAGS, {"desc", "reserved", "1", "0"}, with([](Desc &d) { d.reserved = 1; })},
+        {"window", KVL_ERROR_RANGE, {"window", "-1", "0"}, with([](Desc &d) { d.window = -1; })},
+        {"n_sink_tokens < 0", KVL_ERROR_RANGE, {"n_sink_tokens", "-1"}, with([](Desc &d) {
+             d.window = 5;
+             d.n_sink_tokens = -1;
+         })},
+        {"n_sink_tokens, no window", KVL_ERROR_RANGE, {"n_sink_tokens", "without a window", "4", "0"}, with([](Desc &d) {
+             d.n_sink_tokens = 4;
+         })},
+        {"softcap < 0", KVL_ERROR_RULE, {"softcap", "-1", "1e-38"}, with([](Desc &d) { d.softcap = -1; })},
+        {"softcap", KVL_ERROR_RULE, {"softcap", "inf", "1e38"}, with([](Desc &d) { d.softcap = infinity; })},
+        {"softcap without an inverse", KVL_ERROR_RULE, {"softcap", "e-41", "1e-38"}, with([](Desc &d) {
+             d.softcap = 1e-40f;
+         })},
+        {"slope", KVL_ERROR_RULE, {"alibi_slopes[2]", "inf", "finite"}, with([](Desc &d) {
+             static const float slopes[] = {1, 0.5f, infinity, 0.1f};
+             d.alibi_slopes = slopes;
+         })},
+        {"sink logit", KVL_ERROR_RULE, {"sink_logits[3]", "nan", "less than infinity"}, with([](Desc &d) {
+             static const float logits[] = {1, -infinity, 0, infinity - infinity};
+             d.sink_logits = logits;
+         })},
         {"workspace for null",
          KVL_ERROR_NULL,
          {"attention"},

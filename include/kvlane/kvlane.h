@@ -63,7 +63,8 @@ typedef enum kvl_status {
     KVL_ERROR_TASK,                /* a task is out of range, run twice, or not run before finish */
     KVL_ERROR_ISA,                 /* KVLANE_ISA names no instruction set that this CPU can run */
     KVL_ERROR_MEMORY,              /* the system has no memory or address space to give */
-    KVL_ERROR_ROTATION             /* an unknown rotation */
+    KVL_ERROR_ROTATION,            /* an unknown rotation */
+    KVL_ERROR_RULE                 /* a softcap, slope or sink logit that no score can have */
 } kvl_status;
 
 /* How a key or value row is stored.
@@ -321,7 +322,13 @@ KVL_API kvl_status kvl_cache_read_v(const kvl_cache *cache, uint32_t layer, int6
 
 typedef struct kvl_attention kvl_attention;
 
-/// Geometry and rules of an attention.
+/// Geometry and rules of an attention. A descriptor of zeros has no rules.
+///
+/// A query sees the newest `window` tokens, itself included, and the first n_sink_tokens; others are not read. A score is
+///         s = softcap * tanh(scale * q[h] k[t] / softcap) + alibi_slopes[h] * (t - newest)
+/// without the softcap or the slope where there is none, and exp(sink_logits[h]) joins the sum of exponentials.
+/// Source: G. Xiao et al., "Efficient Streaming Language Models with Attention Sinks" (2023); Gemma Team, "Gemma 2" (2024);
+///         O. Press et al., "Train Short, Test Long" (2021); OpenAI, "gpt-oss-120b & gpt-oss-20b Model Card" (2025)
 typedef struct kvl_attention_desc {
     size_t struct_size;
     uint32_t flags;         /* none are defined */
@@ -334,10 +341,17 @@ typedef struct kvl_attention_desc {
     float scale; /* of the scores; 0: 1 / sqrt(head_dim) */
     kvl_rotation k_rotation;
     kvl_rotation v_rotation;
+    int64_t window;            /* 0: all tokens are visible */
+    int64_t n_sink_tokens;     /* 0 where there is no window */
+    const float *alibi_slopes; /* [n_query_heads], finite, copied; null: none */
+    const float *sink_logits;  /* [n_query_heads], less than infinity, copied; null: none */
+    float softcap;             /* 0: none */
+    uint32_t reserved;         /* 0 */
 } kvl_attention_desc;
 
 /// Creates an attention object, immutable, that any number of threads may share.
-/// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _HEADS, _HEAD_DIM, _RANGE, _FORMAT, _ROTATION, _SCALE, _ISA, _MEMORY
+/// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _HEADS, _HEAD_DIM, _RANGE, _FORMAT, _ROTATION, _SCALE, _RULE, _ISA,
+///         _MEMORY
 /// Threads: any   Allocates: yes
 KVL_API kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_attention **attention);
 
@@ -356,14 +370,14 @@ KVL_API kvl_status kvl_attention_workspace_size(const kvl_attention *attention, 
 
 /// One sequence of a call: what is asked, what is seen, where the answer goes.
 /// Shape:  q [n_query_heads, head_dim] f32; out [n_query_heads, v_head_dim] f32; lse [n_query_heads] f32 or null
-/// Units:  lse in natural log: that of the sum of exponentials of the scaled scores
+/// Units:  lse in natural log: that of the sum of exponentials that out is divided by
 /// Pre:    out and lse overlap nothing else of the call
 typedef struct kvl_sequence {
     size_t struct_size;
     uint32_t flags;    /* none are defined */
     uint32_t reserved; /* 0 */
     const kvl_view *view;
-    int64_t len; /* visible tokens, 0 to view->len; at 0, out is 0 and lse is -infinity */
+    int64_t len; /* tokens up to the newest, 0 to view->len; at 0, out is 0 and lse is -infinity or the sink's logit */
     const float *q;
     float *out;
     float *lse;
@@ -412,7 +426,7 @@ KVL_API kvl_status kvl_attend_run_task(void *workspace, uint32_t task);
 ///         the call goes on
 KVL_API kvl_status kvl_attend_finish(void *workspace);
 
-/// Computes how many bytes of keys and values a call reads: the rows that its sequences see, each once.
+/// Computes how many bytes of keys and values a call reads: the rows that its queries see, each once.
 /// Errors: as kvl_attend, for sequences
 KVL_API kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences,
                                     uint64_t *bytes);

@@ -179,7 +179,7 @@ private:
     std::unique_ptr<void, Delete> data_;
 };
 
-/// Geometry and rules of an attention.
+/// Geometry and rules of an attention: those of kvl_attention_desc.
 struct Geometry {
     uint32_t n_query_heads = 0;
     uint32_t n_kv_heads = 0;
@@ -190,12 +190,25 @@ struct Geometry {
     float scale = 0;  // 0: 1 / sqrt(head_dim)
     Rotation k_rotation = Rotation::by_format;
     Rotation v_rotation = Rotation::by_format;
+    int64_t window = 0;  // 0: all tokens are visible
+    int64_t n_sink_tokens = 0;
+    float softcap = 0;                         // 0: none
+    std::span<const float> alibi_slopes = {};  // [n_query_heads], or empty: none
+    std::span<const float> sink_logits = {};   // [n_query_heads], or empty: none
 };
 
 /// An attention object: immutable, shared by threads.
 class Attention {
 public:
+    /// Errors: those of kvl_attention_create; std::invalid_argument where slopes or logits are not n_query_heads
     explicit Attention(const Geometry &geometry) {
+        for (const std::span<const float> of_heads : {geometry.alibi_slopes, geometry.sink_logits}) {
+            if (!of_heads.empty() && of_heads.size() != geometry.n_query_heads) {
+                throw std::invalid_argument("alibi_slopes or sink_logits has " + std::to_string(of_heads.size()) +
+                                            " elements; it must have " + std::to_string(geometry.n_query_heads) +
+                                            ", one a query head, or none");
+            }
+        }
         const kvl_attention_desc desc{sizeof(kvl_attention_desc),
                                       0,
                                       geometry.n_query_heads,
@@ -206,7 +219,13 @@ public:
                                       static_cast<kvl_format>(geometry.v_format),
                                       geometry.scale,
                                       static_cast<kvl_rotation>(geometry.k_rotation),
-                                      static_cast<kvl_rotation>(geometry.v_rotation)};
+                                      static_cast<kvl_rotation>(geometry.v_rotation),
+                                      geometry.window,
+                                      geometry.n_sink_tokens,
+                                      geometry.alibi_slopes.empty() ? nullptr : geometry.alibi_slopes.data(),
+                                      geometry.sink_logits.empty() ? nullptr : geometry.sink_logits.data(),
+                                      geometry.softcap,
+                                      0};
         kvl_attention *attention;
         check(kvl_attention_create(&desc, &attention));
         attention_.reset(attention);

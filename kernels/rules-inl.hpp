@@ -1,0 +1,59 @@
+#pragma once
+
+// Score rules: what becomes of a row's raw scores before their softmax. Each is a pass over the tile's scores in L1 that
+// only an attention that has the rule makes; s = softcap * tanh(score / softcap) + slope * (t - newest), in units of log2.
+
+#include "softmax-inl.hpp"
+
+namespace kvlane {
+
+// tanh(x) = 1 - 2 / (1 + e^2x). Within 2^-23; NaN for NaN.
+template <class Isa>
+KVLANE_INLINE typename Isa::Vec tanh(typename Isa::Vec x) {
+    const auto zero = Isa::broadcast(0), one = Isa::broadcast(1), two = Isa::broadcast(2);
+    const auto limit = Isa::broadcast(-64);  // where the result is 1
+    const auto power = zero - Isa::max(limit, zero - x * Isa::broadcast(2.88539008f));
+    return one - Isa::divide(two, one + exp2<Isa>(power));
+}
+
+template <class Isa>
+static void cap_scores(float *scores, int n, float softcap) {
+    const auto cap = Isa::broadcast(softcap), inverse = Isa::broadcast(1 / softcap);
+    for (int t = 0; t < n; t += Isa::lanes) {
+        Isa::store(scores + t, cap * tanh<Isa>(Isa::load(scores + t) * inverse));
+    }
+}
+
+// first: of the tile's first token, its position less the newest one's.
+template <class Isa>
+static void add_distances(float *scores, int n, float slope, int64_t first) {
+    alignas(64) static constexpr float lane[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const auto factor = Isa::broadcast(slope), index = Isa::load(lane);
+    for (int t = 0; t < n; t += Isa::lanes) {
+        const auto distance = Isa::broadcast(static_cast<float>(first + t)) + index;
+        Isa::store(scores + t, Isa::fma(factor, distance, Isa::load(scores + t)));
+    }
+}
+
+static KVLANE_INLINE bool has_any(const ScoreRules &rules) { return rules.softcap != 0 || rules.slopes; }
+
+// A row's raw scores, times factor and, where keys are integers, their scales, become those that the rules make of them.
+template <class Isa, bool IntegerKeys>
+static void apply_rules(const ScoreRules &rules, const float *key_scales, float factor, int row, int64_t first, int n,
+                        float *scores) {
+    for (int t = 0; t < n; t += Isa::lanes) {
+        auto score = Isa::load(scores + t) * Isa::broadcast(factor);
+        if constexpr (IntegerKeys) {
+            score = score * Isa::load(key_scales + t);
+        }
+        Isa::store(scores + t, score);
+    }
+    if (rules.softcap != 0) {
+        cap_scores<Isa>(scores, n, rules.softcap);
+    }
+    if (rules.slopes) {
+        add_distances<Isa>(scores, n, rules.slopes[row], first);
+    }
+}
+
+}  // namespace kvlane

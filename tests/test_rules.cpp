@@ -1,0 +1,336 @@
+// Score rules: what a query sees, and how its scores become weights, against the oracle and alone.
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include "oracle.hpp"
+#include "support.hpp"
+
+using kvlane::Attention;
+using kvlane::Cache;
+using kvlane::Format;
+using kvlane::Geometry;
+
+namespace {
+
+using Floats = std::vector<float>;
+
+constexpr float infinity = std::numeric_limits<float>::infinity();
+constexpr float quiet_nan = std::numeric_limits<float>::quiet_NaN();
+
+struct Answer {
+    Floats out;
+    Floats lse;
+};
+
+bool same_bits(const Answer &a, const Answer &b) { return test::same_bits(a.out, b.out) && test::same_bits(a.lse, b.lse); }
+
+Answer attend(const Attention &attention, const kvl_view &view, int64_t len, const Floats &q,
+              const kvl_executor *executor = nullptr) {
+    const size_t n_heads = q.size() / view.head_dim;
+    Answer answer{Floats(n_heads * view.v_head_dim), Floats(n_heads)};
+    kvlane::Workspace workspace = attention.workspace(1, len);
+    const kvl_sequence sequence{sizeof(kvl_sequence), 0, 0, &view, len, q.data(), answer.out.data(), answer.lse.data()};
+    attention.attend(std::span(&sequence, 1), workspace, executor);
+    return answer;
+}
+
+Geometry geometry_of(Format format, uint32_t group = 3, uint32_t head_dim = 64) {
+    return {.n_query_heads = 2 * group, .n_kv_heads = 2, .head_dim = head_dim, .k_format = format, .v_format = format};
+}
+
+Cache cache_of(const Geometry &g, int64_t len, uint32_t seed = 1) {
+    Cache cache(1, {g.n_kv_heads, g.head_dim, g.v_head_dim, g.k_format, g.v_format}, std::max<int64_t>(len, 1),
+                KVL_CACHE_NO_HUGE_PAGES);
+    test::fill_random(cache, len, seed);
+    return cache;
+}
+
+Floats queries_of(const Geometry &g) { return test::random_values(size_t{g.n_query_heads} * g.head_dim, 7); }
+
+// One for each query head, alike in no two.
+Floats of_heads(uint32_t n, float first, float factor) {
+    Floats values(n);
+    for (float &value : values) {
+        value = first;
+        first *= factor;
+    }
+    return values;
+}
+
+oracle::Answer expected(const Geometry &g, const Cache &cache, int64_t len, const Floats &q) {
+    const double scale = g.scale != 0 ? g.scale : 1 / std::sqrt(static_cast<double>(g.head_dim));
+    return oracle::attend(g.n_kv_heads, g.n_query_heads / g.n_kv_heads, g.head_dim, g.v_head_dim ? g.v_head_dim : g.head_dim,
+                          len, scale, q.data(), cache.read_k(0).data(), cache.read_v(0).data(),
+                          {g.window, g.n_sink_tokens, g.softcap, g.alibi_slopes.empty() ? nullptr : g.alibi_slopes.data(),
+                           g.sink_logits.empty() ? nullptr : g.sink_logits.data()});
+}
+
+// Relative to the reference, or to values of unit variance where that cancels.
+double relative_error(const Floats &out, const std::vector<double> &reference, int64_t n_visible) {
+    double error = 0, norm = 0;
+    for (size_t i = 0; i < out.size(); ++i) {
+        error += (out[i] - reference[i]) * (out[i] - reference[i]);
+        norm += reference[i] * reference[i];
+    }
+    return std::sqrt(error /
+                     std::max(norm, static_cast<double>(out.size()) / static_cast<double>(std::max<int64_t>(1, n_visible))));
+}
+
+// As without rules: f32's rounding of scores up to 50, where softcaps are; 16 bits where rows are integers.
+double bound(const Geometry &g) { return test::is_scaled(g.k_format) || test::is_scaled(g.v_format) ? 6e-4 : 1e-5; }
+
+void check_against_oracle(const Geometry &g, const Cache &cache, int64_t len) {
+    const Floats q = queries_of(g);
+    const Answer got = attend(Attention(g), cache.view(0), len, q);
+    const oracle::Answer want = expected(g, cache, len, q);
+    const int64_t n_visible = g.window > 0 ? std::min(len, g.window + g.n_sink_tokens) : len;
+    CHECK(relative_error(got.out, want.out, n_visible) <= bound(g));
+    for (size_t h = 0; h < got.lse.size(); ++h) {
+        const bool is_near = std::abs(got.lse[h] - want.lse[h]) <= bound(g) * std::max(1.0, std::abs(want.lse[h]));
+        CHECK((is_near || got.lse[h] == want.lse[h]));
+    }
+}
+
+struct Named {
+    const char *name;
+    void (*apply)(Geometry &, const Floats &slopes, const Floats &logits);
+};
+
+// Every rule alone, and those that models have together.
+constexpr Named rules[] = {
+    {"none", [](Geometry &, const Floats &, const Floats &) {}},
+    {"window", [](Geometry &g, const Floats &, const Floats &) { g.window = 300; }},
+    {"window of 1", [](Geometry &g, const Floats &, const Floats &) { g.window = 1; }},
+    {"window of a chunk", [](Geometry &g, const Floats &, const Floats &) { g.window = 512; }},
+    {"window and first tokens",
+     [](Geometry &g, const Floats &, const Floats &) {
+         g.window = 300;
+         g.n_sink_tokens = 4;
+     }},
+    {"window and many first tokens",
+     [](Geometry &g, const Floats &, const Floats &) {
+         g.window = 65;
+         g.n_sink_tokens = 600;
+     }},
+    {"softcap", [](Geometry &g, const Floats &, const Floats &) { g.softcap = 2; }},
+    {"slopes", [](Geometry &g, const Floats &slopes, const Floats &) { g.alibi_slopes = slopes; }},
+    {"sink logits", [](Geometry &g, const Floats &, const Floats &logits) { g.sink_logits = logits; }},
+    {"window and sink logits",
+     [](Geometry &g, const Floats &, const Floats &logits) {
+         g.window = 128;
+         g.sink_logits = logits;
+     }},
+    {"all",
+     [](Geometry &g, const Floats &slopes, const Floats &logits) {
+         g.window = 300;
+         g.n_sink_tokens = 70;
+         g.softcap = 2;
+         g.alibi_slopes = slopes;
+         g.sink_logits = logits;
+     }},
+};
+
+}  // namespace
+
+TEST_CASE("rules: each alone and together equal the oracle, for every format, at lengths around every bound") {
+    for (const Named &rule : rules) {
+        for (const Format format : test::all_formats()) {
+            for (const uint32_t group : {1u, 4u, 9u}) {
+                Geometry g = geometry_of(format, group);
+                const Floats slopes = of_heads(g.n_query_heads, 0.5f, 0.7f), logits = of_heads(g.n_query_heads, 4, -0.9f);
+                rule.apply(g, slopes, logits);
+                const Cache cache = cache_of(g, 1500);
+                for (const int64_t len : {0, 1, 64, 65, 299, 300, 301, 369, 371, 512, 513, 700, 1024, 1500}) {
+                    INFO(rule.name << ", " << test::name_of(format) << ", group " << group << ", len " << len);
+                    check_against_oracle(g, cache, len);
+                }
+            }
+        }
+    }
+}
+
+TEST_CASE("rules: they hold for any head_dim, scale and pair of formats") {
+    const Floats slopes = of_heads(6, 0.25f, 0.5f), logits = of_heads(6, 1, 0.5f);
+    for (const uint32_t head_dim : {1u, 40u, 80u, 256u}) {
+        for (const auto &[k, v] :
+             {std::pair{Format::f16, Format::q8}, {Format::q4, Format::f32}, {Format::bf16, Format::f16}}) {
+            Geometry g = geometry_of(k, 3, head_dim);
+            g.v_format = v;
+            g.v_head_dim = 2 * head_dim - 1;
+            g.scale = 0.3f;
+            g.window = 100;
+            g.n_sink_tokens = 3;
+            g.softcap = 5;
+            g.alibi_slopes = slopes;
+            g.sink_logits = logits;
+            INFO("head_dim " << head_dim << ", " << test::name_of(k) << "+" << test::name_of(v));
+            check_against_oracle(g, cache_of(g, 700), 700);
+        }
+    }
+}
+
+TEST_CASE("rules: tokens that are kept in f16 beside integers are seen by position") {
+    for (const int64_t window : {40, 200, 500}) {
+        Geometry g = geometry_of(Format::q8);
+        g.window = window;
+        g.n_sink_tokens = 10;
+        const Floats slopes = of_heads(g.n_query_heads, 0.1f, 0.5f);
+        g.alibi_slopes = slopes;
+        Cache cache(1,
+                    {.n_kv_heads = 2,
+                     .head_dim = 64,
+                     .k_format = Format::q8,
+                     .v_format = Format::q8,
+                     .n_first_f16 = 64,
+                     .n_recent_f16 = 128},
+                    700);
+        test::fill_random(cache, 700, 1);
+        INFO("window " << window);
+        check_against_oracle(g, cache, 700);
+    }
+}
+
+TEST_CASE("rules: what is outside of the window is not read") {
+    constexpr int64_t len = 1400;
+    for (const Format format : {Format::f32, Format::f16, Format::q8}) {
+        Geometry g = geometry_of(format);
+        g.window = 200;
+        g.n_sink_tokens = 5;
+        const Cache clean = cache_of(g, len);
+        Floats k = test::random_values(static_cast<size_t>(len) * 128, 1), v = test::random_values(k.size(), 2);
+        std::fill(k.begin() + 5 * 128, k.end() - 200 * 128, quiet_nan);
+        std::fill(v.begin() + 5 * 128, v.end() - 200 * 128, infinity);
+        Cache spoilt(1, {2, 64, 0, format, format}, len);
+        spoilt.append(0, k, v);
+        spoilt.advance(len);
+        const Floats q = queries_of(g);
+        CHECK(same_bits(attend(Attention(g), spoilt.view(0), len, q), attend(Attention(g), clean.view(0), len, q)));
+
+        uint64_t bytes = 0, row_bytes = 0;
+        const kvl_view view = clean.view(0);
+        Floats out(q.size());
+        kvl_sequence sequence{sizeof(kvl_sequence), 0, 0, &view, len, q.data(), out.data(), nullptr};
+        kvlane::check(kvl_attend_bytes(Attention(g).get(), &sequence, 1, &bytes));
+        sequence.len = 1;
+        kvlane::check(kvl_attend_bytes(Attention(g).get(), &sequence, 1, &row_bytes));
+        CHECK(bytes == 205 * row_bytes);
+    }
+}
+
+TEST_CASE("rules: those that change nothing give the bits of none") {
+    constexpr int64_t len = 700;
+    for (const Format format : test::all_formats()) {
+        const Geometry plain = geometry_of(format);
+        const Cache cache = cache_of(plain, len);
+        const Floats q = queries_of(plain);
+        const Answer want = attend(Attention(plain), cache.view(0), len, q);
+        Geometry wide = plain;
+        wide.window = len;
+        CHECK(same_bits(attend(Attention(wide), cache.view(0), len, q), want));
+        wide.window = 100;
+        wide.n_sink_tokens = len - 100;
+        CHECK(same_bits(attend(Attention(wide), cache.view(0), len, q), want));
+        const Floats none(plain.n_query_heads, -infinity);
+        Geometry no_sink = plain;
+        no_sink.sink_logits = none;
+        CHECK(same_bits(attend(Attention(no_sink), cache.view(0), len, q), want));
+    }
+}
+
+TEST_CASE("rules: the bits do not depend on threads or on the other rows of the group") {
+    constexpr int64_t len = 1500;
+    const Floats slopes = of_heads(24, 0.5f, 0.8f), logits = of_heads(24, 3, 0.7f);
+    for (const Format format : test::all_formats()) {
+        Geometry g = geometry_of(format, 12);
+        g.window = 900;
+        g.n_sink_tokens = 3;
+        g.softcap = 3;
+        g.alibi_slopes = slopes;
+        g.sink_logits = logits;
+        const Cache cache = cache_of(g, len);
+        const Floats q = queries_of(g);
+        const Answer want = attend(Attention(g), cache.view(0), len, q);
+        test::ThreadPool pool(3);
+        const kvl_executor executor = pool.executor();
+        CHECK(same_bits(attend(Attention(g), cache.view(0), len, q, &executor), want));
+
+        // The first query head of each KV head alone.
+        Geometry alone = g;
+        alone.n_query_heads = 2;
+        const Floats two_slopes = {slopes[0], slopes[12]}, two_logits = {logits[0], logits[12]};
+        alone.alibi_slopes = two_slopes;
+        alone.sink_logits = two_logits;
+        Floats two(q.begin(), q.begin() + 64);
+        two.insert(two.end(), q.begin() + 12 * 64, q.begin() + 13 * 64);
+        const Answer got = attend(Attention(alone), cache.view(0), len, two);
+        for (const size_t i : {size_t{0}, size_t{1}}) {
+            CHECK(test::same_bits(std::span(got.out).subspan(i * 64, 64), std::span(want.out).subspan(i * 12 * 64, 64)));
+            CHECK(test::same_bits(std::span(got.lse).subspan(i, 1), std::span(want.lse).subspan(i * 12, 1)));
+        }
+    }
+}
+
+TEST_CASE("rules: a workspace for a length is enough for every shorter one") {
+    for (const int64_t window : {1, 2, 511, 512, 513, 1024}) {
+        for (const int64_t n_sink_tokens : {0, 1, 600}) {
+            Geometry g = geometry_of(Format::f32, 1, 8);
+            g.window = window;
+            g.n_sink_tokens = n_sink_tokens;
+            const Attention attention(g);
+            const Cache cache = cache_of(g, 2600);
+            const kvl_view view = cache.view(0);
+            const Floats q = queries_of(g);
+            Floats out(q.size());
+            kvlane::Workspace workspace = attention.workspace(1, 2600);
+            for (int64_t len = 0; len <= 2600; ++len) {
+                const kvl_sequence sequence{sizeof(kvl_sequence), 0, 0, &view, len, q.data(), out.data(), nullptr};
+                uint32_t n_tasks;
+                REQUIRE(kvl_attend_begin(attention.get(), &sequence, 1, workspace.data(), workspace.size(), &n_tasks) ==
+                        KVL_OK);
+            }
+        }
+    }
+}
+
+TEST_CASE("rules: with no token, a sink's logit is all that lse holds") {
+    const Floats logits = of_heads(6, 2, 0.5f);
+    Geometry g = geometry_of(Format::f16);
+    g.sink_logits = logits;
+    const Answer got = attend(Attention(g), cache_of(g, 10).view(0), 0, queries_of(g));
+    CHECK(test::same_bits(got.out, Floats(got.out.size(), 0.0f)));
+    for (size_t h = 0; h < logits.size(); ++h) {
+        CHECK(got.lse[h] == doctest::Approx(logits[h]).epsilon(1e-6));
+    }
+}
+
+TEST_CASE("rules: a softcap bounds scores however large they are, and passes NaN on") {
+    Geometry g = geometry_of(Format::f32, 1, 8);
+    g.softcap = 30;
+    g.scale = 1;
+    Cache cache(1, {2, 8, 0, Format::f32, Format::f32}, 3);
+    const Floats k = {1e30f,  0, 0, 0, 0, 0, 0, 0, 1,         0, 0, 0, 0, 0, 0, 0,  //
+                      -1e30f, 0, 0, 0, 0, 0, 0, 0, 1,         0, 0, 0, 0, 0, 0, 0,  //
+                      0,      0, 0, 0, 0, 0, 0, 0, quiet_nan, 0, 0, 0, 0, 0, 0, 0};
+    cache.append(0, k, Floats(48, 1.0f));
+    cache.advance(3);
+    Floats q(16, 0.0f);
+    q[0] = q[8] = 1;
+    const Answer got = attend(Attention(g), cache.view(0), 3, q);
+    CHECK(got.lse[0] == doctest::Approx(30).epsilon(1e-6));
+    CHECK(got.out[0] == doctest::Approx(1).epsilon(1e-6));
+    CHECK(std::isnan(got.out[8]));
+}
+
+TEST_CASE("rules: slopes or logits that are not one a query head are refused") {
+    Geometry g = geometry_of(Format::f16);
+    const Floats five(5, 1.0f);
+    g.alibi_slopes = five;
+    CHECK_THROWS_WITH_AS(Attention{g},
+                         "alibi_slopes or sink_logits has 5 elements; it must have 6, one a query head, or none",
+                         std::invalid_argument);
+}
