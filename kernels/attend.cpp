@@ -350,7 +350,7 @@ kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_attention **
     std::unique_ptr<kvl_attention> made;
     try {
         made.reset(new kvl_attention{.kernels = kernels,
-                                     .read_plan = cpu_read_plan(),
+                                     .read_plan = cpu_read_plan(desc->n_query_heads / desc->n_kv_heads),
                                      .n_query_heads = desc->n_query_heads,
                                      .n_kv_heads = desc->n_kv_heads,
                                      .group = desc->n_query_heads / desc->n_kv_heads,

@@ -45,7 +45,7 @@ uint32_t cpu_features() {
     return features;
 }
 
-ReadPlan cpu_read_plan() {
+ReadPlan cpu_read_plan(uint32_t n_rows) {
     unsigned most = 0;
     char vendor[12];
     unsigned parts[3] = {};
@@ -58,14 +58,17 @@ ReadPlan cpu_read_plan() {
     __get_cpuid(1, &a, &b, &c, &d);
     const unsigned family = (a >> 8 & 15) + (a >> 20 & 255);
     constexpr unsigned zen_5 = 0x1a;
-    return family >= zen_5 ? plan::zen_5 : plan::zen;
+    if (family < zen_5) {
+        return plan::zen;
+    }
+    return n_rows == 1 ? plan::zen_5_single : plan::zen_5;
 }
 
 #else
 
 uint32_t cpu_features() { return cpu_base; }
 
-ReadPlan cpu_read_plan() { return plan::standard; }
+ReadPlan cpu_read_plan(uint32_t) { return plan::standard; }
 
 #endif
 

@@ -37,12 +37,16 @@ static constexpr ReadPlan standard = {Prefetch::l1, 3072, 2048};
 // Many rows ahead, unseen by the CPU's own prefetchers. Turns cost, and are long.
 static constexpr ReadPlan zen = {Prefetch::l2, 16384, 16384};
 
-// A tile of 16 bits ahead, into an L1 that holds three, and tile by tile.
+// Into an L1 that holds three tiles of 16 bits, and tile by tile: one ahead, or half of one where a single row of queries
+// waits for memory alone.
 static constexpr ReadPlan zen_5 = {Prefetch::l1, 16384, 65536};
+static constexpr ReadPlan zen_5_single = {Prefetch::l1, 8192, 65536};
+
+static constexpr ReadPlan all[] = {standard, zen, zen_5, zen_5_single};
 
 }  // namespace plan
 
-// What suits the CPU that runs this.
-ReadPlan cpu_read_plan();
+// What suits the CPU that runs this, for n_rows rows of queries.
+ReadPlan cpu_read_plan(uint32_t n_rows);
 
 }  // namespace kvlane
