@@ -1,5 +1,5 @@
-// The benchmarks: decode/<model>/<format>/ctx:<n>/threads:<n>/<cold|hot>; naive/…, batch/…, append/… and, by score rule,
-// window/…, softcap/… and alibi/… alike.
+// The benchmarks: decode/<model>/<format>/ctx:<n>[/queries:<n>]/threads:<n>/<cold|hot>; naive/…, batch/…, append/… and, by
+// score rule, window/…, softcap/… and alibi/… alike.
 
 #include <benchmark/benchmark.h>
 
@@ -43,8 +43,9 @@ auto measure(benchmark::State &state, Case &c, double (Case::*time_once)()) {
 }
 
 void add(const char *kind, const Shape &shape, void (*run)(benchmark::State &, const Shape &), double min_seconds = 0.2) {
+    const std::string queries = shape.n_queries > 1 ? "/queries:" + std::to_string(shape.n_queries) : "";
     const std::string label = std::string(kind) + "/" + shape.model.name + "/" + shape.format_name() +
-                              "/ctx:" + std::to_string(shape.ctx) + "/threads:" + std::to_string(shape.threads) +
+                              "/ctx:" + std::to_string(shape.ctx) + queries + "/threads:" + std::to_string(shape.threads) +
                               (shape.cold ? "/cold" : "/hot");
     benchmark::RegisterBenchmark(label.c_str(), [=](benchmark::State &state) { run(state, shape); })
         ->UseManualTime()
@@ -104,6 +105,9 @@ void add_details(const Model &model, int all_threads) {
     }
     add("decode", {model, Format::f16, Format::f16, 8192, all_threads + 1, true}, decode);  // more workers than cores
     add("batch", {model, Format::f16, Format::f16, 8192, all_threads, true, 16}, decode);
+    for (const uint32_t n_queries : {2u, 4u, 8u, 16u, 512u}) {
+        add("decode", {model, Format::f16, Format::f16, 8192, 1, true, 1, Rule::none, n_queries}, decode);
+    }
     for (const auto &[kind, rule] :
          {std::pair{"window", Rule::window}, {"softcap", Rule::softcap}, {"alibi", Rule::alibi}}) {
         add(kind, {model, Format::f16, Format::f16, 8192, 1, true, 1, rule}, decode);

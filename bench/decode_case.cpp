@@ -45,11 +45,12 @@ std::vector<kvl_view> views_of(const std::vector<kvlane::Cache> &caches, uint32_
 }
 
 // One for each view, with its part of out.
-std::vector<kvl_sequence> sequences_of(const std::vector<kvl_view> &views, const std::vector<float> &q,
+std::vector<kvl_sequence> sequences_of(const std::vector<kvl_view> &views, uint32_t n_queries, const std::vector<float> &q,
                                        std::vector<float> &out) {
     std::vector<kvl_sequence> sequences;
     for (size_t i = 0; i < views.size(); ++i) {
-        sequences.push_back({sizeof(kvl_sequence), 0, 0, &views[i], views[i].len, q.data(), &out[i * q.size()], nullptr});
+        sequences.push_back(
+            {sizeof(kvl_sequence), 0, n_queries, &views[i], views[i].len, q.data(), &out[i * q.size()], nullptr});
     }
     return sequences;
 }
@@ -62,13 +63,13 @@ DecodeCase::DecodeCase(const Shape &shape)
       executor_(pool_.executor()),
       caches_(filled_caches(shape)),
       attention_(attention_of(shape)),
-      workspace_(attention_.workspace(shape.n_sequences, shape.ctx)),
-      q_(normals(size_t{shape.model.n_query_heads} * shape.model.head_dim)),
+      workspace_(attention_.workspace(shape.n_sequences, shape.ctx, shape.n_queries)),
+      q_(normals(size_t{shape.n_queries} * shape.model.n_query_heads * shape.model.head_dim)),
       out_(shape.n_sequences * q_.size()),
       naive_out_(q_.size()),
       scores_(shape.model.n_query_heads * static_cast<size_t>(shape.ctx)),
       views_(views_of(caches_, layer_)),
-      sequences_(sequences_of(views_, q_, out_)),
+      sequences_(sequences_of(views_, shape.n_queries, q_, out_)),
       limits_(kv_bytes(), shape.threads, shape.cold) {}
 
 void DecodeCase::next_layer() {
@@ -87,7 +88,7 @@ double DecodeCase::multiply_adds() const {
     for (const kvl_sequence &sequence : sequences_) {
         n_tokens += static_cast<double>(shape_.visible(sequence.len));
     }
-    return 2 * n_tokens * shape_.model.n_query_heads * shape_.model.head_dim;
+    return 2 * n_tokens * shape_.n_queries * shape_.model.n_query_heads * shape_.model.head_dim;
 }
 
 // Hot is what the same call has just read: samples in between may have evicted it.

@@ -85,8 +85,8 @@ def main():
     parser.add_argument("--state", choices=("cold", "hot"), default="cold")
     arguments = parser.parse_args()
     run = results.read(arguments.results)
-    wanted = ("decode", arguments.threads, arguments.state)
-    rows = [row for row in run.results.values() if (row.kind, row.threads, row.state) == wanted]
+    wanted = ("decode", 1, arguments.threads, arguments.state)
+    rows = [row for row in run.results.values() if (row.kind, row.queries, row.threads, row.state) == wanted]
     if not rows:
         sys.exit(f"{arguments.results}: no decode row with --threads {arguments.threads} and --state {arguments.state}")
     models = distinct(row.model for row in rows)

@@ -1,6 +1,7 @@
 """Reads what kvlane-bench writes with --benchmark_out=FILE (JSON)."""
 
 import json
+import re
 import statistics
 import sys
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ class Result:
     model: str
     format: str
     ctx: int
+    queries: int
     threads: int
     state: str
     all_bytes_per_second: list = field(default_factory=list)
@@ -40,9 +42,13 @@ class Run:
     results: dict
 
 
-def _result(parts):
-    kind, model, form, ctx, threads, state = parts
-    return Result(kind, model, form, int(ctx.removeprefix("ctx:")), int(threads.removeprefix("threads:")), state)
+# <kind>/<model>/<format>/ctx:<n>[/queries:<n>]/threads:<n>/<cold|hot>, and what Google Benchmark appends
+_LABEL = re.compile(r"([^/]+)/([^/]+)/([^/]+)/ctx:(\d+)(?:/queries:(\d+))?/threads:(\d+)/(cold|hot)")
+
+
+def _result(label):
+    kind, model, form, ctx, queries, threads, state = label.groups()
+    return Result(kind, model, form, int(ctx), int(queries or 1), int(threads), state)
 
 
 def read(path):
@@ -54,9 +60,10 @@ def read(path):
         for row in run["benchmarks"]:
             if row["run_type"] != "iteration":
                 continue
-            # decode/<model>/<format>/ctx:<n>/threads:<n>/<cold|hot>, and what Google Benchmark appends
-            parts = row["name"].split("/")[:6]
-            result = results.setdefault("/".join(parts), _result(parts))
+            label = _LABEL.match(row["name"])
+            if not label:
+                raise ValueError(f"no label: {row['name']}")
+            result = results.setdefault(label[0], _result(label))
             # An append's bytes are all that it reads and writes, the others' those of the keys and values that they read.
             counter = "bytes_per_second" if result.kind == "append" else "kv_bytes_per_second"
             result.all_bytes_per_second.append(row[counter])

@@ -42,6 +42,7 @@ struct Shape {
     bool cold;  // every call's keys and values come from memory, or else from the caches of the call before
     uint32_t n_sequences = 1;
     Rule rule = Rule::none;
+    uint32_t n_queries = 1;  // the newest tokens'
 
     bool operator==(const Shape &) const = default;
     std::string format_name() const;  // "f16", or "f16+bf16" where K and V differ

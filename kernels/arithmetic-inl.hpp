@@ -27,13 +27,13 @@ struct Arithmetic {
     static Operand value(const std::byte *v, int64_t) { return Isa::load(Format{}, v); }
     static Operand value_part(const std::byte *v, int64_t, int n) { return Isa::load_partial(Format{}, v, n); }
     static Sum multiply_add(Operand a, Operand b, Sum c) { return Isa::fma(a, b, c); }
-    static typename Isa::Vec to_float(Sum s) { return s; }
     static Sum load(const float *o) { return Isa::load(o); }
     static void store(float *o, Sum s) { Isa::store(o, s); }
 };
 
 // 16 bits by 16 bits into 32, pairs of products summed at once. Exact: a product of 15 bits, a query's or a weight's, by the
-// 7 of a stored integer leaves room for 512 in a lane; no row's elements and no tile's tokens bring more than 256.
+// 7 of a stored integer leaves room for 512 of them, and queries of more elements have 14 bits; no tile has more tokens
+// than 64.
 template <class Isa, class Format>
 struct Arithmetic<Isa, Format, true> {
     using Number = int16_t;
@@ -69,7 +69,6 @@ struct Arithmetic<Isa, Format, true> {
     static Sum multiply_add(A a, Operand b, Sum c) {
         return Isa::multiply_add(a, b, c);
     }
-    static typename Isa::Vec to_float(Sum s) { return Isa::to_float(s); }
     static Sum load(const int32_t *o) { return Isa::load_int32s(o); }
     static void store(int32_t *o, Sum s) { Isa::store_int32s(o, s); }
 };

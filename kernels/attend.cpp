@@ -1,5 +1,5 @@
-// A call: (sequence, KV head, chunk) units in that order, each a task. The last unit of a (sequence, KV head) to end
-// merges that head's partials, in chunk order whoever merges, so that bits do not depend on who ran what.
+// A call: (sequence, KV head, chunk, block of queries) units in that order, each a task. The last unit of a (sequence, KV
+// head, block) to end merges its partials, in chunk order whoever merges, so that bits do not depend on who ran what.
 
 #include "attend.hpp"
 
@@ -19,13 +19,14 @@ using namespace kvlane;
 namespace {
 
 // At the start of a workspace. Behind it: the first unit of every sequence and their end, the chunks that each
-// (sequence, KV head) still waits for, which units were run, and their partials.
+// (sequence, KV head, block of queries) still waits for, which units were run, and their partials.
 struct Call {
     uint64_t magic;
     const kvl_attention *attention;
     const kvl_sequence *sequences;
     uint32_t n_sequences;
     uint32_t n_units;
+    uint32_t max_queries;  // of a sequence
     uint32_t *first_unit;
     uint32_t *chunks_left;
     uint8_t *is_run;
@@ -70,13 +71,51 @@ int64_t max_chunks(const kvl_attention &a, int64_t max_len) {
     return std::max({int64_t{1}, chunks_to(all_seen), sliding});
 }
 
-// Floats of one unit's partial: m and l of the group's rows, each padded to a cache line, and o.
-int64_t padded_group(const kvl_attention &a) { return partial_stride(a.group); }
-int64_t partial_floats(const kvl_attention &a) { return 2 * padded_group(a) + a.group * partial_stride(a.v_head_dim); }
+uint32_t queries_of(const kvl_sequence &s) { return std::max(1u, s.n_queries); }
 
-Partial partial_of(const kvl_attention &a, float *partials, uint64_t unit) {
-    float *m = partials + unit * static_cast<uint64_t>(partial_floats(a));
-    return {m, m + padded_group(a), m + 2 * padded_group(a)};
+// Queries that share reads. In a window each sees other tokens.
+uint32_t block_queries(const kvl_attention &a) { return a.window > 0 ? 1 : std::max(1u, max_tile_rows / a.group); }
+
+uint32_t blocks_of(const kvl_attention &a, uint32_t n_queries) { return (n_queries - 1) / block_queries(a) + 1; }
+
+// Queries [first, first + n) of a sequence, the last of which sees so many tokens.
+struct Block {
+    uint32_t first;
+    uint32_t n;
+    int64_t len;
+};
+
+Block block_of(const kvl_attention &a, const kvl_sequence &s, uint32_t block) {
+    const uint32_t first = block * block_queries(a);
+    const uint32_t n = std::min(block_queries(a), queries_of(s) - first);
+    return {first, n, s.len - (queries_of(s) - (first + n))};
+}
+
+// The same for all blocks of a sequence: some have none of the last ones.
+int64_t n_chunks_of(const kvl_attention &a, const kvl_sequence &s) {
+    return queries_of(s) == 1 ? visible_to(a, s.len).n_chunks() : max_chunks(a, s.len);
+}
+
+// More than are allowed where they are too many to count.
+uint64_t n_units_of(const kvl_attention &a, const kvl_sequence &s) {
+    const uint64_t of_block = static_cast<uint64_t>(n_chunks_of(a, s)) * a.n_kv_heads;
+    return std::min(of_block, max_units + 1) * blocks_of(a, queries_of(s));
+}
+
+// Rows of one unit's partial, where no sequence has more queries; and its floats: m and l of the rows, each padded to a
+// cache line, and o.
+uint32_t partial_rows(const kvl_attention &a, uint32_t max_queries) {
+    return a.group * std::min(block_queries(a), max_queries);
+}
+int64_t partial_floats(const kvl_attention &a, uint32_t max_queries) {
+    const uint32_t rows = partial_rows(a, max_queries);
+    return 2 * partial_stride(rows) + rows * partial_stride(a.v_head_dim);
+}
+
+Partial partial_of(const kvl_attention &a, const Call &call, uint64_t unit) {
+    const int64_t padded_rows = partial_stride(partial_rows(a, call.max_queries));
+    float *m = call.partials + unit * static_cast<uint64_t>(partial_floats(a, call.max_queries));
+    return {m, m + padded_rows, m + 2 * padded_rows};
 }
 
 // Offsets of the workspace's parts, and its size.
@@ -88,13 +127,14 @@ struct Layout {
     uint64_t bytes;
 };
 
-Layout layout_of(const kvl_attention &a, uint32_t n_sequences, uint64_t n_units) {
+Layout layout_of(const kvl_attention &a, uint32_t n_sequences, uint32_t max_queries, uint64_t n_units) {
+    const uint64_t n_merges = uint64_t{n_sequences} * a.n_kv_heads * blocks_of(a, max_queries);
     Layout layout;
     layout.first_unit = aligned(sizeof(Call));
     layout.chunks_left = layout.first_unit + aligned((uint64_t{n_sequences} + 1) * sizeof(uint32_t));
-    layout.is_run = layout.chunks_left + aligned(uint64_t{n_sequences} * a.n_kv_heads * sizeof(uint32_t));
+    layout.is_run = layout.chunks_left + aligned(n_merges * sizeof(uint32_t));
     layout.partials = layout.is_run + aligned(n_units);
-    layout.bytes = layout.partials + n_units * static_cast<uint64_t>(partial_floats(a)) * sizeof(float);
+    layout.bytes = layout.partials + n_units * static_cast<uint64_t>(partial_floats(a, max_queries)) * sizeof(float);
     return layout;
 }
 
@@ -167,11 +207,13 @@ kvl_status check_view(const kvl_attention &a, const kvl_view *view) {
 
 kvl_status check_sequence(const kvl_attention &a, const kvl_sequence &s) {
     KVLANE_TRY(check_desc(&s, 0, "sequence"));
-    KVLANE_TRY(check_reserved(s.reserved, "sequence"));
     KVLANE_TRY(check_view(a, s.view));
     if (s.len < 0 || s.len > s.view->len) {
         return fail(KVL_ERROR_LENGTH, "sequence: len is %" PRId64 "; it must be from 0 to the view's %" PRId64, s.len,
                     s.view->len);
+    }
+    if (s.n_queries > 1 && s.n_queries > s.len) {
+        return fail(KVL_ERROR_LENGTH, "sequence: n_queries is %u; it must be at most its len, %" PRId64, s.n_queries, s.len);
     }
     KVLANE_TRY(check_not_null(s.q, "sequence: q"));
     return check_not_null(s.out, "sequence: out");
@@ -206,62 +248,73 @@ kvl_status begun_call(void *workspace, Call *&call) {
 }
 
 void lay_out(const kvl_attention &a, const kvl_sequence *sequences, uint32_t n_sequences, uint32_t n_units,
-             const Layout &layout, void *workspace) {
+             uint32_t max_queries, const Layout &layout, void *workspace) {
     auto *base = static_cast<std::byte *>(workspace);
     auto *call = new (workspace) Call{call_magic,
                                       &a,
                                       sequences,
                                       n_sequences,
                                       n_units,
+                                      max_queries,
                                       reinterpret_cast<uint32_t *>(base + layout.first_unit),
                                       reinterpret_cast<uint32_t *>(base + layout.chunks_left),
                                       reinterpret_cast<uint8_t *>(base + layout.is_run),
                                       reinterpret_cast<float *>(base + layout.partials)};
+    const uint64_t merges = uint64_t{a.n_kv_heads} * blocks_of(a, max_queries);
     uint32_t unit = 0;
     for (uint32_t s = 0; s < n_sequences; ++s) {
-        const auto n_chunks = static_cast<uint32_t>(visible_to(a, sequences[s].len).n_chunks());
+        uint32_t *left = call->chunks_left + s * merges;
         call->first_unit[s] = unit;
-        std::fill_n(call->chunks_left + uint64_t{s} * a.n_kv_heads, a.n_kv_heads, n_chunks);
-        unit += n_chunks * a.n_kv_heads;
+        std::fill_n(left, merges, 0u);
+        std::fill_n(left, uint64_t{a.n_kv_heads} * blocks_of(a, queries_of(sequences[s])),
+                    static_cast<uint32_t>(n_chunks_of(a, sequences[s])));
+        unit += static_cast<uint32_t>(n_units_of(a, sequences[s]));
     }
     call->first_unit[n_sequences] = unit;
     std::fill_n(call->is_run, n_units, uint8_t{0});
 }
 
-void merge_head(const Call &call, const kvl_sequence &s, uint32_t kv_head, uint64_t first_unit, int64_t n_chunks) {
+// unit_stride: units from one chunk of the block to its next.
+void merge_block(const Call &call, const kvl_sequence &s, uint32_t kv_head, const Block &block, uint64_t first_unit,
+                 uint32_t unit_stride, int64_t n_chunks) {
     const kvl_attention &a = *call.attention;
-    const Partial whole = partial_of(a, call.partials, first_unit);
-    const uint64_t query_head = uint64_t{kv_head} * a.group;
-    a.kernels->merge({whole, partial_floats(a), n_chunks, static_cast<int>(a.group), a.v_head_dim,
-                      s.out + query_head * a.v_head_dim, a.v_rotation == KVL_ROTATION_HADAMARD,
-                      a.sink_logits ? &a.sink_logits[query_head] : nullptr});
-    for (uint32_t r = 0; s.lse && r < a.group; ++r) {
-        s.lse[query_head + r] = whole.l[r] == 0 ? -INFINITY : whole.m[r] * std::numbers::ln2_v<float> + std::log(whole.l[r]);
+    const Partial whole = partial_of(a, call, first_unit);
+    const uint64_t head = uint64_t{block.first} * a.n_query_heads + uint64_t{kv_head} * a.group;
+    a.kernels->merge({whole, unit_stride * partial_floats(a, call.max_queries), n_chunks, static_cast<int>(block.n),
+                      static_cast<int>(a.group), a.v_head_dim, s.out + head * a.v_head_dim,
+                      int64_t{a.n_query_heads} * a.v_head_dim, a.v_rotation == KVL_ROTATION_HADAMARD,
+                      a.sink_logits ? &a.sink_logits[uint64_t{kv_head} * a.group] : nullptr});
+    for (uint32_t r = 0; s.lse && r < block.n * a.group; ++r) {
+        s.lse[head + r / a.group * uint64_t{a.n_query_heads} + r % a.group] =
+            whole.l[r] == 0 ? -INFINITY : whole.m[r] * std::numbers::ln2_v<float> + std::log(whole.l[r]);
     }
 }
 
-DecodeChunk chunk_of(const kvl_attention &a, const kvl_sequence &s, const Visible &visible, uint32_t kv_head, int64_t chunk,
+DecodeChunk chunk_of(const kvl_attention &a, const kvl_sequence &s, uint32_t kv_head, const Block &block, int64_t chunk,
                      const Partial &out) {
+    const Visible visible = visible_to(a, block.len);
     const int64_t of_sinks = chunks_to(visible.sinks_end);
     const bool is_sink = chunk < of_sinks;
     const int64_t begin = (is_sink ? chunk : visible.window_chunk() + chunk - of_sinks) * chunk_tokens;
-    const int64_t first = is_sink ? begin : std::max(begin, visible.window_first);
     const int64_t end = is_sink ? visible.sinks_end : visible.len;
-    const uint64_t query_head = uint64_t{kv_head} * a.group;
+    const int64_t first = std::min(is_sink ? begin : std::max(begin, visible.window_first), end);
+    const uint64_t head = uint64_t{block.first} * a.n_query_heads + uint64_t{kv_head} * a.group;
     return {a.kernels,
             s.view,
             kv_head,
             first,
-            std::min(begin + chunk_tokens, end) - first,
+            std::max<int64_t>(0, std::min(begin + chunk_tokens, end) - first),
             end - first,
-            s.q + query_head * a.head_dim,
+            s.q + head * a.head_dim,
+            int64_t{a.n_query_heads} * a.head_dim,
+            static_cast<int>(block.n),
             static_cast<int>(a.group),
             a.log2_scale,
             a.read_plan,
             out,
             a.k_rotation == KVL_ROTATION_HADAMARD,
-            {a.softcap, a.slopes ? &a.slopes[query_head] : nullptr},
-            first - (s.len - 1)};
+            {a.softcap, a.slopes ? &a.slopes[uint64_t{kv_head} * a.group] : nullptr},
+            first - (block.len - 1)};
 }
 
 void run_unit(const Call &call, uint32_t unit) {
@@ -269,14 +322,18 @@ void run_unit(const Call &call, uint32_t unit) {
     const uint32_t *next = std::upper_bound(call.first_unit, call.first_unit + call.n_sequences, unit);
     const auto sequence = static_cast<uint32_t>(next - call.first_unit) - 1;
     const kvl_sequence &s = call.sequences[sequence];
-    const Visible visible = visible_to(a, s.len);
-    const auto n_chunks = static_cast<uint32_t>(visible.n_chunks());
-    const uint32_t kv_head = (unit - call.first_unit[sequence]) / n_chunks;
-    const uint32_t chunk = (unit - call.first_unit[sequence]) % n_chunks;
-    a.kernels->decode_chunk(chunk_of(a, s, visible, kv_head, chunk, partial_of(a, call.partials, unit)));
-    std::atomic_ref<uint32_t> chunks_left(call.chunks_left[uint64_t{sequence} * a.n_kv_heads + kv_head]);
+    const auto n_chunks = static_cast<uint32_t>(n_chunks_of(a, s));
+    const uint32_t n_blocks = blocks_of(a, queries_of(s));
+    const uint32_t of_sequence = unit - call.first_unit[sequence];
+    const uint32_t kv_head = of_sequence / (n_chunks * n_blocks);
+    const uint32_t chunk = of_sequence / n_blocks % n_chunks;
+    const uint32_t index = of_sequence % n_blocks;
+    const Block block = block_of(a, s, index);
+    a.kernels->decode_chunk(chunk_of(a, s, kv_head, block, chunk, partial_of(a, call, unit)));
+    const uint64_t merge = (uint64_t{sequence} * a.n_kv_heads) * blocks_of(a, call.max_queries) + kv_head * n_blocks + index;
+    std::atomic_ref<uint32_t> chunks_left(call.chunks_left[merge]);
     if (chunks_left.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-        merge_head(call, s, kv_head, unit - chunk, n_chunks);
+        merge_block(call, s, kv_head, block, unit - chunk * n_blocks, n_blocks, n_chunks);
     }
 }
 
@@ -284,6 +341,12 @@ void run_unit(const Call &call, uint32_t unit) {
 int64_t read_bytes(const kvl_view &view) {
     return format::row_bytes(view.k_format, view.head_dim) + format::entry_bytes(view.k_format, view.head_dim) +
            format::row_bytes(view.v_format, view.v_head_dim) + format::entry_bytes(view.v_format, view.v_head_dim);
+}
+
+// What any of the sequence's queries sees.
+Visible visible_to_any(const kvl_attention &a, const kvl_sequence &s) {
+    const Visible first = visible_to(a, s.len - (queries_of(s) - 1));
+    return first.window_first == 0 ? Visible{0, 0, s.len} : Visible{first.sinks_end, first.window_first, s.len};
 }
 
 kvl_status check_each(const float *values, uint32_t n, bool (*is_allowed)(float), const char *name, const char *allowed) {
@@ -381,14 +444,17 @@ void kvl_attention_destroy(kvl_attention *attention) { delete attention; }
 const char *kvl_attention_kernel(const kvl_attention *attention) { return attention ? attention->kernel_name : nullptr; }
 
 kvl_status kvl_attention_workspace_size(const kvl_attention *attention, uint32_t n_sequences, int64_t max_len,
-                                        size_t *bytes) {
+                                        uint32_t max_queries, size_t *bytes) {
     KVLANE_TRY(check_not_null(attention, "attention"));
     KVLANE_TRY(check_not_null(bytes, "bytes"));
     KVLANE_TRY(check_range(max_len, 0, KVL_MAX_TOKENS, "max_len"));
-    const uint64_t units_of_one = static_cast<uint64_t>(max_chunks(*attention, max_len)) * attention->n_kv_heads;
+    KVLANE_TRY(check_range(max_queries, 1, UINT32_MAX, "max_queries"));
+    const uint64_t chunks_of_one = static_cast<uint64_t>(max_chunks(*attention, max_len)) * attention->n_kv_heads;
+    KVLANE_TRY(check_units(chunks_of_one));
+    const uint64_t units_of_one = chunks_of_one * blocks_of(*attention, max_queries);
     KVLANE_TRY(check_units(units_of_one));
     KVLANE_TRY(check_units(units_of_one * n_sequences));
-    *bytes = layout_of(*attention, n_sequences, units_of_one * n_sequences).bytes;
+    *bytes = layout_of(*attention, n_sequences, max_queries, units_of_one * n_sequences).bytes;
     return KVL_OK;
 }
 
@@ -397,13 +463,15 @@ kvl_status kvl_attend_begin(const kvl_attention *attention, const kvl_sequence *
     KVLANE_TRY(check_not_null(n_tasks, "n_tasks"));
     KVLANE_TRY(check_sequences(attention, sequences, n_sequences));
     uint64_t n_units = 0;
+    uint32_t max_queries = 1;
     for (uint32_t i = 0; i < n_sequences; ++i) {
-        n_units += static_cast<uint64_t>(visible_to(*attention, sequences[i].len).n_chunks()) * attention->n_kv_heads;
+        n_units += n_units_of(*attention, sequences[i]);
+        max_queries = std::max(max_queries, queries_of(sequences[i]));
         KVLANE_TRY(check_units(n_units));
     }
-    const Layout layout = layout_of(*attention, n_sequences, n_units);
+    const Layout layout = layout_of(*attention, n_sequences, max_queries, n_units);
     KVLANE_TRY(check_workspace(workspace, workspace_bytes, layout.bytes));
-    lay_out(*attention, sequences, n_sequences, static_cast<uint32_t>(n_units), layout, workspace);
+    lay_out(*attention, sequences, n_sequences, static_cast<uint32_t>(n_units), max_queries, layout, workspace);
     *n_tasks = static_cast<uint32_t>(n_units);
     return KVL_OK;
 }
@@ -425,7 +493,9 @@ kvl_status kvl_attend_finish(void *workspace) {
     Call *call;
     KVLANE_TRY(begun_call(workspace, call));
     uint64_t left = 0;
-    for (uint64_t i = 0; i < uint64_t{call->n_sequences} * call->attention->n_kv_heads; ++i) {
+    const uint64_t n_merges =
+        uint64_t{call->n_sequences} * call->attention->n_kv_heads * blocks_of(*call->attention, call->max_queries);
+    for (uint64_t i = 0; i < n_merges; ++i) {
         left += call->chunks_left[i];
     }
     if (left != 0) {
@@ -460,7 +530,7 @@ kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *
     KVLANE_TRY(check_sequences(attention, sequences, n_sequences));
     *bytes = 0;
     for (uint32_t i = 0; i < n_sequences; ++i) {
-        const Visible visible = visible_to(*attention, sequences[i].len);
+        const Visible visible = visible_to_any(*attention, sequences[i]);
         int64_t first = 0;
         for (const kvl_view *view = sequences[i].view; view; view = view->next) {
             const int64_t own = own_tokens(*view);

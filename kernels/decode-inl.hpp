@@ -208,11 +208,13 @@ static float next_value_shares(Stream<Plane::value_scales> &s, int n, float *sha
     return largest / most_int16;
 }
 
+static KVLANE_INLINE int rows_of(const DecodeChunk &c) { return c.n_queries * c.group; }
+
 // Of a tile: o += sum_scale * sums; sums are 0 again.
 template <class Isa>
 static void add_sums(const DecodeChunk &c, int n_rows, Scratch &scratch, float *o) {
     int32_t *sums = scratch.sums;
-    for (int d = 0; d < static_cast<int>(c.view->v_head_dim); d += Isa::lanes, o += o_step<Isa>(c.group)) {
+    for (int d = 0; d < static_cast<int>(c.view->v_head_dim); d += Isa::lanes, o += o_step<Isa>(rows_of(c))) {
         for (int r = 0; r < n_rows; ++r, sums += Isa::lanes) {
             const auto sum = Isa::to_float(Isa::load_int32s(sums));
             float *const of_row = o + r * Isa::lanes;
@@ -256,20 +258,23 @@ KVLANE_INLINE StoredRows entries_of(Stream<P> &s, const StoredRows &run) {
     }
 }
 
-// Rows of queries that are worked on together, over all parts of a chunk.
+// Rows that are worked on together: [first, first + n) of the chunk's.
 template <class Isa>
 struct Rows {
-    int first;  // of the group
+    int first;
     int n;
-    const float *q;
     float *o;
-    RowState<Isa> state[max_tile_rows];
-    Scratch scratch;
+    RowState<Isa> *state;
+    Scratch &scratch;
+
+    KVLANE_INLINE Rows sub(int from, int to) const {
+        return {first + from, to - from, o + from * Isa::lanes, state + from, scratch};
+    }
 };
 
-// Scores of a tile of n tokens become weights. first: of its first token, the position less the newest one's.
+// Scores of a tile of n tokens become weights. first: of its first token, the position less that of the last query.
 template <class Isa, bool IntegerKeys, bool IntegerValues>
-static void weigh(const DecodeChunk &c, Streams &streams, int64_t first, int n, float *scores, Rows<Isa> &rows) {
+static void weigh(const DecodeChunk &c, Streams &streams, int64_t first, int n, float *scores, const Rows<Isa> &rows) {
     Scratch &scratch = rows.scratch;
     float sum_scale = 1;
     if constexpr (IntegerKeys) {
@@ -284,14 +289,16 @@ static void weigh(const DecodeChunk &c, Streams &streams, int64_t first, int n, 
                         n,
                         factor,
                         rows.o + r * Isa::lanes,
-                        c.group,
+                        rows_of(c),
                         static_cast<int>(c.view->v_head_dim),
                         scratch.key_scales,
                         scratch.value_shares,
                         scratch.weights + r * score_stride};
         float share;
         if (has_any(c.rules)) {
-            apply_rules<Isa, IntegerKeys>(c.rules, scratch.key_scales, factor, rows.first + r, first, n, tile.scores);
+            const int query = (rows.first + r) / c.group, head = (rows.first + r) % c.group;
+            apply_rules<Isa, IntegerKeys>(c.rules, scratch.key_scales, factor, head, first + c.n_queries - 1 - query, n,
+                                          tile.scores);
             tile.factor = 1;
             share = softmax_row<Isa, false, IntegerValues>(tile, rows.state[r]);
         } else {
@@ -305,7 +312,8 @@ static void weigh(const DecodeChunk &c, Streams &streams, int64_t first, int n, 
 template <class Isa>
 static const float *query_of(const DecodeChunk &c, const Rows<Isa> &rows, int r, float *room) {
     const auto head_dim = static_cast<int>(c.view->head_dim);
-    const float *query = rows.q + r * head_dim;
+    const int row = rows.first + r;
+    const float *query = c.q + row / c.group * c.q_stride + row % c.group * head_dim;
     if (!c.rotates_q && head_dim % Isa::lanes == 0) {
         return query;
     }
@@ -319,7 +327,7 @@ static const float *query_of(const DecodeChunk &c, const Rows<Isa> &rows, int r,
 
 // Lays out the rows' queries for the keys of a part.
 template <class Isa, bool IntegerKeys>
-static void lay_out_queries(const DecodeChunk &c, Rows<Isa> &rows) {
+static void lay_out_queries(const DecodeChunk &c, const Rows<Isa> &rows) {
     using Number = std::conditional_t<IntegerKeys, int16_t, float>;
     Scratch &scratch = rows.scratch;
     const auto head_dim = static_cast<int>(c.view->head_dim);
@@ -347,7 +355,7 @@ static void lay_out_queries(const DecodeChunk &c, Rows<Isa> &rows) {
 // Takes the tokens of one part into the rows. The keys of a tile are scored before the values of the tile before it are
 // summed: what waits for scores then waits for none.
 template <class Isa, bool IntegerKeys, bool IntegerValues>
-void decode_part(const DecodeChunk &c, Rows<Isa> &rows) {
+void decode_part(const DecodeChunk &c, const Rows<Isa> &rows) {
     alignas(64) float scores[2][max_tile_rows * score_stride];
     Scratch &scratch = rows.scratch;
     const auto head_dim = static_cast<int>(c.view->head_dim);
@@ -378,7 +386,7 @@ void decode_part(const DecodeChunk &c, Rows<Isa> &rows) {
                              if constexpr (IntegerValues) {
                                  sum({scratch.weights + t + i, rows.n, v_head_dim, v, entries, ahead, scratch.sums, rows.n});
                              } else {
-                                 sum({weights + t + i, rows.n, v_head_dim, v, entries, ahead, rows.o, c.group});
+                                 sum({weights + t + i, rows.n, v_head_dim, v, entries, ahead, rows.o, rows_of(c)});
                              }
                          });
         }
@@ -411,19 +419,15 @@ static void for_each_part(const DecodeChunk &c, Body &&body) {
     }
 }
 
-// All of a chunk's tokens for rows [row, row + n_rows).
+// Tokens [from, to) of the chunk, for some rows.
 template <class Isa>
-void decode_rows(const DecodeChunk &c, int row, int n_rows) {
-    Rows<Isa> rows;
-    const auto head_dim = static_cast<int>(c.view->head_dim);
-    rows.first = row;
-    rows.n = n_rows;
-    rows.q = c.q + int64_t{row} * head_dim;
-    rows.o = c.out.o + row * Isa::lanes;
-    for (int r = 0; r < n_rows; ++r) {
-        rows.state[r] = {minus_infinity, Isa::broadcast(0)};
-    }
-    for_each_part(c, [&](const DecodeChunk &part) {
+static void decode_tokens(const DecodeChunk &c, int64_t from, int64_t to, const Rows<Isa> &rows) {
+    DecodeChunk tokens = c;
+    tokens.first += from;
+    tokens.n_tokens = to - from;
+    tokens.n_visible -= from;
+    tokens.distance += from;
+    for_each_part(tokens, [&](const DecodeChunk &part) {
         const bool integer_keys = format::is_scaled(part.view->k_format);
         const bool integer_values = format::is_scaled(part.view->v_format);
         if (integer_keys && integer_values) {
@@ -436,15 +440,43 @@ void decode_rows(const DecodeChunk &c, int row, int n_rows) {
             decode_part<Isa, false, false>(part, rows);
         }
     });
+}
+
+// Tokens of the chunk that a query sees: those up to its own position.
+static int64_t tokens_seen(const DecodeChunk &c, int query) {
+    return std::clamp<int64_t>(1 - c.distance - (c.n_queries - 1 - query), 0, c.n_tokens);
+}
+
+// All of a chunk's tokens for rows [row, row + n_rows). Whole tiles that all of them see are read once for all, the rest
+// once for each query: to each row it is as if it were alone.
+template <class Isa>
+void decode_rows(const DecodeChunk &c, int row, int n_rows) {
+    RowState<Isa> state[max_tile_rows];
+    Scratch scratch;
+    const Rows<Isa> rows{row, n_rows, c.out.o + row * Isa::lanes, state, scratch};
     for (int r = 0; r < n_rows; ++r) {
-        c.out.m[row + r] = rows.state[r].m;
-        c.out.l[row + r] = Isa::reduce_add(rows.state[r].l);
+        state[r] = {minus_infinity, Isa::broadcast(0)};
+    }
+    const int first_query = row / c.group, last_query = (row + n_rows - 1) / c.group;
+    int64_t common = tokens_seen(c, first_query);
+    if (first_query < last_query && common < c.n_tokens) {
+        common = common / tile_tokens * tile_tokens;
+    }
+    decode_tokens(c, 0, common, rows);
+    for (int query = first_query; query <= last_query && common < c.n_tokens; ++query) {
+        const int from = std::max(0, query * c.group - row), to = std::min(n_rows, (query + 1) * c.group - row);
+        decode_tokens(c, common, tokens_seen(c, query), rows.sub(from, to));
+    }
+    for (int r = 0; r < n_rows; ++r) {
+        c.out.m[row + r] = state[r].m;
+        c.out.l[row + r] = Isa::reduce_add(state[r].l);
     }
 }
 
 template <class Isa>
 void decode_chunk(const DecodeChunk &c) {
-    std::fill_n(c.out.o, c.group * partial_stride(c.view->v_head_dim), 0.0f);
+    const int n_rows = rows_of(c);
+    std::fill_n(c.out.o, n_rows * partial_stride(c.view->v_head_dim), 0.0f);
     bool sums_integers = false;
     for_each_part(c, [&](const DecodeChunk &part) { sums_integers |= format::is_scaled(part.view->v_format); });
     const auto head_dim = static_cast<int>(c.view->head_dim);
@@ -452,8 +484,8 @@ void decode_chunk(const DecodeChunk &c) {
                                                      query_numbers<Isa, int16_t>(head_dim) * sizeof(int16_t)));
     const auto room_for_sums = static_cast<int>(max_elements / partial_stride(c.view->v_head_dim));
     const int at_once = std::min({max_tile_rows, query_bytes / row_bytes, sums_integers ? room_for_sums : max_tile_rows});
-    for (int row = 0; row < c.group; row += at_once) {
-        decode_rows<Isa>(c, row, std::min(c.group - row, at_once));
+    for (int row = 0; row < n_rows; row += at_once) {
+        decode_rows<Isa>(c, row, std::min(n_rows - row, at_once));
     }
 }
 

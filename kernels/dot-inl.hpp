@@ -46,7 +46,7 @@ struct DotMicro {
     static constexpr int abreast = tokens_abreast<Isa>(Format::is_scaled, R);
     using K = Keys<Isa, Format, abreast>;
     using Number = typename A::Number;
-    using Vec = typename Isa::Vec;
+    using Sum = typename A::Sum;
     static constexpr int lanes = Isa::lanes;
     static constexpr int tokens = dot_tokens<Isa>(Format::is_scaled, R);  // of one pass
     static constexpr int vectors = tokens / abreast;                      // of a row's sums
@@ -65,7 +65,7 @@ struct DotMicro {
         float *scores = a.scores + int64_t{first_row} * score_stride;
         const Ahead ahead = first_row > 0 ? Ahead{} : a.ahead;
         for (int t = 0; t < a.k.n; t += tokens) {
-            Vec sum[trees * leaves];
+            Sum sum[trees * leaves];
             unroll<vectors / block>([&](auto b) __attribute__((always_inline)) {
                 dot_block<b * block>(a, q, t + b * block * abreast, ahead, sum);
             });
@@ -78,7 +78,7 @@ private:
     // in.
     template <int Offset>
     static KVLANE_INLINE void dot_block(const DotRows &a, const Number *q, int t, const Ahead &ahead,
-                                        Vec (&sum)[trees * leaves]) {
+                                        Sum (&sum)[trees * leaves]) {
         const std::byte *k[block * abreast];
         unroll<block * abreast>([&](auto j) __attribute__((always_inline)) {
             k[j] = a.k.first + (t + j < a.k.n ? t + j : a.k.n - 1) * a.k.stride_bytes;
@@ -93,7 +93,7 @@ private:
                                         __attribute__((always_inline)) { prefetch<1>(line + j * row_step, ahead.into); });
             line += line_step;
         };
-        typename A::Sum acc[R * block];
+        Sum acc[R * block];
         unroll<R * block>([&](auto i) __attribute__((always_inline)) { acc[i] = A::zero(); });
         const auto add = [&](int d, auto key_rows) __attribute__((always_inline)) {
             typename K::Part key[block][abreast];
@@ -142,16 +142,15 @@ private:
                 add_whole(d);
             }
         }
-        unroll<R * block>([&](auto i) __attribute__((always_inline)) {
-            sum[i / block * vectors + Offset + i % block] = A::to_float(acc[i]);
-        });
+        unroll<R * block>([&](auto i)
+                              __attribute__((always_inline)) { sum[i / block * vectors + Offset + i % block] = acc[i]; });
     }
 
-    static KVLANE_INLINE void store(Vec (&sum)[trees * leaves], float *scores) {
+    static KVLANE_INLINE void store(Sum (&sum)[trees * leaves], float *scores) {
         unroll<trees * leaves - R * vectors>([&](auto i) __attribute__((always_inline)) { sum[R * vectors + i] = sum[0]; });
         alignas(64) float score[trees * lanes];
         unroll<trees>([&](auto i) __attribute__((always_inline)) {
-            Vec part[leaves];
+            Sum part[leaves];
             unroll<leaves>([&](auto j) __attribute__((always_inline)) { part[j] = sum[i * leaves + j]; });
             Isa::store(score + i * lanes, Isa::sums(part));
         });

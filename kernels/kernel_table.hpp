@@ -22,7 +22,7 @@ static constexpr int tile_tokens = 64;
 // Query heads worked on together: bounds their scores on the stack to 20 KB.
 static constexpr int max_tile_rows = 32;
 
-// (m, l, o) of `group` rows over one chunk: m is what the scores are relative to, near their maximum, in units of log2; l
+// (m, l, o) of some rows over one chunk: m is what the scores are relative to, near their maximum, in units of log2; l
 // the sum of 2^(score - m), o the sum of values weighted so. o has room for partial_stride elements a row; a vector's worth
 // of elements of every row, then the next: where one is, is known to the isa alone.
 struct Partial {
@@ -45,32 +45,36 @@ struct SumRows;
 using DotFn = void (*)(const DotRows &);
 using SumFn = void (*)(const SumRows &);
 
-// One chunk of one KV head, for the query heads that share it.
+// One chunk of one KV head, for the query heads that share it, of the newest tokens' queries: n_queries * group rows.
 struct DecodeChunk {
     const KernelTable *kernels;
     const kvl_view *view;
     uint32_t kv_head;
     int64_t first;      // first token
-    int64_t n_tokens;   // at most chunk_tokens; 0 where the sequence is empty
+    int64_t n_tokens;   // that the last query sees, at most chunk_tokens; 0 where there are none
     int64_t n_visible;  // of the sequence, from first on
-    const float *q;     // [group, head_dim]
+    const float *q;     // [n_queries] of [group, head_dim],
+    int64_t q_stride;   // floats apart
+    int n_queries;
     int group;
     float scale;  // of the scores, into units of log2
     ReadPlan plan;
     Partial out;
     bool rotates_q;
     ScoreRules rules;
-    int64_t distance;  // position of the first token less that of the newest
+    int64_t distance;  // position of the first token less that of the last query
 };
 
-// One KV head's output: partials [n_chunks] at a constant distance, merged in order.
+// One KV head's output for some queries: partials [n_chunks] at a constant distance, merged in order.
 struct MergeHead {
     Partial first;
     int64_t chunk_stride;  // floats from one chunk's partial to the next
     int64_t n_chunks;      // at least 1
+    int n_queries;
     int group;
     uint32_t v_head_dim;
-    float *out;  // [group, v_head_dim]
+    float *out;          // [n_queries] of [group, v_head_dim],
+    int64_t out_stride;  // floats apart
     bool rotates_out;
     const float *sinks;  // [group], logits in units of log2 that join the sums; null: none
 };

@@ -2,6 +2,7 @@
 
 // f32 rows as integers times one scale.
 
+#include <algorithm>
 #include <limits>
 
 #include "rows-inl.hpp"
@@ -40,11 +41,34 @@ static constexpr float most_int8 = 127;
 // Queries and weights that meet stored integers have 16 bits: their products are summed without rounding.
 static constexpr float most_int16 = 32767;
 
-// x[i] = scale * to[i]; returns the scale. Room for a whole vector follows `to`.
+// The largest products of a query or weight by a stored integer whose sum fits into 32 bits.
+static constexpr int products_in_32_bits = 512;
+
+template <class Isa>
+KVLANE_INLINE float sum_of_magnitudes(const float *x, int n) {
+    const auto zero = Isa::broadcast(0);
+    auto sum = zero;
+    int i = 0;
+    for (; i + Isa::lanes <= n; i += Isa::lanes) {
+        const auto v = Isa::load(x + i);
+        sum = sum + Isa::max(v, zero - v);
+    }
+    if (i < n) {
+        const auto v = Isa::load_partial(format::f32{}, reinterpret_cast<const std::byte *>(x + i), n - i);
+        sum = sum + Isa::max(v, zero - v);
+    }
+    return Isa::reduce_add(sum);
+}
+
+// x[i] = scale * to[i], so small that sums of n products with 8 bits fit into 32; returns the scale. Room for a whole vector
+// follows `to`.
 template <class Isa>
 KVLANE_INLINE float quantize(const float *x, int n, int16_t *to) {
     const auto *from = reinterpret_cast<const std::byte *>(x);
-    const float scale = scale_for(largest_of<Isa>(from, n), most_int16);
+    float scale = scale_for(largest_of<Isa>(from, n), most_int16);
+    if (n > products_in_32_bits) {
+        scale = std::max(scale, sum_of_magnitudes<Isa>(x, n) / (most_int16 * products_in_32_bits));
+    }
     const auto factor = Isa::broadcast(scale == 0 ? 0 : 1 / scale);
     int i = 0;
     for (; i + Isa::lanes <= n; i += Isa::lanes) {

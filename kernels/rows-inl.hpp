@@ -56,8 +56,8 @@ struct SumRows {
     StoredRows v;
     StoredRows entries;
     Ahead ahead;
-    void *o;    // of the first row, the arithmetic's totals
-    int group;  // rows that o has
+    void *o;     // of the first row, the arithmetic's totals
+    int o_rows;  // that o has
 };
 
 // A group of tokens at a tile's end is scored whole: room for what overhangs.
@@ -65,8 +65,8 @@ static constexpr int score_stride = tile_tokens + 16;
 
 // Floats from one vector of a row of a partial's o to its next.
 template <class Isa>
-KVLANE_INLINE int64_t o_step(int group) {
-    return int64_t{group} * Isa::lanes;
+KVLANE_INLINE int64_t o_step(int rows) {
+    return int64_t{rows} * Isa::lanes;
 }
 
 static constexpr int ceil_power_of_two(int n) { return n <= 1 ? 1 : 2 * ceil_power_of_two((n + 1) / 2); }

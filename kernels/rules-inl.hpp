@@ -1,7 +1,7 @@
 #pragma once
 
 // Score rules: what becomes of a row's raw scores before their softmax. Each is a pass over the tile's scores in L1 that
-// only an attention that has the rule makes; s = softcap * tanh(score / softcap) + slope * (t - newest), in units of log2.
+// only an attention that has the rule makes; s = softcap * tanh(score / softcap) + slope * (t - query), in units of log2.
 
 #include "softmax-inl.hpp"
 
@@ -24,7 +24,7 @@ static void cap_scores(float *scores, int n, float softcap) {
     }
 }
 
-// first: of the tile's first token, its position less the newest one's.
+// first: of the tile's first token, its position less the query's.
 template <class Isa>
 static void add_distances(float *scores, int n, float slope, int64_t first) {
     alignas(64) static constexpr float lane[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -39,7 +39,7 @@ static KVLANE_INLINE bool has_any(const ScoreRules &rules) { return rules.softca
 
 // A row's raw scores, times factor and, where keys are integers, their scales, become those that the rules make of them.
 template <class Isa, bool IntegerKeys>
-static void apply_rules(const ScoreRules &rules, const float *key_scales, float factor, int row, int64_t first, int n,
+static void apply_rules(const ScoreRules &rules, const float *key_scales, float factor, int head, int64_t first, int n,
                         float *scores) {
     for (int t = 0; t < n; t += Isa::lanes) {
         auto score = Isa::load(scores + t) * Isa::broadcast(factor);
@@ -52,7 +52,7 @@ static void apply_rules(const ScoreRules &rules, const float *key_scales, float 
         cap_scores<Isa>(scores, n, rules.softcap);
     }
     if (rules.slopes) {
-        add_distances<Isa>(scores, n, rules.slopes[row], first);
+        add_distances<Isa>(scores, n, rules.slopes[head], first);
     }
 }
 

@@ -69,7 +69,7 @@ struct TileRow {
     int n;
     float factor;  // of scores, into units of log2
     float *o;
-    int group;
+    int o_rows;
     int v_head_dim;
     const float *key_scales;    // of scores, where keys are integers
     const float *value_shares;  // that the weights' integers are to be multiplied by, where values are
@@ -98,7 +98,7 @@ KVLANE_INLINE float softmax_row(const TileRow &tile, RowState<Isa> &row) {
         const float m = Isa::reduce_max(Isa::max(Isa::broadcast(row.m), largest));
         const Vec rescale = Isa::broadcast(rescale_of<Isa>(row.m, m));
         float *o = tile.o;
-        for (int d = 0; d < tile.v_head_dim && row.m != minus_infinity; d += lanes, o += o_step<Isa>(tile.group)) {
+        for (int d = 0; d < tile.v_head_dim && row.m != minus_infinity; d += lanes, o += o_step<Isa>(tile.o_rows)) {
             Isa::store(o, Isa::load(o) * rescale);
         }
         row = {m, row.l * rescale};
@@ -127,7 +127,7 @@ KVLANE_INLINE void merge_row(const MergeHead &head, int r) {
     constexpr int lanes = Isa::lanes;
     float *const chunk_m = head.first.m + r;
     float *const chunk_l = head.first.l + r;
-    const float sink = head.sinks ? head.sinks[r] : minus_infinity;
+    const float sink = head.sinks ? head.sinks[r % head.group] : minus_infinity;
     float m = sink;
     for (int64_t c = 0; c < head.n_chunks; ++c) {
         m = chunk_m[c * head.chunk_stride] > m ? chunk_m[c * head.chunk_stride] : m;
@@ -141,13 +141,14 @@ KVLANE_INLINE void merge_row(const MergeHead &head, int r) {
     const Vec normalizer = Isa::broadcast(l == 0 ? 1.0f : 1 / l);
     const int dim = static_cast<int>(head.v_head_dim);
     const float *o = head.first.o + r * lanes;
-    for (int d = 0; d < dim; d += lanes, o += o_step<Isa>(head.group)) {
+    float *const row = head.out + r / head.group * head.out_stride + int64_t{r % head.group} * dim;
+    for (int d = 0; d < dim; d += lanes, o += o_step<Isa>(head.n_queries * head.group)) {
         Vec sum = Isa::broadcast(0);
         for (int64_t c = 0; c < head.n_chunks; ++c) {
             const Vec weight = Isa::broadcast(chunk_m[c * head.chunk_stride]);
             sum = Isa::fma(weight, Isa::load(o + c * head.chunk_stride), sum);
         }
-        auto *out = reinterpret_cast<std::byte *>(head.out + int64_t{r} * dim + d);
+        auto *out = reinterpret_cast<std::byte *>(row + d);
         if (d + lanes <= dim) {
             Isa::store(format::f32{}, out, sum * normalizer);
         } else {
@@ -155,7 +156,7 @@ KVLANE_INLINE void merge_row(const MergeHead &head, int r) {
         }
     }
     if (head.rotates_out) {
-        rotate_row<Isa>(head.out + int64_t{r} * dim, dim);
+        rotate_row<Isa>(row, dim);
     }
     *chunk_m = m;
     *chunk_l = l;
@@ -163,7 +164,7 @@ KVLANE_INLINE void merge_row(const MergeHead &head, int r) {
 
 template <class Isa>
 void merge(const MergeHead &head) {
-    for (int r = 0; r < head.group; ++r) {
+    for (int r = 0; r < head.n_queries * head.group; ++r) {
         merge_row<Isa>(head, r);
     }
 }

@@ -98,7 +98,7 @@ private:
     template <int N, bool Tail>
     static void block(const SumRows &a, int first_row, int d, const Ahead &ahead) {
         const auto *p = static_cast<const typename A::Number *>(a.p) + int64_t{first_row} * score_stride;
-        const int64_t step = o_step<Isa>(a.group);
+        const int64_t step = o_step<Isa>(a.o_rows);
         auto *o = static_cast<typename A::Total *>(a.o) + d / lanes * step + first_row * lanes;
         typename A::Sum acc[R * N];
         unroll<N>([&](auto i) __attribute__((always_inline)) {
@@ -181,7 +181,7 @@ void weighted_sum(const SumRows &a) {
     if constexpr (Format::group > 0) {
         for_each_unpacked<Isa>(a.v, a.entries, a.v_head_dim, a.ahead, [&](int t, const StoredRows &rows) {
             const auto *p = static_cast<const int16_t *>(a.p) + t;
-            weighted_sum<Isa, format::q8>({p, a.n_rows, a.v_head_dim, rows, {}, {}, a.o, a.group});
+            weighted_sum<Isa, format::q8>({p, a.n_rows, a.v_head_dim, rows, {}, {}, a.o, a.o_rows});
         });
     } else {
         for (int r = 0; r < a.n_rows; r += Isa::max_rows) {

@@ -88,7 +88,7 @@ static void check_attention(const kvl_cache *cache) {
     }
     CHECK(kvl_attention_create(&desc, &attention) == KVL_OK);
     CHECK(kvl_attention_kernel(attention) != NULL);
-    CHECK(kvl_attention_workspace_size(attention, 1, n_tokens, &bytes) == KVL_OK);
+    CHECK(kvl_attention_workspace_size(attention, 1, n_tokens, 1, &bytes) == KVL_OK);
     void *workspace = aligned_alloc(KVL_WORKSPACE_ALIGNMENT, (bytes + 63) / 64 * 64);
     view.struct_size = sizeof view;
     CHECK(kvl_cache_view(cache, 1, &view) == KVL_OK);

@@ -72,6 +72,7 @@ private:
 };
 
 constexpr int64_t most_tokens = 600;  // two chunks
+constexpr uint32_t most_queries = 40;
 constexpr uint32_t last_format = KVL_Q4;
 constexpr size_t most_values = 4096;  // of one append
 
@@ -308,12 +309,14 @@ private:
         if (!attention_ || kvl_cache_view(cache_, input_.around(0u, 2u), &call.view) != KVL_OK) {
             return false;
         }
-        call.q.assign(size_t{desc_.n_query_heads} * desc_.head_dim, 0.5f);
-        call.out.assign(size_t{desc_.n_query_heads} * desc_.v_head_dim, 7);
-        call.lse.assign(desc_.n_query_heads, 7);
+        const uint32_t n_queries = input_.one_in(2) ? 0 : input_.byte() % (most_queries + 1);
+        const size_t n_heads = size_t{desc_.n_query_heads} * std::max(1u, n_queries);
+        call.q.assign(n_heads * desc_.head_dim, 0.5f);
+        call.out.assign(n_heads * desc_.v_head_dim, 7);
+        call.lse.assign(n_heads, 7);
         call.sequence = {input_.struct_size(sizeof(kvl_sequence)),
                          input_.flags(0),
-                         0,
+                         n_queries,
                          input_.pointer(&call.view),
                          input_.around<int64_t>(0, 255),
                          input_.pointer(call.q.data()),
@@ -323,7 +326,8 @@ private:
             call.sequence.len = call.view.len;
         }
         size_t bytes = 0;
-        require(kvl_attention_workspace_size(attention_, 1, most_tokens, &bytes) == KVL_OK, "a workspace has a size");
+        require(kvl_attention_workspace_size(attention_, 1, most_tokens, most_queries, &bytes) == KVL_OK,
+                "a workspace has a size");
         call.workspace = std::make_unique<kvlane::Workspace>(bytes);
         std::memset(call.workspace->data(), 0, bytes);
         return true;

@@ -380,6 +380,20 @@ TEST_CASE("attention: scores up to 1e4 keep the precision that f32 leaves them")
     }
 }
 
+TEST_CASE("attention: sums of the largest integers stay exact at every head_dim") {
+    for (const uint32_t head_dim : {128u, 512u, 513u, 1024u}) {
+        for (const uint32_t group : {1u, 8u}) {
+            Shape shape{1, group, head_dim, 8, Format::q8, Format::f32, 70};
+            shape.rotation = kvlane::Rotation::none;
+            INFO(shape.text());
+            const Cache cache = filled(shape, Floats(shape.k_size(), -2.0f), normal(shape.v_size(), 3));
+            const Floats q(shape.q_size(), 0.5f);
+            const Answer got = attend(shape.attention(), cache.view(0), shape.len, q);
+            CHECK(lse_error(got.lse, expected(shape, cache, q).lse) <= shape.lse_bound());
+        }
+    }
+}
+
 TEST_CASE("attention: equal scores give the mean of the values") {
     for (const int64_t len : {1, 64, 65, 513, 1500}) {
         const Shape shape = usual_shape(Format::f32, len);

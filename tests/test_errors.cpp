@@ -416,23 +416,31 @@ Failures failures_of_attention_create() {
         {"workspace for null",
          KVL_ERROR_NULL,
          {"attention"},
-         [](World &w) { return kvl_attention_workspace_size(nullptr, 1, 4, &w.size); }},
+         [](World &w) { return kvl_attention_workspace_size(nullptr, 1, 4, 1, &w.size); }},
         {"workspace to null",
          KVL_ERROR_NULL,
          {"bytes"},
-         [](World &w) { return kvl_attention_workspace_size(w.attention.get(), 1, 4, nullptr); }},
+         [](World &w) { return kvl_attention_workspace_size(w.attention.get(), 1, 4, 1, nullptr); }},
         {"workspace, max_len < 0",
          KVL_ERROR_RANGE,
          {"max_len", "-1"},
-         [](World &w) { return kvl_attention_workspace_size(w.attention.get(), 1, -1, &w.size); }},
+         [](World &w) { return kvl_attention_workspace_size(w.attention.get(), 1, -1, 1, &w.size); }},
         {"workspace, max_len",
          KVL_ERROR_RANGE,
          {"max_len", "2147483649"},
-         [](World &w) { return kvl_attention_workspace_size(w.attention.get(), 1, KVL_MAX_TOKENS + 1, &w.size); }},
+         [](World &w) { return kvl_attention_workspace_size(w.attention.get(), 1, KVL_MAX_TOKENS + 1, 1, &w.size); }},
+        {"workspace, no queries",
+         KVL_ERROR_RANGE,
+         {"max_queries", "0", "1"},
+         [](World &w) { return kvl_attention_workspace_size(w.attention.get(), 1, 4, 0, &w.size); }},
+        {"workspace, many queries",
+         KVL_ERROR_RANGE,
+         {"tasks", "2147483647"},
+         [](World &w) { return kvl_attention_workspace_size(w.attention.get(), 9, 1 << 20, UINT32_MAX, &w.size); }},
         {"workspace, many tasks",
          KVL_ERROR_RANGE,
          {"tasks", "2147483647"},
-         [](World &w) { return kvl_attention_workspace_size(w.attention.get(), UINT32_MAX, KVL_MAX_TOKENS, &w.size); }},
+         [](World &w) { return kvl_attention_workspace_size(w.attention.get(), UINT32_MAX, KVL_MAX_TOKENS, 1, &w.size); }},
     };
 }
 
@@ -452,8 +460,8 @@ Failures failures_of_sequences(kvl_status (World::*call)()) {
              s.struct_size = 1;
          })},
         {"flags", KVL_ERROR_FLAGS, {"sequence", "flags", "0x4"}, with([](World &, kvl_sequence &s) { s.flags = 4; })},
-        {"reserved", KVL_ERROR_FLAGS, {"sequence", "reserved", "99"}, with([](World &, kvl_sequence &s) {
-             s.reserved = 99;
+        {"n_queries", KVL_ERROR_LENGTH, {"sequence", "n_queries", "99", "at most"}, with([](World &, kvl_sequence &s) {
+             s.n_queries = 99;
          })},
         {"view reserved", KVL_ERROR_FLAGS, {"view", "reserved", "99"}, with_view([](World &, kvl_view &v) {
              v.reserved = 99;

@@ -146,7 +146,8 @@ TEST_CASE("rules: each alone and together equal the oracle, for every format, at
                 rule.apply(g, slopes, logits);
                 const Cache cache = cache_of(g, 1500);
                 for (const int64_t len : {0, 1, 64, 65, 299, 300, 301, 369, 371, 512, 513, 700, 1024, 1500}) {
-                    INFO(rule.name << ", " << test::name_of(format) << ", group " << group << ", len " << len);
+                    INFO(std::string(rule.name)
+                         << ", " << std::string(test::name_of(format)) << ", group " << group << ", len " << len);
                     check_against_oracle(g, cache, len);
                 }
             }
@@ -168,7 +169,7 @@ TEST_CASE("rules: they hold for any head_dim, scale and pair of formats") {
             g.softcap = 5;
             g.alibi_slopes = slopes;
             g.sink_logits = logits;
-            INFO("head_dim " << head_dim << ", " << test::name_of(k) << "+" << test::name_of(v));
+            INFO("head_dim " << head_dim << ", " << std::string(test::name_of(k)) << "+" << std::string(test::name_of(v)));
             check_against_oracle(g, cache_of(g, 700), 700);
         }
     }

@@ -324,8 +324,9 @@ typedef struct kvl_attention kvl_attention;
 
 /// Geometry and rules of an attention. A descriptor of zeros has no rules.
 ///
-/// A query sees the newest `window` tokens, itself included, and the first n_sink_tokens; others are not read. A score is
-///         s = softcap * tanh(scale * q[h] k[t] / softcap) + alibi_slopes[h] * (t - newest)
+/// A query sees the newest `window` tokens up to its own, that one included, and the first n_sink_tokens; others are not
+/// read. A score is
+///         s = softcap * tanh(scale * q[h] k[t] / softcap) + alibi_slopes[h] * (t - the query's position)
 /// without the softcap or the slope where there is none, and exp(sink_logits[h]) joins the sum of exponentials.
 /// Source: G. Xiao et al., "Efficient Streaming Language Models with Attention Sinks" (2023); Gemma Team, "Gemma 2" (2024);
 ///         O. Press et al., "Train Short, Test Long" (2021); OpenAI, "gpt-oss-120b & gpt-oss-20b Model Card" (2025)
@@ -361,21 +362,25 @@ KVL_API void kvl_attention_destroy(kvl_attention *attention);
 /// Returns the name of the kernel that this object's calls use, "avx2/f16+bf16/group:4" for example; null for null.
 KVL_API const char *kvl_attention_kernel(const kvl_attention *attention);
 
-/// Computes the workspace that is enough for every call of up to n_sequences sequences of up to max_len tokens each.
+/// Computes the workspace that is enough for every call of up to n_sequences sequences of up to max_len tokens each, with up
+/// to max_queries queries each.
 /// Units:  bytes
-/// Errors: KVL_ERROR_NULL; KVL_ERROR_RANGE when max_len is negative or over KVL_MAX_TOKENS, or the tasks exceed 2^31 - 1
+/// Errors: KVL_ERROR_NULL; KVL_ERROR_RANGE when max_len is negative or over KVL_MAX_TOKENS, max_queries is 0, or the tasks
+///         exceed 2^31 - 1
 /// Threads: any   Allocates: no
 KVL_API kvl_status kvl_attention_workspace_size(const kvl_attention *attention, uint32_t n_sequences, int64_t max_len,
-                                                size_t *bytes);
+                                                uint32_t max_queries, size_t *bytes);
 
-/// One sequence of a call: what is asked, what is seen, where the answer goes.
-/// Shape:  q [n_query_heads, head_dim] f32; out [n_query_heads, v_head_dim] f32; lse [n_query_heads] f32 or null
+/// One sequence of a call: what is asked, what is seen, where the answer goes. Query i is that of the token at position
+/// len - n_queries + i, and sees tokens up to that one: of a draft to be verified, for example, or of a prompt.
+/// Shape:  q [n_queries, n_query_heads, head_dim] f32; out [n_queries, n_query_heads, v_head_dim] f32;
+///         lse [n_queries, n_query_heads] f32 or null
 /// Units:  lse in natural log: that of the sum of exponentials that out is divided by
 /// Pre:    out and lse overlap nothing else of the call
 typedef struct kvl_sequence {
     size_t struct_size;
-    uint32_t flags;    /* none are defined */
-    uint32_t reserved; /* 0 */
+    uint32_t flags;     /* none are defined */
+    uint32_t n_queries; /* 0: 1; more than 1: at most len */
     const kvl_view *view;
     int64_t len; /* tokens up to the newest, 0 to view->len; at 0, out is 0 and lse is -infinity or the sink's logit */
     const float *q;
@@ -392,7 +397,7 @@ typedef struct kvl_executor {
     void *pool; /* handed to parallel_for */
 } kvl_executor;
 
-/// Computes attention for one query token of each of n_sequences sequences.
+/// Computes attention for the newest tokens' queries of each of n_sequences sequences.
 ///         out[h] = softmax(scale * q[h] K[h / group]^T) V[h / group]
 /// Shape:  as in kvl_sequence
 /// Pre:    workspace is aligned to KVL_WORKSPACE_ALIGNMENT, of at least kvl_attention_workspace_size bytes, and used by
@@ -401,7 +406,7 @@ typedef struct kvl_executor {
 ///         before anything is written; KVL_ERROR_TASK when the executor left tasks out, and outputs are incomplete
 /// Bound:  relative L2 error against exact arithmetic on the decoded values <= 2e-6 for scores of unit variance and
 ///         4096 tokens; <= 2e-4 where keys or values are q8 or q4. Bits do not depend on the executor, its threads, or the
-///         other sequences; they may differ by isa
+///         other sequences and queries; they may differ by isa
 /// Threads: the executor's; the calling thread's where executor is null   Allocates: no
 /// Source: M. Milakov, N. Gimelshein, "Online normalizer calculation for softmax" (2018); T. Dao et al.,
 ///         "Flash-Decoding for long-context inference" (2023)

@@ -231,14 +231,14 @@ public:
         attention_.reset(attention);
     }
 
-    /// Makes a workspace for calls of up to n_sequences sequences of up to max_len tokens each.
-    Workspace workspace(uint32_t n_sequences, int64_t max_len) const {
+    /// Makes a workspace for calls of up to n_sequences sequences of up to max_len tokens and max_queries queries each.
+    Workspace workspace(uint32_t n_sequences, int64_t max_len, uint32_t max_queries = 1) const {
         size_t bytes;
-        check(kvl_attention_workspace_size(get(), n_sequences, max_len, &bytes));
+        check(kvl_attention_workspace_size(get(), n_sequences, max_len, max_queries, &bytes));
         return Workspace(bytes);
     }
 
-    /// Attends one query token of each sequence; on the calling thread where executor is null.
+    /// Attends the queries of each sequence; on the calling thread where executor is null.
     void attend(std::span<const kvl_sequence> sequences, Workspace &workspace,
                 const kvl_executor *executor = nullptr) const {
         check(kvl_attend(get(), sequences.data(), static_cast<uint32_t>(sequences.size()), workspace.data(),

@@ -35,6 +35,13 @@ struct Avx2 : XsimdIsa<Self, xsimd::fma3<xsimd::avx2>> {
         return _mm256_add_ps(_mm256_permute2f128_ps(abcd, efgh, 0x20), _mm256_permute2f128_ps(abcd, efgh, 0x31));
     }
 
+    static Vec sums(const __m256i (&a)[lanes]) {
+        const __m256i abcd = _mm256_hadd_epi32(_mm256_hadd_epi32(a[0], a[1]), _mm256_hadd_epi32(a[2], a[3]));
+        const __m256i efgh = _mm256_hadd_epi32(_mm256_hadd_epi32(a[4], a[5]), _mm256_hadd_epi32(a[6], a[7]));
+        return to_float(
+            _mm256_add_epi32(_mm256_permute2x128_si256(abcd, efgh, 0x20), _mm256_permute2x128_si256(abcd, efgh, 0x31)));
+    }
+
     // Lane i is x's lane i ^ Step.
     template <int Step>
     static Vec swap_lanes(Vec x) {

@@ -39,20 +39,12 @@ struct Avx512 : XsimdIsa<Self, xsimd::avx512bw> {
     static float reduce_max(Vec x) { return _mm512_reduce_max_ps(x); }
 
     // Lane i is the sum of a[i]'s lanes.
-    static Vec sums(const Vec (&a)[lanes]) {
-        const __m512 s0 = sums_in_quarters(a[0], a[1], a[2], a[3]);
-        const __m512 s1 = sums_in_quarters(a[4], a[5], a[6], a[7]);
-        const __m512 s2 = sums_in_quarters(a[8], a[9], a[10], a[11]);
-        const __m512 s3 = sums_in_quarters(a[12], a[13], a[14], a[15]);
-        const __m512 s01 = _mm512_add_ps(_mm512_shuffle_f32x4(s0, s1, 0x44), _mm512_shuffle_f32x4(s0, s1, 0xee));
-        const __m512 s23 = _mm512_add_ps(_mm512_shuffle_f32x4(s2, s3, 0x44), _mm512_shuffle_f32x4(s2, s3, 0xee));
-        return _mm512_add_ps(_mm512_shuffle_f32x4(s01, s23, 0x88), _mm512_shuffle_f32x4(s01, s23, 0xdd));
-    }
-
+    static Vec sums(const Vec (&a)[lanes]) { return _mm512_castsi512_ps(tree(a, add_floats)); }
+    static Vec sums(const __m512i (&a)[lanes]) { return to_float(tree(a, add_integers)); }
     // Lane 4 i + j is the sum of a[i]'s quarter j.
-    static Vec sums(const Vec (&a)[4]) {
-        return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
-                                     sums_in_quarters(a[0], a[1], a[2], a[3]));
+    static Vec sums(const __m512i (&a)[4]) {
+        return to_float(_mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
+                                                 sums_in_quarters(a[0], a[1], a[2], a[3], add_integers)));
     }
 
     // Lane i is x's lane i ^ Step.
@@ -177,11 +169,30 @@ private:
 
     static Vec widen_bf16(__m256i h) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16)); }
 
+    static constexpr auto add_integers = [](__m512i a, __m512i b) { return _mm512_add_epi32(a, b); };
+    static constexpr auto add_floats = [](__m512i a, __m512i b) {
+        return _mm512_castps_si512(_mm512_add_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b)));
+    };
+    static __m512i bits(Vec x) { return _mm512_castps_si512(x); }
+    static __m512i bits(__m512i x) { return x; }
+
+    template <class V, class Add>
+    static __m512i tree(const V (&a)[lanes], Add add) {
+        const auto four = [&](int i) __attribute__((always_inline)) {
+            return sums_in_quarters(bits(a[i]), bits(a[i + 1]), bits(a[i + 2]), bits(a[i + 3]), add);
+        };
+        const __m512i s0 = four(0), s1 = four(4), s2 = four(8), s3 = four(12);
+        const __m512i s01 = add(_mm512_shuffle_i32x4(s0, s1, 0x44), _mm512_shuffle_i32x4(s0, s1, 0xee));
+        const __m512i s23 = add(_mm512_shuffle_i32x4(s2, s3, 0x44), _mm512_shuffle_i32x4(s2, s3, 0xee));
+        return add(_mm512_shuffle_i32x4(s01, s23, 0x88), _mm512_shuffle_i32x4(s01, s23, 0xdd));
+    }
+
     // Quarter j of the result holds the sums of a, b, c and d over their quarter j.
-    static __m512 sums_in_quarters(__m512 a, __m512 b, __m512 c, __m512 d) {
-        const __m512d ab = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)));
-        const __m512d cd = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d)));
-        return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)), _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)));
+    template <class Add>
+    static __m512i sums_in_quarters(__m512i a, __m512i b, __m512i c, __m512i d, Add add) {
+        const __m512i ab = add(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+        const __m512i cd = add(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+        return add(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
     }
 };
 

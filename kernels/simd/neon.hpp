@@ -26,6 +26,9 @@ struct neon : XsimdIsa<neon, xsimd::neon64> {
 
     // Lane i is the sum of a[i]'s lanes.
     static Vec sums(const Vec (&a)[lanes]) { return vpaddq_f32(vpaddq_f32(a[0], a[1]), vpaddq_f32(a[2], a[3])); }
+    static Vec sums(const int32x4_t (&a)[lanes]) {
+        return to_float(vpaddq_s32(vpaddq_s32(a[0], a[1]), vpaddq_s32(a[2], a[3])));
+    }
 
     // Lane i is x's lane i ^ Step.
     template <int Step>

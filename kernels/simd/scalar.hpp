@@ -47,6 +47,7 @@ struct scalar {
     static float reduce_add(Vec a) { return a.x; }
     static float reduce_max(Vec a) { return a.x; }
     static Vec sums(const Vec (&a)[lanes]) { return a[0]; }
+    static Vec sums(const int64_t (&a)[lanes]) { return to_float(a[0]); }
 
     static Vec load(format::f32, const std::byte *p) {
         Vec a;

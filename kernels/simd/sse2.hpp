@@ -26,6 +26,11 @@ struct sse2 : XsimdIsa<sse2, xsimd::sse2> {
         const __m128 cd = _mm_add_ps(_mm_unpacklo_ps(a[2], a[3]), _mm_unpackhi_ps(a[2], a[3]));
         return _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
     }
+    static Vec sums(const __m128i (&a)[lanes]) {
+        const __m128i ab = _mm_add_epi32(_mm_unpacklo_epi32(a[0], a[1]), _mm_unpackhi_epi32(a[0], a[1]));
+        const __m128i cd = _mm_add_epi32(_mm_unpacklo_epi32(a[2], a[3]), _mm_unpackhi_epi32(a[2], a[3]));
+        return to_float(_mm_add_epi32(_mm_unpacklo_epi64(ab, cd), _mm_unpackhi_epi64(ab, cd)));
+    }
 
     // Lane i is x's lane i ^ Step.
     template <int Step>

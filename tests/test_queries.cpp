@@ -1,0 +1,186 @@
+// Several queries of a sequence in one call: each is as if it were alone.
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <limits>
+#include <string>
+
+#include "support.hpp"
+
+using kvlane::Attention;
+using kvlane::Cache;
+using kvlane::Format;
+using kvlane::Geometry;
+
+namespace {
+
+using Floats = std::vector<float>;
+
+constexpr uint32_t n_kv_heads = 2;
+constexpr uint32_t head_dim = 48;
+constexpr uint32_t v_head_dim = 40;
+
+struct Answer {
+    Floats out;
+    Floats lse;
+
+    bool operator==(const Answer &other) const { return test::same_bits(out, other.out) && test::same_bits(lse, other.lse); }
+};
+
+Geometry geometry_of(Format k_format, Format v_format, uint32_t group) {
+    return {.n_query_heads = n_kv_heads * group,
+            .n_kv_heads = n_kv_heads,
+            .head_dim = head_dim,
+            .v_head_dim = v_head_dim,
+            .k_format = k_format,
+            .v_format = v_format};
+}
+
+Cache cache_of(const Geometry &g, int64_t len) {
+    Cache cache(1, {n_kv_heads, head_dim, v_head_dim, g.k_format, g.v_format}, len, KVL_CACHE_NO_HUGE_PAGES);
+    test::fill_random(cache, len, 1);
+    return cache;
+}
+
+// The newest n_queries of len tokens, in one call.
+Answer together(const Geometry &g, const kvl_view &view, int64_t len, uint32_t n_queries, const Floats &q,
+                const kvl_executor *executor = nullptr) {
+    const Attention attention(g);
+    Answer answer{Floats(size_t{n_queries} * g.n_query_heads * v_head_dim), Floats(size_t{n_queries} * g.n_query_heads)};
+    kvlane::Workspace workspace = attention.workspace(1, len, n_queries);
+    const kvl_sequence sequence{sizeof(kvl_sequence), 0, n_queries, &view, len, q.data(), answer.out.data(),
+                                answer.lse.data()};
+    attention.attend(std::span(&sequence, 1), workspace, executor);
+    return answer;
+}
+
+// The same, a call for each.
+Answer one_by_one(const Geometry &g, const kvl_view &view, int64_t len, uint32_t n_queries, const Floats &q) {
+    Answer answer;
+    const size_t row = size_t{g.n_query_heads} * head_dim;
+    for (uint32_t i = 0; i < n_queries; ++i) {
+        const Floats own(q.begin() + static_cast<std::ptrdiff_t>(i * row),
+                         q.begin() + static_cast<std::ptrdiff_t>((i + 1) * row));
+        const Answer one = together(g, view, len - n_queries + 1 + i, 1, own);
+        answer.out.insert(answer.out.end(), one.out.begin(), one.out.end());
+        answer.lse.insert(answer.lse.end(), one.lse.begin(), one.lse.end());
+    }
+    return answer;
+}
+
+Floats queries_of(const Geometry &g, uint32_t n_queries) {
+    return test::random_values(size_t{n_queries} * g.n_query_heads * head_dim, 5);
+}
+
+void check_alike(const Geometry &g, const Cache &cache, int64_t len, uint32_t n_queries) {
+    const Floats q = queries_of(g, n_queries);
+    INFO(std::string(test::name_of(g.k_format))
+         << "+" << std::string(test::name_of(g.v_format)) << ", " << g.n_query_heads / n_kv_heads << " heads a KV head, "
+         << n_queries << " queries of " << len);
+    CHECK(together(g, cache.view(0), len, n_queries, q) == one_by_one(g, cache.view(0), len, n_queries, q));
+}
+
+}  // namespace
+
+TEST_CASE("queries: each has the bits that it has alone, whatever it shares reads with") {
+    for (const Format format : test::all_formats()) {
+        for (const uint32_t group : {1u, 3u, 8u, 40u}) {
+            const Geometry g = geometry_of(format, format, group);
+            const Cache cache = cache_of(g, 1200);
+            for (const auto &[len, n_queries] : {std::pair{2, 2u},
+                                                 {7, 7u},
+                                                 {64, 3u},
+                                                 {66, 4u},
+                                                 {130, 9u},
+                                                 {200, 200u},
+                                                 {512, 2u},
+                                                 {514, 5u},
+                                                 {700, 1u},
+                                                 {1030, 33u},
+                                                 {1200, 16u}}) {
+                if (group * n_queries <= 400) {
+                    check_alike(g, cache, len, n_queries);
+                }
+            }
+        }
+    }
+    check_alike(geometry_of(Format::f16, Format::q8, 2), cache_of(geometry_of(Format::f16, Format::q8, 2), 300), 300, 20);
+    check_alike(geometry_of(Format::q4, Format::bf16, 2), cache_of(geometry_of(Format::q4, Format::bf16, 2), 300), 300, 20);
+}
+
+TEST_CASE("queries: score rules hold for each at its own position") {
+    for (const Format format : {Format::f32, Format::q8}) {
+        Geometry g = geometry_of(format, format, 3);
+        const Cache cache = cache_of(g, 1300);
+        const Floats slopes(g.n_query_heads, 0.05f), logits(g.n_query_heads, 1.5f);
+        g.softcap = 4;
+        g.alibi_slopes = slopes;
+        g.sink_logits = logits;
+        check_alike(g, cache, 900, 12);
+        for (const int64_t window : {1, 100, 512, 600}) {
+            g.window = window;
+            for (const int64_t n_sink_tokens : {0, 5, 700}) {
+                g.n_sink_tokens = n_sink_tokens;
+                check_alike(g, cache, 1300, 6);
+                check_alike(g, cache, 6, 6);
+            }
+        }
+    }
+}
+
+TEST_CASE("queries: tokens that are kept in f16 beside integers are seen by position") {
+    const Geometry g = geometry_of(Format::q8, Format::q4, 2);
+    Cache cache(1,
+                {.n_kv_heads = n_kv_heads,
+                 .head_dim = head_dim,
+                 .v_head_dim = v_head_dim,
+                 .k_format = Format::q8,
+                 .v_format = Format::q4,
+                 .n_first_f16 = 64,
+                 .n_recent_f16 = 128},
+                700);
+    test::fill_random(cache, 700, 1);
+    check_alike(g, cache, 700, 24);
+}
+
+TEST_CASE("queries: none sees what stands behind its own token") {
+    constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+    for (const Format format : test::all_formats()) {
+        const Geometry g = geometry_of(format, format, 2);
+        Cache cache(1, {n_kv_heads, head_dim, v_head_dim, format, format}, 100);
+        test::fill_random(cache, 99, 1);
+        cache.append(0, Floats(n_kv_heads * head_dim, nan), Floats(n_kv_heads * v_head_dim, nan));
+        cache.advance();
+        const Answer got = together(g, cache.view(0), 100, 4, queries_of(g, 4));
+        const auto is_nan = [](float x) { return x != x; };
+        const auto last = got.out.end() - g.n_query_heads * v_head_dim;
+        CHECK(std::none_of(got.out.begin(), last, is_nan));
+        CHECK(std::all_of(last, got.out.end(), is_nan));
+    }
+}
+
+TEST_CASE("queries: sequences with different numbers of them share a call, on any threads") {
+    const Geometry g = geometry_of(Format::f16, Format::f16, 4);
+    const Attention attention(g);
+    const Cache cache = cache_of(g, 1100);
+    const kvl_view view = cache.view(0);
+    const uint32_t n_queries[] = {1, 20, 0, 3};
+    const int64_t lens[] = {1100, 900, 513, 64};
+    const Floats q = queries_of(g, 20);
+    std::vector<Answer> answers(4);
+    std::vector<kvl_sequence> sequences;
+    for (size_t i = 0; i < 4; ++i) {
+        const size_t n = std::max(1u, n_queries[i]);
+        answers[i] = {Floats(n * g.n_query_heads * v_head_dim), Floats(n * g.n_query_heads)};
+        sequences.push_back(
+            {sizeof(kvl_sequence), 0, n_queries[i], &view, lens[i], q.data(), answers[i].out.data(), answers[i].lse.data()});
+    }
+    kvlane::Workspace workspace = attention.workspace(4, 1100, 20);
+    test::ThreadPool pool(3);
+    const kvl_executor executor = pool.executor();
+    attention.attend(sequences, workspace, &executor);
+    for (size_t i = 0; i < 4; ++i) {
+        CHECK(answers[i] == together(g, view, lens[i], std::max(1u, n_queries[i]), q));
+    }
+}
