@@ -73,10 +73,9 @@ int64_t max_chunks(const kvl_attention &a, int64_t max_len) {
 
 uint32_t queries_of(const kvl_sequence &s) { return std::max(1u, s.n_queries); }
 
-// Queries that share reads. In a window each sees other tokens.
-uint32_t block_queries(const kvl_attention &a) { return a.window > 0 ? 1 : std::max(1u, max_tile_rows / a.group); }
-
-uint32_t blocks_of(const kvl_attention &a, uint32_t n_queries) { return (n_queries - 1) / block_queries(a) + 1; }
+uint32_t blocks_of(const kvl_attention &a, uint32_t n_queries) {
+    return n_queries <= a.block_queries ? 1 : (n_queries - 1) / a.block_queries + 1;
+}
 
 // Queries [first, first + n) of a sequence, the last of which sees so many tokens.
 struct Block {
@@ -86,8 +85,8 @@ struct Block {
 };
 
 Block block_of(const kvl_attention &a, const kvl_sequence &s, uint32_t block) {
-    const uint32_t first = block * block_queries(a);
-    const uint32_t n = std::min(block_queries(a), queries_of(s) - first);
+    const uint32_t first = block * a.block_queries;
+    const uint32_t n = std::min(a.block_queries, queries_of(s) - first);
     return {first, n, s.len - (queries_of(s) - (first + n))};
 }
 
@@ -105,7 +104,7 @@ uint64_t n_units_of(const kvl_attention &a, const kvl_sequence &s) {
 // Rows of one unit's partial, where no sequence has more queries; and its floats: m and l of the rows, each padded to a
 // cache line, and o.
 uint32_t partial_rows(const kvl_attention &a, uint32_t max_queries) {
-    return a.group * std::min(block_queries(a), max_queries);
+    return a.group * std::min(a.block_queries, max_queries);
 }
 int64_t partial_floats(const kvl_attention &a, uint32_t max_queries) {
     const uint32_t rows = partial_rows(a, max_queries);
@@ -326,8 +325,9 @@ void run_unit(const Call &call, uint32_t unit) {
     const uint32_t n_blocks = blocks_of(a, queries_of(s));
     const uint32_t of_sequence = unit - call.first_unit[sequence];
     const uint32_t kv_head = of_sequence / (n_chunks * n_blocks);
-    const uint32_t chunk = of_sequence / n_blocks % n_chunks;
-    const uint32_t index = of_sequence % n_blocks;
+    const uint32_t of_head = of_sequence - kv_head * n_chunks * n_blocks;
+    const uint32_t chunk = n_blocks == 1 ? of_head : of_head / n_blocks;
+    const uint32_t index = of_head - chunk * n_blocks;
     const Block block = block_of(a, s, index);
     a.kernels->decode_chunk(chunk_of(a, s, kv_head, block, chunk, partial_of(a, call, unit)));
     const uint64_t merge = (uint64_t{sequence} * a.n_kv_heads) * blocks_of(a, call.max_queries) + kv_head * n_blocks + index;
@@ -410,13 +410,15 @@ kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_attention **
     }
     const KernelTable *kernels;
     KVLANE_TRY(kernels_in_force(kernels));
+    const uint32_t group = desc->n_query_heads / desc->n_kv_heads;
+    const uint32_t block_queries = desc->window > 0 ? 1 : std::max(1u, max_tile_rows / group);
     std::unique_ptr<kvl_attention> made;
     try {
         made.reset(new kvl_attention{.kernels = kernels,
-                                     .read_plan = cpu_read_plan(desc->n_query_heads / desc->n_kv_heads),
+                                     .read_plan = cpu_read_plan(group),
                                      .n_query_heads = desc->n_query_heads,
                                      .n_kv_heads = desc->n_kv_heads,
-                                     .group = desc->n_query_heads / desc->n_kv_heads,
+                                     .group = group,
                                      .head_dim = desc->head_dim,
                                      .v_head_dim = v_head_dim,
                                      .k_format = desc->k_format,
@@ -426,6 +428,7 @@ kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_attention **
                                      .log2_scale = log2_scale,
                                      .window = desc->window,
                                      .n_sink_tokens = desc->n_sink_tokens,
+                                     .block_queries = block_queries,
                                      .softcap = desc->softcap * std::numbers::log2e_v<float>,
                                      .slopes = in_log2(desc->alibi_slopes, desc->n_query_heads),
                                      .sink_logits = in_log2(desc->sink_logits, desc->n_query_heads),
