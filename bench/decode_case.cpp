@@ -84,11 +84,13 @@ uint64_t DecodeCase::kv_bytes() const {
 }
 
 double DecodeCase::multiply_adds() const {
-    double n_tokens = 0;
+    double n_seen = 0;  // tokens, by all queries
     for (const kvl_sequence &sequence : sequences_) {
-        n_tokens += static_cast<double>(shape_.visible(sequence.len));
+        for (uint32_t behind = 0; behind < shape_.n_queries; ++behind) {
+            n_seen += static_cast<double>(shape_.visible(sequence.len - behind));
+        }
     }
-    return 2 * n_tokens * shape_.n_queries * shape_.model.n_query_heads * shape_.model.head_dim;
+    return 2 * n_seen * shape_.model.n_query_heads * shape_.model.head_dim;
 }
 
 // Hot is what the same call has just read: samples in between may have evicted it.

@@ -90,7 +90,7 @@ Block block_of(const kvl_attention &a, const kvl_sequence &s, uint32_t block) {
     return {first, n, s.len - (queries_of(s) - (first + n))};
 }
 
-// The same for all blocks of a sequence: some have none of the last ones.
+// The same for all blocks of a sequence; units beyond a block's own chunks have nothing to do.
 int64_t n_chunks_of(const kvl_attention &a, const kvl_sequence &s) {
     return queries_of(s) == 1 ? visible_to(a, s.len).n_chunks() : max_chunks(a, s.len);
 }
@@ -126,8 +126,13 @@ struct Layout {
     uint64_t bytes;
 };
 
+// Counters of chunks left that there is room for, for each sequence.
+uint64_t merges_of(const kvl_attention &a, uint32_t max_queries) {
+    return uint64_t{a.n_kv_heads} * blocks_of(a, max_queries);
+}
+
 Layout layout_of(const kvl_attention &a, uint32_t n_sequences, uint32_t max_queries, uint64_t n_units) {
-    const uint64_t n_merges = uint64_t{n_sequences} * a.n_kv_heads * blocks_of(a, max_queries);
+    const uint64_t n_merges = n_sequences * merges_of(a, max_queries);
     Layout layout;
     layout.first_unit = aligned(sizeof(Call));
     layout.chunks_left = layout.first_unit + aligned((uint64_t{n_sequences} + 1) * sizeof(uint32_t));
@@ -259,7 +264,7 @@ void lay_out(const kvl_attention &a, const kvl_sequence *sequences, uint32_t n_s
                                       reinterpret_cast<uint32_t *>(base + layout.chunks_left),
                                       reinterpret_cast<uint8_t *>(base + layout.is_run),
                                       reinterpret_cast<float *>(base + layout.partials)};
-    const uint64_t merges = uint64_t{a.n_kv_heads} * blocks_of(a, max_queries);
+    const uint64_t merges = merges_of(a, max_queries);
     uint32_t unit = 0;
     for (uint32_t s = 0; s < n_sequences; ++s) {
         uint32_t *left = call->chunks_left + s * merges;
@@ -296,13 +301,13 @@ DecodeChunk chunk_of(const kvl_attention &a, const kvl_sequence &s, uint32_t kv_
     const bool is_sink = chunk < of_sinks;
     const int64_t begin = (is_sink ? chunk : visible.window_chunk() + chunk - of_sinks) * chunk_tokens;
     const int64_t end = is_sink ? visible.sinks_end : visible.len;
-    const int64_t first = std::min(is_sink ? begin : std::max(begin, visible.window_first), end);
+    const int64_t first = is_sink ? begin : std::max(begin, visible.window_first);
     const uint64_t head = uint64_t{block.first} * a.n_query_heads + uint64_t{kv_head} * a.group;
     return {a.kernels,
             s.view,
             kv_head,
             first,
-            std::max<int64_t>(0, std::min(begin + chunk_tokens, end) - first),
+            std::min(begin + chunk_tokens, end) - first,
             end - first,
             s.q + head * a.head_dim,
             int64_t{a.n_query_heads} * a.head_dim,
@@ -329,11 +334,14 @@ void run_unit(const Call &call, uint32_t unit) {
     const uint32_t chunk = n_blocks == 1 ? of_head : of_head / n_blocks;
     const uint32_t index = of_head - chunk * n_blocks;
     const Block block = block_of(a, s, index);
-    a.kernels->decode_chunk(chunk_of(a, s, kv_head, block, chunk, partial_of(a, call, unit)));
-    const uint64_t merge = (uint64_t{sequence} * a.n_kv_heads) * blocks_of(a, call.max_queries) + kv_head * n_blocks + index;
+    const int64_t own_chunks = visible_to(a, block.len).n_chunks();
+    if (chunk < own_chunks) {
+        a.kernels->decode_chunk(chunk_of(a, s, kv_head, block, chunk, partial_of(a, call, unit)));
+    }
+    const uint64_t merge = sequence * merges_of(a, call.max_queries) + kv_head * n_blocks + index;
     std::atomic_ref<uint32_t> chunks_left(call.chunks_left[merge]);
     if (chunks_left.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-        merge_block(call, s, kv_head, block, unit - chunk * n_blocks, n_blocks, n_chunks);
+        merge_block(call, s, kv_head, block, unit - chunk * n_blocks, n_blocks, own_chunks);
     }
 }
 
@@ -369,10 +377,11 @@ kvl_status check_rules(const kvl_attention_desc &desc) {
     }
     KVLANE_TRY(check_each(
         desc.alibi_slopes, desc.n_query_heads,
-        [](float slope) { return std::isfinite(slope * std::numbers::log2e_v<float>); }, "alibi_slopes", "finite"));
+        [](float slope) { return std::isfinite(slope * std::numbers::log2e_v<float> * KVL_MAX_TOKENS); }, "alibi_slopes",
+        "finite, times KVL_MAX_TOKENS too"));
     return check_each(
-        desc.sink_logits, desc.n_query_heads, [](float logit) { return logit < INFINITY; }, "sink_logits",
-        "less than infinity");
+        desc.sink_logits, desc.n_query_heads, [](float logit) { return logit * std::numbers::log2e_v<float> < INFINITY; },
+        "sink_logits", "less than infinity, in units of log2 too");
 }
 
 // In units of log2; null for null. Throws where there is no memory.
@@ -496,8 +505,7 @@ kvl_status kvl_attend_finish(void *workspace) {
     Call *call;
     KVLANE_TRY(begun_call(workspace, call));
     uint64_t left = 0;
-    const uint64_t n_merges =
-        uint64_t{call->n_sequences} * call->attention->n_kv_heads * blocks_of(*call->attention, call->max_queries);
+    const uint64_t n_merges = call->n_sequences * merges_of(*call->attention, call->max_queries);
     for (uint64_t i = 0; i < n_merges; ++i) {
         left += call->chunks_left[i];
     }

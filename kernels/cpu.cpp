@@ -45,7 +45,7 @@ uint32_t cpu_features() {
     return features;
 }
 
-ReadPlan cpu_read_plan(uint32_t n_rows) {
+ReadPlan cpu_read_plan(uint32_t group) {
     unsigned most = 0;
     char vendor[12];
     unsigned parts[3] = {};
@@ -61,7 +61,7 @@ ReadPlan cpu_read_plan(uint32_t n_rows) {
     if (family < zen_5) {
         return plan::zen;
     }
-    return n_rows == 1 ? plan::zen_5_single : plan::zen_5;
+    return group == 1 ? plan::zen_5_single : plan::zen_5;
 }
 
 #else

@@ -46,7 +46,7 @@ static constexpr ReadPlan all[] = {standard, zen, zen_5, zen_5_single};
 
 }  // namespace plan
 
-// What suits the CPU that runs this, for n_rows rows of queries.
-ReadPlan cpu_read_plan(uint32_t n_rows);
+// What suits the CPU that runs this, for so many query heads a KV head.
+ReadPlan cpu_read_plan(uint32_t group);
 
 }  // namespace kvlane

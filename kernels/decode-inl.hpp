@@ -2,7 +2,7 @@
 
 // One chunk of one KV head: tile by tile, the scores of its rows, the softmax's update, the weighted sum.
 //   out = sum over t of 2^(scale * q k[t] - m) v[t], and the (m, l) to merge it by.
-// Traffic: every key and value row once for every max_tile_rows query heads.
+// Traffic: every key and value row once for as many rows as there is room for, at most max_tile_rows.
 
 #include <algorithm>
 #include <cstring>
@@ -176,8 +176,8 @@ KVLANE_INLINE void next_scales(Stream<P> &s, int n, float *scales) {
     ask_for_scales(s, tile_tokens);
 }
 
-// Of sums that are kept as integers, at a time.
-static constexpr int max_elements = 4096;
+// Sums that are kept as integers at a time.
+static constexpr int max_sums = 4096;
 
 // Of queries as dots load them, at a time: a part of L1.
 static constexpr int query_bytes = 32768;
@@ -188,7 +188,7 @@ struct Scratch {
     alignas(64) float row[KVL_MAX_HEAD_DIM + 16];  // zeros follow a row, of one or the other
     alignas(64) int16_t integer_row[KVL_MAX_HEAD_DIM + 32];
     alignas(64) int16_t weights[max_tile_rows * score_stride];
-    alignas(64) int32_t sums[max_elements];  // of a tile's weighted values, as o lies
+    alignas(64) int32_t sums[max_sums];  // of a tile's weighted values, as o lies
     alignas(64) float key_scales[score_stride];
     alignas(64) float value_shares[score_stride];
     float q_scales[max_tile_rows];
@@ -447,6 +447,18 @@ static int64_t tokens_seen(const DecodeChunk &c, int query) {
     return std::clamp<int64_t>(1 - c.distance - (c.n_queries - 1 - query), 0, c.n_tokens);
 }
 
+// The end of the last whole tile among the chunk's first n tokens: each part's tiles begin with it.
+static int64_t whole_tiles(const DecodeChunk &c, int64_t n) {
+    int64_t start = 0, end = n;
+    for_each_part(c, [&](const DecodeChunk &part) {
+        if (start <= n && n < start + part.n_tokens) {
+            end = start + (n - start) / tile_tokens * tile_tokens;
+        }
+        start += part.n_tokens;
+    });
+    return end;
+}
+
 // All of a chunk's tokens for rows [row, row + n_rows). Whole tiles that all of them see are read once for all, the rest
 // once for each query: to each row it is as if it were alone.
 template <class Isa>
@@ -459,8 +471,8 @@ void decode_rows(const DecodeChunk &c, int row, int n_rows) {
     }
     const int first_query = row / c.group, last_query = (row + n_rows - 1) / c.group;
     int64_t common = tokens_seen(c, first_query);
-    if (first_query < last_query && common < c.n_tokens) {
-        common = common / tile_tokens * tile_tokens;
+    if (first_query < last_query) {
+        common = whole_tiles(c, common);
     }
     decode_tokens(c, 0, common, rows);
     for (int query = first_query; query <= last_query && common < c.n_tokens; ++query) {
@@ -477,13 +489,18 @@ template <class Isa>
 void decode_chunk(const DecodeChunk &c) {
     const int n_rows = rows_of(c);
     std::fill_n(c.out.o, n_rows * partial_stride(c.view->v_head_dim), 0.0f);
-    bool sums_integers = false;
-    for_each_part(c, [&](const DecodeChunk &part) { sums_integers |= format::is_scaled(part.view->v_format); });
+    bool integer_keys = false, integer_values = false;
+    for_each_part(c, [&](const DecodeChunk &part) {
+        integer_keys |= format::is_scaled(part.view->k_format);
+        integer_values |= format::is_scaled(part.view->v_format);
+    });
     const auto head_dim = static_cast<int>(c.view->head_dim);
-    const auto row_bytes = static_cast<int>(std::max(query_numbers<Isa, float>(head_dim) * sizeof(float),
-                                                     query_numbers<Isa, int16_t>(head_dim) * sizeof(int16_t)));
-    const auto room_for_sums = static_cast<int>(max_elements / partial_stride(c.view->v_head_dim));
-    const int at_once = std::min({max_tile_rows, query_bytes / row_bytes, sums_integers ? room_for_sums : max_tile_rows});
+    const int of_floats = query_numbers<Isa, float>(head_dim) * static_cast<int>(sizeof(float));
+    const int of_integers = query_numbers<Isa, int16_t>(head_dim) * static_cast<int>(sizeof(int16_t));
+    const int room_for_queries = query_bytes / (integer_keys ? std::max(of_floats, of_integers) : of_floats);
+    const auto room_for_sums = static_cast<int>(max_sums / partial_stride(c.view->v_head_dim));
+    const int room = std::min({max_tile_rows, room_for_queries, integer_values ? room_for_sums : max_tile_rows});
+    const int at_once = room > c.group ? room / c.group * c.group : room;
     for (int row = 0; row < n_rows; row += at_once) {
         decode_rows<Isa>(c, row, std::min(n_rows - row, at_once));
     }

@@ -19,7 +19,7 @@ static constexpr int64_t chunk_tokens = 512;
 // Tokens of one softmax update.
 static constexpr int tile_tokens = 64;
 
-// Query heads worked on together: bounds their scores on the stack to 20 KB.
+// Rows, of query heads and queries, worked on together: bounds their scores on the stack to 20 KB.
 static constexpr int max_tile_rows = 32;
 
 // (m, l, o) of some rows over one chunk: m is what the scores are relative to, near their maximum, in units of log2; l

@@ -41,21 +41,23 @@ static constexpr float most_int8 = 127;
 // Queries and weights that meet stored integers have 16 bits: their products are summed without rounding.
 static constexpr float most_int16 = 32767;
 
-// The largest products of a query or weight by a stored integer whose sum fits into 32 bits.
+// So many of the largest products of a query or weight by a stored integer sum up within 32 bits.
 static constexpr int products_in_32_bits = 512;
 
+// The sum of the magnitudes of n elements, of each this part of it.
 template <class Isa>
-KVLANE_INLINE float sum_of_magnitudes(const float *x, int n) {
-    const auto zero = Isa::broadcast(0);
+KVLANE_INLINE float sum_of_magnitudes(const float *x, int n, float part) {
+    const auto zero = Isa::broadcast(0), factor = Isa::broadcast(part);
     auto sum = zero;
+    const auto take = [&](typename Isa::Vec v) __attribute__((always_inline)) {
+        sum = Isa::fma(Isa::max(v, zero - v), factor, sum);
+    };
     int i = 0;
     for (; i + Isa::lanes <= n; i += Isa::lanes) {
-        const auto v = Isa::load(x + i);
-        sum = sum + Isa::max(v, zero - v);
+        take(Isa::load(x + i));
     }
     if (i < n) {
-        const auto v = Isa::load_partial(format::f32{}, reinterpret_cast<const std::byte *>(x + i), n - i);
-        sum = sum + Isa::max(v, zero - v);
+        take(Isa::load_partial(format::f32{}, reinterpret_cast<const std::byte *>(x + i), n - i));
     }
     return Isa::reduce_add(sum);
 }
@@ -65,10 +67,11 @@ KVLANE_INLINE float sum_of_magnitudes(const float *x, int n) {
 template <class Isa>
 KVLANE_INLINE float quantize(const float *x, int n, int16_t *to) {
     const auto *from = reinterpret_cast<const std::byte *>(x);
-    float scale = scale_for(largest_of<Isa>(from, n), most_int16);
-    if (n > products_in_32_bits) {
-        scale = std::max(scale, sum_of_magnitudes<Isa>(x, n) / (most_int16 * products_in_32_bits));
+    float largest = largest_of<Isa>(from, n);
+    if (n > products_in_32_bits) {  // one less of them makes room for what rounding adds
+        largest = std::max(largest, sum_of_magnitudes<Isa>(x, n, 1.0f / (products_in_32_bits - 1)));
     }
+    const float scale = scale_for(largest, most_int16);
     const auto factor = Isa::broadcast(scale == 0 ? 0 : 1 / scale);
     int i = 0;
     for (; i + Isa::lanes <= n; i += Isa::lanes) {

@@ -7,13 +7,13 @@
 
 namespace kvlane {
 
-// tanh(x) = 1 - 2 / (1 + e^2x). Within 2^-23; NaN for NaN.
+// tanh(x) = (e^2x - 1) / (e^2x + 1), within a few ulp; NaN for NaN.
 template <class Isa>
 KVLANE_INLINE typename Isa::Vec tanh(typename Isa::Vec x) {
-    const auto zero = Isa::broadcast(0), one = Isa::broadcast(1), two = Isa::broadcast(2);
-    const auto limit = Isa::broadcast(-64);  // where the result is 1
+    const auto zero = Isa::broadcast(0), limit = Isa::broadcast(-64);  // where the result is 1
     const auto power = zero - Isa::max(limit, zero - x * Isa::broadcast(2.88539008f));
-    return one - Isa::divide(two, one + exp2<Isa>(power));
+    const auto growth = exp2_minus_1<Isa>(power);
+    return Isa::divide(growth, growth + Isa::broadcast(2));
 }
 
 template <class Isa>

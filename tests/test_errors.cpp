@@ -413,6 +413,17 @@ Failures failures_of_attention_create() {
              static const float logits[] = {1, -infinity, 0, infinity - infinity};
              d.sink_logits = logits;
          })},
+        {"slope that overflows with distance",
+         KVL_ERROR_RULE,
+         {"alibi_slopes[0]", "-1e+30", "KVL_MAX_TOKENS"},
+         with([](Desc &d) {
+             static const float slopes[] = {-1e30f, 0, 0, 0};
+             d.alibi_slopes = slopes;
+         })},
+        {"sink logit too large for units of log2", KVL_ERROR_RULE, {"sink_logits[0]", "3e+38", "log2"}, with([](Desc &d) {
+             static const float logits[] = {3e38f, 0, 0, 0};
+             d.sink_logits = logits;
+         })},
         {"workspace for null",
          KVL_ERROR_NULL,
          {"attention"},

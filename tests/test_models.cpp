@@ -138,11 +138,22 @@ TEST_CASE("models: every family's attention equals the oracle, in f16 past its w
     }
 }
 
-TEST_CASE("models: the README's table has every family") {
+TEST_CASE("models: the README's table has the shape of every family, and no other") {
     std::ifstream file(KVLANE_README);
     const std::string readme{std::istreambuf_iterator<char>(file), {}};
+    const size_t begin = readme.find("### Models"), end = readme.find("A model whose layers differ", begin);
+    REQUIRE(end != std::string::npos);
+    const std::string section = readme.substr(begin, end - begin);
     for (const Family &f : families) {
-        CAPTURE(std::string(f.name));
-        CHECK(readme.find(std::string("| ") + f.name + " |") != std::string::npos);
+        const std::string row = std::string("\n| ") + f.name + " | " + std::to_string(f.n_query_heads) + " / " +
+                                std::to_string(f.n_kv_heads) + " / " + std::to_string(f.head_dim) + " |";
+        CAPTURE(row);
+        CHECK(section.find(row) != std::string::npos);
     }
+    constexpr size_t heading_rows = 2;
+    size_t rows = 0;
+    for (size_t at = section.find("\n|"); at != std::string::npos; at = section.find("\n|", at + 1)) {
+        ++rows;
+    }
+    CHECK(rows == heading_rows + std::size(families));
 }

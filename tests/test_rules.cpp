@@ -327,11 +327,24 @@ TEST_CASE("rules: a softcap bounds scores however large they are, and passes NaN
     CHECK(std::isnan(got.out[8]));
 }
 
+TEST_CASE("rules: a softcap keeps the precision of what it caps, however large it is") {
+    constexpr int64_t len = 4096;
+    Geometry g = geometry_of(Format::f32, 4, 128);
+    const Cache cache = cache_of(g, len);
+    const Floats q = queries_of(g);
+    for (const float softcap : {1.0f, 50.0f, 1e3f, 1e5f, 1e8f}) {
+        g.softcap = softcap;
+        INFO("softcap " << softcap);
+        CHECK(relative_error(attend(Attention(g), cache.view(0), len, q).out, expected(g, cache, len, q).out, len) <= 2e-6);
+    }
+}
+
 TEST_CASE("rules: slopes or logits that are not one a query head are refused") {
     Geometry g = geometry_of(Format::f16);
     const Floats five(5, 1.0f);
     g.alibi_slopes = five;
-    CHECK_THROWS_WITH_AS(Attention{g},
-                         "alibi_slopes or sink_logits has 5 elements; it must have 6, one a query head, or none",
-                         std::invalid_argument);
+    CHECK_THROWS_WITH_AS(Attention{g}, "alibi_slopes has 5 elements; it must have n_query_heads, 6, or none", kvlane::Error);
+    g.alibi_slopes = {};
+    g.sink_logits = five;
+    CHECK_THROWS_WITH_AS(Attention{g}, "sink_logits has 5 elements; it must have n_query_heads, 6, or none", kvlane::Error);
 }

@@ -4,7 +4,7 @@
  *
  *     out[h] = softmax(scale * q[h] K[h / group]^T) V[h / group]
  *
- * for one query token by reading the cached keys and values where they lie.
+ * for the newest tokens' queries by reading the cached keys and values where they lie.
  *
  * Every function that can fail returns a kvl_status; kvl_last_error() then names the argument, its value and what is
  * allowed. On an error nothing has changed: no output is written and no state moves. Every descriptor begins with
@@ -344,7 +344,7 @@ typedef struct kvl_attention_desc {
     kvl_rotation v_rotation;
     int64_t window;            /* 0: all tokens are visible */
     int64_t n_sink_tokens;     /* 0 where there is no window */
-    const float *alibi_slopes; /* [n_query_heads], finite, copied; null: none */
+    const float *alibi_slopes; /* [n_query_heads], finite, copied; null: none. Distances over 2^24 are rounded */
     const float *sink_logits;  /* [n_query_heads], less than infinity, copied; null: none */
     float softcap;             /* 0: none */
     uint32_t reserved;         /* 0 */
@@ -398,7 +398,7 @@ typedef struct kvl_executor {
 } kvl_executor;
 
 /// Computes attention for the newest tokens' queries of each of n_sequences sequences.
-///         out[h] = softmax(scale * q[h] K[h / group]^T) V[h / group]
+///         out[h] = softmax(scale * q[h] K[h / group]^T) V[h / group], with the rules of kvl_attention_desc
 /// Shape:  as in kvl_sequence
 /// Pre:    workspace is aligned to KVL_WORKSPACE_ALIGNMENT, of at least kvl_attention_workspace_size bytes, and used by
 ///         one call at a time
@@ -431,7 +431,8 @@ KVL_API kvl_status kvl_attend_run_task(void *workspace, uint32_t task);
 ///         the call goes on
 KVL_API kvl_status kvl_attend_finish(void *workspace);
 
-/// Computes how many bytes of keys and values a call reads: the rows that its queries see, each once.
+/// Computes how many bytes the keys and values have that a call's queries see, each row counted once. A call reads them once
+/// for as many rows of queries and heads as share a read: 32 at most, fewer of large head_dims, and one query's in a window.
 /// Errors: as kvl_attend, for sequences
 KVL_API kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences,
                                     uint64_t *bytes);

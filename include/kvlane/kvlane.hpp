@@ -19,7 +19,8 @@ namespace kvlane {
 /// A failed call: its status, and kvl_last_error's text.
 class Error : public std::runtime_error {
 public:
-    explicit Error(kvl_status status) : std::runtime_error(kvl_last_error()), status_(status) {}
+    explicit Error(kvl_status status) : Error(status, kvl_last_error()) {}
+    Error(kvl_status status, const std::string &text) : std::runtime_error(text), status_(status) {}
     kvl_status status() const noexcept { return status_; }
 
 private:
@@ -200,15 +201,10 @@ struct Geometry {
 /// An attention object: immutable, shared by threads.
 class Attention {
 public:
-    /// Errors: those of kvl_attention_create; std::invalid_argument where slopes or logits are not n_query_heads
+    /// Errors: those of kvl_attention_create; KVL_ERROR_LENGTH where slopes or logits are neither none nor n_query_heads
     explicit Attention(const Geometry &geometry) {
-        for (const std::span<const float> of_heads : {geometry.alibi_slopes, geometry.sink_logits}) {
-            if (!of_heads.empty() && of_heads.size() != geometry.n_query_heads) {
-                throw std::invalid_argument("alibi_slopes or sink_logits has " + std::to_string(of_heads.size()) +
-                                            " elements; it must have " + std::to_string(geometry.n_query_heads) +
-                                            ", one a query head, or none");
-            }
-        }
+        check_heads(geometry.alibi_slopes, geometry.n_query_heads, "alibi_slopes");
+        check_heads(geometry.sink_logits, geometry.n_query_heads, "sink_logits");
         const kvl_attention_desc desc{sizeof(kvl_attention_desc),
                                       0,
                                       geometry.n_query_heads,
@@ -257,6 +253,14 @@ public:
     kvl_attention *get() const noexcept { return attention_.get(); }
 
 private:
+    static void check_heads(std::span<const float> values, uint32_t n_query_heads, const char *name) {
+        if (!values.empty() && values.size() != n_query_heads) {
+            throw Error(KVL_ERROR_LENGTH, std::string(name) + " has " + std::to_string(values.size()) +
+                                              " elements; it must have n_query_heads, " + std::to_string(n_query_heads) +
+                                              ", or none");
+        }
+    }
+
     struct Destroy {
         void operator()(kvl_attention *attention) const noexcept { kvl_attention_destroy(attention); }
     };
