@@ -74,7 +74,7 @@ int64_t max_chunks(const kvl_attention &a, int64_t max_len) {
 uint32_t queries_of(const kvl_sequence &s) { return std::max(1u, s.n_queries); }
 
 uint32_t blocks_of(const kvl_attention &a, uint32_t n_queries) {
-    return n_queries <= a.block_queries ? 1 : (n_queries - 1) / a.block_queries + 1;
+    return a.block_queries > 1 ? (n_queries - 1) / a.block_queries + 1 : n_queries;
 }
 
 // Queries [first, first + n) of a sequence, the last of which sees so many tokens.
@@ -420,7 +420,8 @@ kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_attention **
     const KernelTable *kernels;
     KVLANE_TRY(kernels_in_force(kernels));
     const uint32_t group = desc->n_query_heads / desc->n_kv_heads;
-    const uint32_t block_queries = desc->window > 0 ? 1 : std::max(1u, max_tile_rows / group);
+    const uint32_t rows_of_query = std::clamp(group, 1u, uint32_t{max_tile_rows});
+    const uint32_t block_queries = desc->window > 0 ? 1 : max_tile_rows / rows_of_query;
     std::unique_ptr<kvl_attention> made;
     try {
         made.reset(new kvl_attention{.kernels = kernels,
