@@ -87,6 +87,18 @@ class Compare(unittest.TestCase):
         self.assertIn("before.json: not a JSON file that kvlane-bench wrote", done.stderr)
         self.assertNotEqual(done.returncode, 0)
 
+    def test_queries_are_part_of_a_label(self):
+        several = label.replace("/threads", "/queries:4/threads")
+        done = compare([row(label, 0.8), row(several, 0.8)], [row(label, 0.8), row(several, 0.4)])
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(several, done.stdout)
+        self.assertIn("2 labels compared, 1 slower", done.stdout)
+
+    def test_what_is_no_label_is_refused(self):
+        done = compare([row("decode/llama-3-8b", 0.8)], [row(label, 0.8)])
+        self.assertIn("no label", done.stderr)
+        self.assertNotEqual(done.returncode, 0)
+
 
 if __name__ == "__main__":
     unittest.main()

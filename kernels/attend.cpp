@@ -284,41 +284,47 @@ void merge_block(const Call &call, const kvl_sequence &s, uint32_t kv_head, cons
     const kvl_attention &a = *call.attention;
     const Partial whole = partial_of(a, call, first_unit);
     const uint64_t head = uint64_t{block.first} * a.n_query_heads + uint64_t{kv_head} * a.group;
-    a.kernels->merge({whole, unit_stride * partial_floats(a, call.max_queries), n_chunks, static_cast<int>(block.n),
-                      static_cast<int>(a.group), a.v_head_dim, s.out + head * a.v_head_dim,
-                      int64_t{a.n_query_heads} * a.v_head_dim, a.v_rotation == KVL_ROTATION_HADAMARD,
-                      a.sink_logits ? &a.sink_logits[uint64_t{kv_head} * a.group] : nullptr});
+    a.kernels->merge({.first = whole,
+                      .chunk_stride = unit_stride * partial_floats(a, call.max_queries),
+                      .n_chunks = n_chunks,
+                      .n_queries = static_cast<int>(block.n),
+                      .group = static_cast<int>(a.group),
+                      .v_head_dim = a.v_head_dim,
+                      .out = s.out + head * a.v_head_dim,
+                      .out_stride = int64_t{a.n_query_heads} * a.v_head_dim,
+                      .rotates_out = a.v_rotation == KVL_ROTATION_HADAMARD,
+                      .sinks = a.sink_logits ? &a.sink_logits[uint64_t{kv_head} * a.group] : nullptr});
     for (uint32_t r = 0; s.lse && r < block.n * a.group; ++r) {
         s.lse[head + r / a.group * uint64_t{a.n_query_heads} + r % a.group] =
             whole.l[r] == 0 ? -INFINITY : whole.m[r] * std::numbers::ln2_v<float> + std::log(whole.l[r]);
     }
 }
 
-DecodeChunk chunk_of(const kvl_attention &a, const kvl_sequence &s, uint32_t kv_head, const Block &block, int64_t chunk,
-                     const Partial &out) {
-    const Visible visible = visible_to(a, block.len);
+// The chunk-th of those that the block's last query sees.
+DecodeChunk chunk_of(const kvl_attention &a, const kvl_sequence &s, uint32_t kv_head, const Block &block,
+                     const Visible &visible, int64_t chunk, const Partial &out) {
     const int64_t of_sinks = chunks_to(visible.sinks_end);
     const bool is_sink = chunk < of_sinks;
     const int64_t begin = (is_sink ? chunk : visible.window_chunk() + chunk - of_sinks) * chunk_tokens;
     const int64_t end = is_sink ? visible.sinks_end : visible.len;
     const int64_t first = is_sink ? begin : std::max(begin, visible.window_first);
     const uint64_t head = uint64_t{block.first} * a.n_query_heads + uint64_t{kv_head} * a.group;
-    return {a.kernels,
-            s.view,
-            kv_head,
-            first,
-            std::min(begin + chunk_tokens, end) - first,
-            end - first,
-            s.q + head * a.head_dim,
-            int64_t{a.n_query_heads} * a.head_dim,
-            static_cast<int>(block.n),
-            static_cast<int>(a.group),
-            a.log2_scale,
-            a.read_plan,
-            out,
-            a.k_rotation == KVL_ROTATION_HADAMARD,
-            {a.softcap, a.slopes ? &a.slopes[uint64_t{kv_head} * a.group] : nullptr},
-            first - (block.len - 1)};
+    return {.kernels = a.kernels,
+            .view = s.view,
+            .kv_head = kv_head,
+            .first = first,
+            .n_tokens = std::min(begin + chunk_tokens, end) - first,
+            .n_visible = end - first,
+            .q = s.q + head * a.head_dim,
+            .q_stride = int64_t{a.n_query_heads} * a.head_dim,
+            .n_queries = static_cast<int>(block.n),
+            .group = static_cast<int>(a.group),
+            .scale = a.log2_scale,
+            .plan = a.read_plan,
+            .out = out,
+            .rotates_q = a.k_rotation == KVL_ROTATION_HADAMARD,
+            .rules = {a.softcap, a.slopes ? &a.slopes[uint64_t{kv_head} * a.group] : nullptr},
+            .distance = first - (block.len - 1)};
 }
 
 void run_unit(const Call &call, uint32_t unit) {
@@ -334,14 +340,14 @@ void run_unit(const Call &call, uint32_t unit) {
     const uint32_t chunk = n_blocks == 1 ? of_head : of_head / n_blocks;
     const uint32_t index = of_head - chunk * n_blocks;
     const Block block = block_of(a, s, index);
-    const int64_t own_chunks = visible_to(a, block.len).n_chunks();
-    if (chunk < own_chunks) {
-        a.kernels->decode_chunk(chunk_of(a, s, kv_head, block, chunk, partial_of(a, call, unit)));
+    const Visible visible = visible_to(a, block.len);
+    if (chunk < visible.n_chunks()) {
+        a.kernels->decode_chunk(chunk_of(a, s, kv_head, block, visible, chunk, partial_of(a, call, unit)));
     }
     const uint64_t merge = sequence * merges_of(a, call.max_queries) + kv_head * n_blocks + index;
     std::atomic_ref<uint32_t> chunks_left(call.chunks_left[merge]);
     if (chunks_left.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-        merge_block(call, s, kv_head, block, unit - chunk * n_blocks, n_blocks, own_chunks);
+        merge_block(call, s, kv_head, block, unit - chunk * n_blocks, n_blocks, visible.n_chunks());
     }
 }
 
@@ -386,9 +392,11 @@ kvl_status check_rules(const kvl_attention_desc &desc) {
 
 // In units of log2; null for null. Throws where there is no memory.
 std::unique_ptr<float[]> in_log2(const float *values, uint32_t n) {
-    std::unique_ptr<float[]> scaled(values ? new float[n] : nullptr);
-    std::transform(values, values + (values ? n : 0), scaled.get(),
-                   [](float x) { return x * std::numbers::log2e_v<float>; });
+    if (!values) {
+        return nullptr;
+    }
+    auto scaled = std::make_unique<float[]>(n);
+    std::transform(values, values + n, scaled.get(), [](float x) { return x * std::numbers::log2e_v<float>; });
     return scaled;
 }
 

@@ -9,16 +9,9 @@
 
 namespace kvlane {
 
-// The largest magnitude of n elements; NaN where one is NaN or infinite.
-template <class Isa>
-KVLANE_INLINE float largest_of(const std::byte *x, int n) {
-    using Vec = typename Isa::Vec;
-    const Vec zero = Isa::broadcast(0);
-    Vec largest = zero, not_a_number = zero;
-    const auto take = [&](Vec v) __attribute__((always_inline)) {
-        largest = Isa::max(largest, Isa::max(v, zero - v));
-        not_a_number = Isa::fma(v, zero, not_a_number);
-    };
+// take(v) for n elements of f32, vector by vector, with zeros behind the last.
+template <class Isa, class Take>
+KVLANE_INLINE void for_each_vector(const std::byte *x, int n, Take &&take) {
     int i = 0;
     for (; i + Isa::lanes <= n; i += Isa::lanes) {
         take(Isa::load(format::f32{}, x + i * sizeof(float)));
@@ -26,6 +19,19 @@ KVLANE_INLINE float largest_of(const std::byte *x, int n) {
     if (i < n) {
         take(Isa::load_partial(format::f32{}, x + i * sizeof(float), n - i));
     }
+}
+
+// The largest magnitude of n elements; NaN where one is NaN or infinite.
+template <class Isa>
+KVLANE_INLINE float largest_of(const std::byte *x, int n) {
+    using Vec = typename Isa::Vec;
+    const Vec zero = Isa::broadcast(0);
+    Vec largest = zero, not_a_number = zero;
+    for_each_vector<Isa>(
+        x, n, [&](Vec v) __attribute__((always_inline)) {
+            largest = Isa::max(largest, Isa::max(v, zero - v));
+            not_a_number = Isa::fma(v, zero, not_a_number);
+        });
     return Isa::reduce_add(not_a_number) == 0 ? Isa::reduce_max(largest) : std::numeric_limits<float>::quiet_NaN();
 }
 
@@ -46,19 +52,12 @@ static constexpr int products_in_32_bits = 512;
 
 // The sum of the magnitudes of n elements, of each this part of it.
 template <class Isa>
-KVLANE_INLINE float sum_of_magnitudes(const float *x, int n, float part) {
+KVLANE_INLINE float sum_of_magnitudes(const std::byte *x, int n, float part) {
     const auto zero = Isa::broadcast(0), factor = Isa::broadcast(part);
     auto sum = zero;
-    const auto take = [&](typename Isa::Vec v) __attribute__((always_inline)) {
-        sum = Isa::fma(Isa::max(v, zero - v), factor, sum);
-    };
-    int i = 0;
-    for (; i + Isa::lanes <= n; i += Isa::lanes) {
-        take(Isa::load(x + i));
-    }
-    if (i < n) {
-        take(Isa::load_partial(format::f32{}, reinterpret_cast<const std::byte *>(x + i), n - i));
-    }
+    for_each_vector<Isa>(
+        x,
+        n, [&](typename Isa::Vec v) __attribute__((always_inline)) { sum = Isa::fma(Isa::max(v, zero - v), factor, sum); });
     return Isa::reduce_add(sum);
 }
 
@@ -69,7 +68,7 @@ KVLANE_INLINE float quantize(const float *x, int n, int16_t *to) {
     const auto *from = reinterpret_cast<const std::byte *>(x);
     float largest = largest_of<Isa>(from, n);
     if (n > products_in_32_bits) {  // one less of them makes room for what rounding adds
-        largest = std::max(largest, sum_of_magnitudes<Isa>(x, n, 1.0f / (products_in_32_bits - 1)));
+        largest = std::max(largest, sum_of_magnitudes<Isa>(from, n, 1.0f / (products_in_32_bits - 1)));
     }
     const float scale = scale_for(largest, most_int16);
     const auto factor = Isa::broadcast(scale == 0 ? 0 : 1 / scale);

@@ -27,10 +27,9 @@ static void cap_scores(float *scores, int n, float softcap) {
 // first: of the tile's first token, its position less the query's.
 template <class Isa>
 static void add_distances(float *scores, int n, float slope, int64_t first) {
-    alignas(64) static constexpr float lane[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    const auto factor = Isa::broadcast(slope), index = Isa::load(lane);
+    const auto factor = Isa::broadcast(slope), lane = Isa::lane_numbers();
     for (int t = 0; t < n; t += Isa::lanes) {
-        const auto distance = Isa::broadcast(static_cast<float>(first + t)) + index;
+        const auto distance = Isa::broadcast(static_cast<float>(first + t)) + lane;
         Isa::store(scores + t, Isa::fma(factor, distance, Isa::load(scores + t)));
     }
 }

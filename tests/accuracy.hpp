@@ -5,9 +5,7 @@
 #include <cmath>
 #include <vector>
 
-#include "kvlane/kvlane.hpp"
-#include "oracle.hpp"
-#include "support.hpp"
+#include "answers.hpp"
 
 namespace test {
 
@@ -46,12 +44,7 @@ inline Errors errors_of(const Storing &storing) {
         const oracle::Answer want =
             oracle::attend(n_kv_heads, group, head_dim, head_dim, len, 1 / std::sqrt(static_cast<double>(head_dim)),
                            q.data(), keys.data(), values.data());
-        double error = 0, norm = 0;
-        for (size_t i = 0; i < out.size(); ++i) {
-            error += (out[i] - want.out[i]) * (out[i] - want.out[i]);
-            norm += want.out[i] * want.out[i];
-        }
-        return std::sqrt(error / norm);
+        return relative_error(out, want.out);
     };
     return {error_against(k, v), error_against(cache.read_k(0), cache.read_v(0))};
 }

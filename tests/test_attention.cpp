@@ -15,9 +15,8 @@
 #include <utility>
 #include <vector>
 
+#include "answers.hpp"
 #include "kvlane/kvlane.hpp"
-#include "oracle.hpp"
-#include "support.hpp"
 
 using kvlane::Attention;
 using kvlane::Cache;
@@ -26,6 +25,7 @@ using kvlane::Format;
 namespace {
 
 using Floats = std::vector<float>;
+using test::Answer;
 using test::same_bits;
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
@@ -123,11 +123,6 @@ private:
     size_t first_;
 };
 
-struct Answer {
-    Floats out;
-    Floats lse;
-};
-
 // Where q and out begin, in floats off a cache line.
 struct Shifts {
     size_t q = 1;
@@ -166,17 +161,9 @@ oracle::Answer expected(const Shape &shape, const Cache &cache, const Floats &q)
                           q.data(), cache.read_k(0).data(), cache.read_v(0).data());
 }
 
-// |out - reference| / |reference|, where a reference that cancels counts as large as the mean of `len` values of unit
-// variance is on average: sqrt(1 / len) an element.
+// Where a reference cancels, relative to the mean of len values of unit variance.
 double relative_error(const Floats &out, const std::vector<double> &reference, int64_t len) {
-    double error = 0;
-    double norm = 0;
-    for (size_t i = 0; i < out.size(); ++i) {
-        error += (out[i] - reference[i]) * (out[i] - reference[i]);
-        norm += reference[i] * reference[i];
-    }
-    const double usual_norm = static_cast<double>(out.size()) / static_cast<double>(std::max<int64_t>(1, len));
-    return std::sqrt(error / std::max(norm, usual_norm));
+    return test::relative_error(out, reference, test::usual_norm(out.size(), len));
 }
 
 // The largest |lse - reference| / max(unit, |reference|); NaN where one is.
@@ -196,8 +183,6 @@ double lse_error(const Floats &lse, const std::vector<double> &reference, double
 double largest_magnitude(const std::vector<double> &x) {
     return std::abs(*std::max_element(x.begin(), x.end(), [](double a, double b) { return std::abs(a) < std::abs(b); }));
 }
-
-bool same_bits(const Answer &a, const Answer &b) { return same_bits(a.out, b.out) && same_bits(a.lse, b.lse); }
 
 // The part of x that belongs to one KV head's query heads.
 Floats of_kv_head(const Floats &x, const Shape &shape, uint32_t kv_head) {
@@ -470,8 +455,8 @@ TEST_CASE("attention: scale may be negative, and is 1 / sqrt(head_dim) where non
         with_scale.scale = 1 / std::sqrt(static_cast<float>(head_dim));
         const Cache other = random_cache(with_default);
         const Floats query = normal(with_default.q_size(), 1);
-        CHECK(same_bits(attend(with_default.attention(), other.view(0), 700, query),
-                        attend(with_scale.attention(), other.view(0), 700, query)));
+        CHECK(attend(with_default.attention(), other.view(0), 700, query) ==
+              attend(with_scale.attention(), other.view(0), 700, query));
     }
 }
 
@@ -514,8 +499,7 @@ TEST_CASE("attention: what lies behind len does not show") {
                 v.resize(whole.v_size(), poison);
                 const Cache poisoned = filled(whole, k, v);
                 const Floats q = normal(seen.q_size(), 1);
-                CHECK(same_bits(attend(seen.attention(), poisoned.view(0), len, q),
-                                attend(seen.attention(), cache.view(0), len, q)));
+                CHECK(attend(seen.attention(), poisoned.view(0), len, q) == attend(seen.attention(), cache.view(0), len, q));
             }
         }
     }
@@ -578,7 +562,7 @@ TEST_CASE(
                         }
                         x = clean.out[i];
                     }
-                    CHECK(same_bits(got, clean));
+                    CHECK(got == clean);
                 }
             }
         }
@@ -594,7 +578,7 @@ TEST_CASE("attention: the bits do not depend on where q and out lie") {
             const Answer aligned = attend(shape.attention(), cache.view(0), shape.len, q, {0, 0});
             for (const size_t q_shift : {1, 5, 15}) {
                 for (const size_t out_shift : {1, 2, 13}) {
-                    CHECK(same_bits(attend(shape.attention(), cache.view(0), shape.len, q, {q_shift, out_shift}), aligned));
+                    CHECK(attend(shape.attention(), cache.view(0), shape.len, q, {q_shift, out_shift}) == aligned);
                 }
             }
         }
@@ -708,7 +692,7 @@ TEST_CASE("view: tokens in several spans give the bits of one straight span") {
             for (const std::vector<int64_t> &cuts : all_cuts) {
                 INFO(shape.text() << ", " << cuts.size() << " cuts, the first at " << cuts[0] << ", len " << seen);
                 const CutView cut(cache.view(0), cuts);
-                CHECK(same_bits(attend(shape.attention(), cut.view, seen, q), straight));
+                CHECK(attend(shape.attention(), cut.view, seen, q) == straight);
             }
         }
     }
@@ -724,7 +708,7 @@ TEST_CASE("view: token-major memory of any stride and alignment gives the bits o
                 for (const size_t shift : {0, 1, 2, 4, 20, 60}) {
                     INFO(shape.text() << ", " << gap << " bytes between tokens, " << shift << " off a cache line");
                     const TokenMajor foreign(cache.view(0), gap, shift);
-                    CHECK(same_bits(attend(shape.attention(), foreign.view, shape.len, q), of_cache));
+                    CHECK(attend(shape.attention(), foreign.view, shape.len, q) == of_cache);
                 }
             }
         }

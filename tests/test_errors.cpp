@@ -391,6 +391,13 @@ Failures failures_of_attention_create() {
              d.scale = 3e38f;
          })},
         {"scale that is no number", KVL_ERROR_SCALE, {"scale", "nan"}, with([](Desc &d) { d.scale = infinity - infinity; })},
+    };
+}
+
+Failures failures_of_rules() {
+    const auto with = create_attention_with;
+    using Desc = kvl_attention_desc;
+    return {
         {"reserved", KVL_ERROR_FLAGS, {"desc", "reserved", "1", "0"}, with([](Desc &d) { d.reserved = 1; })},
         {"window", KVL_ERROR_RANGE, {"window", "-1", "0"}, with([](Desc &d) { d.window = -1; })},
         {"n_sink_tokens < 0", KVL_ERROR_RANGE, {"n_sink_tokens", "-1"}, with([](Desc &d) {
@@ -424,6 +431,11 @@ Failures failures_of_attention_create() {
              static const float logits[] = {3e38f, 0, 0, 0};
              d.sink_logits = logits;
          })},
+    };
+}
+
+Failures failures_of_workspace_size() {
+    return {
         {"workspace for null",
          KVL_ERROR_NULL,
          {"attention"},
@@ -608,9 +620,10 @@ Failures all_failures() {
     Failures all;
     for (const Failures &some :
          {failures_of_cache_create(), failures_of_cache(), failures_of_read(kvl_cache_read_k),
-          failures_of_read(kvl_cache_read_v), failures_of_attention_create(), failures_of_sequences(&World::attend),
-          failures_of_sequences(&World::begin), failures_of_sequences(&World::count_bytes),
-          failures_of_workspace(&World::attend_in), failures_of_workspace(&World::begin_in), failures_of_calls()}) {
+          failures_of_read(kvl_cache_read_v), failures_of_attention_create(), failures_of_rules(),
+          failures_of_workspace_size(), failures_of_sequences(&World::attend), failures_of_sequences(&World::begin),
+          failures_of_sequences(&World::count_bytes), failures_of_workspace(&World::attend_in),
+          failures_of_workspace(&World::begin_in), failures_of_calls()}) {
         all.insert(all.end(), some.begin(), some.end());
     }
     return all;

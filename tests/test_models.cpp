@@ -8,8 +8,7 @@
 #include <iterator>
 #include <string>
 
-#include "oracle.hpp"
-#include "support.hpp"
+#include "answers.hpp"
 
 using kvlane::Attention;
 using kvlane::Cache;
@@ -96,7 +95,7 @@ void check(const Family &f, Format format, int64_t len) {
     INFO(std::string(f.name) << ", " << std::string(test::name_of(format)) << ", len " << len);
     const uint32_t v_head_dim = f.v_head_dim ? f.v_head_dim : f.head_dim;
     const Floats slopes = alibi_slopes(f.n_query_heads), logits = test::random_values(f.n_query_heads, 9);
-    const Attention attention(geometry_of(f, format, slopes, logits));
+    const kvlane::Geometry g = geometry_of(f, format, slopes, logits);
     Cache cache(1, {f.n_kv_heads, f.head_dim, f.values_are_keys ? 1 : v_head_dim, format, format}, len,
                 KVL_CACHE_NO_HUGE_PAGES);
     test::fill_random(cache, len, 1);
@@ -111,20 +110,8 @@ void check(const Family &f, Format format, int64_t len) {
         view.spans = &span;
     }
     const Floats q = test::random_values(size_t{f.n_query_heads} * f.head_dim, 7);
-    Floats out(size_t{f.n_query_heads} * v_head_dim);
-    kvlane::Workspace workspace = attention.workspace(1, len);
-    attention.attend(view, q.data(), out.data(), workspace);
-
-    const double scale = f.scale != 0 ? f.scale : 1 / std::sqrt(static_cast<double>(f.head_dim));
-    const oracle::Answer want = oracle::attend(
-        f.n_kv_heads, f.n_query_heads / f.n_kv_heads, f.head_dim, v_head_dim, len, scale, q.data(), k.data(), v.data(),
-        {f.window, 0, f.softcap, f.has_slopes ? slopes.data() : nullptr, f.has_sink_logits ? logits.data() : nullptr});
-    double error = 0, norm = 0;
-    for (size_t i = 0; i < out.size(); ++i) {
-        error += std::pow(out[i] - want.out[i], 2);
-        norm += std::pow(want.out[i], 2);
-    }
-    CHECK(std::sqrt(error / norm) <= (test::is_scaled(format) ? 4e-4 : 4e-6));
+    const test::Answer got = test::attend(Attention(g), view, len, q);
+    CHECK(test::relative_error(got.out, test::expected(g, len, q, k, v).out) <= (test::is_scaled(format) ? 4e-4 : 4e-6));
 }
 
 }  // namespace

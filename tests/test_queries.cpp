@@ -6,12 +6,14 @@
 #include <limits>
 #include <string>
 
-#include "support.hpp"
+#include "answers.hpp"
 
 using kvlane::Attention;
 using kvlane::Cache;
 using kvlane::Format;
 using kvlane::Geometry;
+using test::Answer;
+using test::attend;
 
 namespace {
 
@@ -20,13 +22,6 @@ using Floats = std::vector<float>;
 constexpr uint32_t n_kv_heads = 2;
 constexpr uint32_t head_dim = 48;
 constexpr uint32_t v_head_dim = 40;
-
-struct Answer {
-    Floats out;
-    Floats lse;
-
-    bool operator==(const Answer &other) const { return test::same_bits(out, other.out) && test::same_bits(lse, other.lse); }
-};
 
 Geometry geometry_of(Format k_format, Format v_format, uint32_t group) {
     return {.n_query_heads = n_kv_heads * group,
@@ -43,26 +38,14 @@ Cache cache_of(const Geometry &g, int64_t len) {
     return cache;
 }
 
-// The newest n_queries of len tokens, in one call.
-Answer together(const Geometry &g, const kvl_view &view, int64_t len, uint32_t n_queries, const Floats &q,
-                const kvl_executor *executor = nullptr) {
-    const Attention attention(g);
-    Answer answer{Floats(size_t{n_queries} * g.n_query_heads * v_head_dim), Floats(size_t{n_queries} * g.n_query_heads)};
-    kvlane::Workspace workspace = attention.workspace(1, len, n_queries);
-    const kvl_sequence sequence{sizeof(kvl_sequence), 0, n_queries, &view, len, q.data(), answer.out.data(),
-                                answer.lse.data()};
-    attention.attend(std::span(&sequence, 1), workspace, executor);
-    return answer;
-}
-
-// The same, a call for each.
+// The queries of the newest n_queries of len tokens, a call for each.
 Answer one_by_one(const Geometry &g, const kvl_view &view, int64_t len, uint32_t n_queries, const Floats &q) {
     Answer answer;
     const size_t row = size_t{g.n_query_heads} * head_dim;
     for (uint32_t i = 0; i < n_queries; ++i) {
         const Floats own(q.begin() + static_cast<std::ptrdiff_t>(i * row),
                          q.begin() + static_cast<std::ptrdiff_t>((i + 1) * row));
-        const Answer one = together(g, view, len - n_queries + 1 + i, 1, own);
+        const Answer one = attend(Attention(g), view, len - n_queries + 1 + i, own);
         answer.out.insert(answer.out.end(), one.out.begin(), one.out.end());
         answer.lse.insert(answer.lse.end(), one.lse.begin(), one.lse.end());
     }
@@ -78,7 +61,7 @@ void check_alike(const Geometry &g, const Cache &cache, int64_t len, uint32_t n_
     INFO(std::string(test::name_of(g.k_format))
          << "+" << std::string(test::name_of(g.v_format)) << ", " << g.n_query_heads / n_kv_heads << " heads a KV head, "
          << n_queries << " queries of " << len);
-    CHECK(together(g, cache.view(0), len, n_queries, q) == one_by_one(g, cache.view(0), len, n_queries, q));
+    CHECK(attend(Attention(g), cache.view(0), len, q, n_queries) == one_by_one(g, cache.view(0), len, n_queries, q));
 }
 
 }  // namespace
@@ -161,7 +144,7 @@ TEST_CASE("queries: parts of a view may begin anywhere") {
         const Floats q = queries_of(g, 8);
         for (const int64_t len : {106, 170, 270, 500}) {
             INFO(std::string(test::name_of(format)) << ", len " << len);
-            CHECK(together(g, view, len, 8, q) == one_by_one(g, view, len, 8, q));
+            CHECK(attend(Attention(g), view, len, q, 8) == one_by_one(g, view, len, 8, q));
         }
     }
 }
@@ -174,7 +157,7 @@ TEST_CASE("queries: none sees what stands behind its own token") {
         test::fill_random(cache, 99, 1);
         cache.append(0, Floats(n_kv_heads * head_dim, nan), Floats(n_kv_heads * v_head_dim, nan));
         cache.advance();
-        const Answer got = together(g, cache.view(0), 100, 4, queries_of(g, 4));
+        const Answer got = attend(Attention(g), cache.view(0), 100, queries_of(g, 4), 4);
         const auto is_nan = [](float x) { return x != x; };
         const auto last = got.out.end() - g.n_query_heads * v_head_dim;
         CHECK(std::none_of(got.out.begin(), last, is_nan));
@@ -203,6 +186,8 @@ TEST_CASE("queries: sequences with different numbers of them share a call, on an
     const kvl_executor executor = pool.executor();
     attention.attend(sequences, workspace, &executor);
     for (size_t i = 0; i < 4; ++i) {
-        CHECK(answers[i] == together(g, view, lens[i], std::max(1u, n_queries[i]), q));
+        const uint32_t n = std::max(1u, n_queries[i]);
+        const Floats own(q.begin(), q.begin() + static_cast<std::ptrdiff_t>(size_t{n} * g.n_query_heads * head_dim));
+        CHECK(answers[i] == attend(attention, view, lens[i], own, n));
     }
 }

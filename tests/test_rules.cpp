@@ -7,13 +7,14 @@
 #include <limits>
 #include <string>
 
-#include "oracle.hpp"
-#include "support.hpp"
+#include "answers.hpp"
 
 using kvlane::Attention;
 using kvlane::Cache;
 using kvlane::Format;
 using kvlane::Geometry;
+using test::Answer;
+using test::attend;
 
 namespace {
 
@@ -21,23 +22,6 @@ using Floats = std::vector<float>;
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
 constexpr float quiet_nan = std::numeric_limits<float>::quiet_NaN();
-
-struct Answer {
-    Floats out;
-    Floats lse;
-};
-
-bool same_bits(const Answer &a, const Answer &b) { return test::same_bits(a.out, b.out) && test::same_bits(a.lse, b.lse); }
-
-Answer attend(const Attention &attention, const kvl_view &view, int64_t len, const Floats &q,
-              const kvl_executor *executor = nullptr) {
-    const size_t n_heads = q.size() / view.head_dim;
-    Answer answer{Floats(n_heads * view.v_head_dim), Floats(n_heads)};
-    kvlane::Workspace workspace = attention.workspace(1, len);
-    const kvl_sequence sequence{sizeof(kvl_sequence), 0, 0, &view, len, q.data(), answer.out.data(), answer.lse.data()};
-    attention.attend(std::span(&sequence, 1), workspace, executor);
-    return answer;
-}
 
 Geometry geometry_of(Format format, uint32_t group = 3, uint32_t head_dim = 64) {
     return {.n_query_heads = 2 * group, .n_kv_heads = 2, .head_dim = head_dim, .k_format = format, .v_format = format};
@@ -62,34 +46,15 @@ Floats of_heads(uint32_t n, float first, float factor) {
     return values;
 }
 
-oracle::Answer expected(const Geometry &g, const Cache &cache, int64_t len, const Floats &q) {
-    const double scale = g.scale != 0 ? g.scale : 1 / std::sqrt(static_cast<double>(g.head_dim));
-    return oracle::attend(g.n_kv_heads, g.n_query_heads / g.n_kv_heads, g.head_dim, g.v_head_dim ? g.v_head_dim : g.head_dim,
-                          len, scale, q.data(), cache.read_k(0).data(), cache.read_v(0).data(),
-                          {g.window, g.n_sink_tokens, g.softcap, g.alibi_slopes.empty() ? nullptr : g.alibi_slopes.data(),
-                           g.sink_logits.empty() ? nullptr : g.sink_logits.data()});
-}
-
-// Relative to the reference, or to values of unit variance where that cancels.
-double relative_error(const Floats &out, const std::vector<double> &reference, int64_t n_visible) {
-    double error = 0, norm = 0;
-    for (size_t i = 0; i < out.size(); ++i) {
-        error += (out[i] - reference[i]) * (out[i] - reference[i]);
-        norm += reference[i] * reference[i];
-    }
-    return std::sqrt(error /
-                     std::max(norm, static_cast<double>(out.size()) / static_cast<double>(std::max<int64_t>(1, n_visible))));
-}
-
 // As without rules: f32's rounding of scores up to 50, where softcaps are; 16 bits where rows are integers.
 double bound(const Geometry &g) { return test::is_scaled(g.k_format) || test::is_scaled(g.v_format) ? 6e-4 : 1e-5; }
 
 void check_against_oracle(const Geometry &g, const Cache &cache, int64_t len) {
     const Floats q = queries_of(g);
     const Answer got = attend(Attention(g), cache.view(0), len, q);
-    const oracle::Answer want = expected(g, cache, len, q);
+    const oracle::Answer want = test::expected(g, len, q, cache.read_k(0), cache.read_v(0));
     const int64_t n_visible = g.window > 0 ? std::min(len, g.window + g.n_sink_tokens) : len;
-    CHECK(relative_error(got.out, want.out, n_visible) <= bound(g));
+    CHECK(test::relative_error(got.out, want.out, test::usual_norm(got.out.size(), n_visible)) <= bound(g));
     for (size_t h = 0; h < got.lse.size(); ++h) {
         const bool is_near = std::abs(got.lse[h] - want.lse[h]) <= bound(g) * std::max(1.0, std::abs(want.lse[h]));
         CHECK((is_near || got.lse[h] == want.lse[h]));
@@ -210,7 +175,7 @@ TEST_CASE("rules: what is outside of the window is not read") {
         spoilt.append(0, k, v);
         spoilt.advance(len);
         const Floats q = queries_of(g);
-        CHECK(same_bits(attend(Attention(g), spoilt.view(0), len, q), attend(Attention(g), clean.view(0), len, q)));
+        CHECK(attend(Attention(g), spoilt.view(0), len, q) == attend(Attention(g), clean.view(0), len, q));
 
         uint64_t bytes = 0, row_bytes = 0;
         const kvl_view view = clean.view(0);
@@ -232,14 +197,14 @@ TEST_CASE("rules: those that change nothing give the bits of none") {
         const Answer want = attend(Attention(plain), cache.view(0), len, q);
         Geometry wide = plain;
         wide.window = len;
-        CHECK(same_bits(attend(Attention(wide), cache.view(0), len, q), want));
+        CHECK(attend(Attention(wide), cache.view(0), len, q) == want);
         wide.window = 100;
         wide.n_sink_tokens = len - 100;
-        CHECK(same_bits(attend(Attention(wide), cache.view(0), len, q), want));
+        CHECK(attend(Attention(wide), cache.view(0), len, q) == want);
         const Floats none(plain.n_query_heads, -infinity);
         Geometry no_sink = plain;
         no_sink.sink_logits = none;
-        CHECK(same_bits(attend(Attention(no_sink), cache.view(0), len, q), want));
+        CHECK(attend(Attention(no_sink), cache.view(0), len, q) == want);
     }
 }
 
@@ -258,7 +223,7 @@ TEST_CASE("rules: the bits do not depend on threads or on the other rows of the 
         const Answer want = attend(Attention(g), cache.view(0), len, q);
         test::ThreadPool pool(3);
         const kvl_executor executor = pool.executor();
-        CHECK(same_bits(attend(Attention(g), cache.view(0), len, q, &executor), want));
+        CHECK(attend(Attention(g), cache.view(0), len, q, 1, &executor) == want);
 
         // The first query head of each KV head alone.
         Geometry alone = g;
@@ -335,7 +300,9 @@ TEST_CASE("rules: a softcap keeps the precision of what it caps, however large i
     for (const float softcap : {1.0f, 50.0f, 1e3f, 1e5f, 1e8f}) {
         g.softcap = softcap;
         INFO("softcap " << softcap);
-        CHECK(relative_error(attend(Attention(g), cache.view(0), len, q).out, expected(g, cache, len, q).out, len) <= 2e-6);
+        const oracle::Answer want = test::expected(g, len, q, cache.read_k(0), cache.read_v(0));
+        const Answer got = attend(Attention(g), cache.view(0), len, q);
+        CHECK(test::relative_error(got.out, want.out, test::usual_norm(got.out.size(), len)) <= 2e-6);
     }
 }
 

@@ -34,6 +34,7 @@ struct scalar {
     static Vec divide(Vec a, Vec b) { return a / b; }
     static Vec max(Vec a, Vec b) { return a.x > b.x ? a : b; }
     static bool any_greater(Vec a, float b) { return a.x > b; }
+    static Vec lane_numbers() { return {0}; }
     static Vec first_lanes(Vec a, int, float) { return a; }
     static Vec round(Vec a) {
         const float big = 0x1.8p23f;  // |a| < 2^22 here

@@ -30,11 +30,15 @@ struct XsimdIsa {
     // The second operand where either is NaN, on x86.
     static Vec max(Vec a, Vec b) { return xsimd::max(a, b); }
     static bool any_greater(Vec a, float b) { return xsimd::any(a > Vec(b)); }
+    // Lane i is i.
+    static Vec lane_numbers() {
+        alignas(64) static constexpr float number[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+        static_assert(lanes <= static_cast<int>(std::size(number)));
+        return load(number);
+    }
     // The first n lanes of x, and fill in the others.
     static Vec first_lanes(Vec x, int n, float fill) {
-        alignas(64) static constexpr float index[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-        static_assert(lanes <= static_cast<int>(std::size(index)));
-        return xsimd::select(load(index) < Vec(static_cast<float>(n)), x, Vec(fill));
+        return xsimd::select(lane_numbers() < Vec(static_cast<float>(n)), x, Vec(fill));
     }
     static Vec round(Vec x) { return xsimd::nearbyint(x); }
 

@@ -1,0 +1,60 @@
+#pragma once
+
+// What a call of attention gives, what the oracle wants of it, and how far they are apart.
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+#include <vector>
+
+#include "oracle.hpp"
+#include "support.hpp"
+
+namespace test {
+
+struct Answer {
+    std::vector<float> out;
+    std::vector<float> lse;
+
+    // By bits, so that NaN equals itself and 0 is not -0.
+    bool operator==(const Answer &other) const { return same_bits(out, other.out) && same_bits(lse, other.lse); }
+};
+
+/// Attends to the first len tokens of the view, with the queries of the newest n_queries.
+inline Answer attend(const kvlane::Attention &attention, const kvl_view &view, int64_t len, const std::vector<float> &q,
+                     uint32_t n_queries = 1, const kvl_executor *executor = nullptr) {
+    const size_t n_rows = q.size() / view.head_dim;
+    Answer answer{std::vector<float>(n_rows * view.v_head_dim), std::vector<float>(n_rows)};
+    kvlane::Workspace workspace = attention.workspace(1, len, n_queries);
+    const kvl_sequence sequence{sizeof(kvl_sequence), 0, n_queries, &view, len, q.data(), answer.out.data(),
+                                answer.lse.data()};
+    attention.attend(std::span(&sequence, 1), workspace, executor);
+    return answer;
+}
+
+/// What the oracle says of one query, over keys and values as a cache decodes them.
+inline oracle::Answer expected(const kvlane::Geometry &g, int64_t len, const std::vector<float> &q,
+                               const std::vector<float> &k, const std::vector<float> &v) {
+    const double scale = g.scale != 0 ? g.scale : 1 / std::sqrt(static_cast<double>(g.head_dim));
+    return oracle::attend(g.n_kv_heads, g.n_query_heads / g.n_kv_heads, g.head_dim, g.v_head_dim ? g.v_head_dim : g.head_dim,
+                          len, scale, q.data(), k.data(), v.data(),
+                          {g.window, g.n_sink_tokens, g.softcap, g.alibi_slopes.empty() ? nullptr : g.alibi_slopes.data(),
+                           g.sink_logits.empty() ? nullptr : g.sink_logits.data()});
+}
+
+/// |out - reference| / |reference|; a reference that cancels counts as large as least_norm, the square of a norm.
+inline double relative_error(std::span<const float> out, std::span<const double> reference, double least_norm = 0) {
+    double error = 0, norm = 0;
+    for (size_t i = 0; i < out.size(); ++i) {
+        error += (out[i] - reference[i]) * (out[i] - reference[i]);
+        norm += reference[i] * reference[i];
+    }
+    return std::sqrt(error / std::max(norm, least_norm));
+}
+
+/// The square of the norm that n elements of the mean of len values of unit variance have on average.
+inline double usual_norm(size_t n, int64_t len) {
+    return static_cast<double>(n) / static_cast<double>(std::max<int64_t>(1, len));
+}
+
+}  // namespace test
