@@ -1,5 +1,5 @@
 // The benchmarks: decode/<model>/<format>/ctx:<n>[/queries:<n>]/threads:<n>/<cold|hot>; naive/…, batch/…, append/… and, by
-// score rule, window/…, softcap/… and alibi/… alike.
+// score rule, window/…, softcap/… and alibi/… alike; exact/… with that precision.
 
 #include <benchmark/benchmark.h>
 
@@ -90,6 +90,9 @@ void add_model(const Model &model, int all_threads) {
             }
         }
         add("naive", {model, f, f, 2048, 1, true}, naive);
+    }
+    for (const kvlane::Format f : {kvlane::Format::q8, kvlane::Format::q4}) {
+        add("exact", {model, f, f, 8192, 1, true, 1, Rule::exact}, decode);
     }
 }
 

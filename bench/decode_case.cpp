@@ -34,6 +34,7 @@ kvlane::Attention attention_of(const Shape &shape) {
         case Rule::window: geometry.window = window_tokens; break;
         case Rule::softcap: geometry.softcap = 50; break;
         case Rule::alibi: geometry.alibi_slopes = slopes; break;
+        case Rule::exact: geometry.precision = kvlane::Precision::exact; break;
     }
     return kvlane::Attention(geometry);
 }

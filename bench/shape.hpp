@@ -31,7 +31,8 @@ const Model &model_of(const std::string &name);
 
 inline constexpr int64_t window_tokens = 1024;  // where there is one
 
-enum class Rule { none, window, softcap, alibi };
+// What else an attention object is made with.
+enum class Rule { none, window, softcap, alibi, exact };
 
 struct Shape {
     Model model;

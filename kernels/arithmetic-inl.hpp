@@ -1,23 +1,29 @@
 #pragma once
 
-// What stored rows are multiplied in: f32; or, where they are stored as integers, integers, whose sums are exact. A kernel's
-// body is the same for both.
+// What stored rows are multiplied in: f32; or, where they are stored as integers, integers of 16 bits or 8, whose sums are
+// exact. A kernel's body is the same for all.
 
 #include <cstring>
+#include <numeric>
+#include <type_traits>
 
 #include "rows-inl.hpp"
 
 namespace kvlane {
 
-template <class Isa, class Format, bool = Format::is_scaled>
+template <class Isa, class Format, Numbers = Numbers::floats>
 struct Arithmetic {
     using Number = float;  // of queries and weights
     using Operand = typename Isa::Vec;
     using Weight = Operand;
     using Sum = typename Isa::Vec;
-    using Total = float;                      // a Sum's lanes in memory
-    static constexpr int width = Isa::lanes;  // elements of a row that an operand of a dot holds
-    static constexpr int tokens = 1;          // that an operand of a weighted sum holds side by side
+    using Total = float;                                // a Sum's lanes in memory
+    static constexpr int width = Isa::lanes;            // elements of a row that an operand of a dot holds
+    static constexpr int tokens = 1;                    // that an operand of a weighted sum holds side by side
+    static constexpr int weights = 1;                   // of each of them,
+    static constexpr int weight_stride = score_stride;  // from row to row
+    static constexpr bool sums_scores = false;
+    static constexpr bool has_parts = true;  // rows may end within a vector
 
     static Sum zero() { return Isa::broadcast(0); }
     static Operand query(const float *q) { return Isa::in_register(Isa::load(q)); }
@@ -27,7 +33,7 @@ struct Arithmetic {
     static Operand value(const std::byte *v, int64_t) { return Isa::load(Format{}, v); }
     static Operand value_part(const std::byte *v, int64_t, int n) { return Isa::load_partial(Format{}, v, n); }
     static Sum multiply_add(Operand a, Operand b, Sum c) { return Isa::fma(a, b, c); }
-    static Sum load(const float *o) { return Isa::load(o); }
+    static Sum start(const SumRows &, const float *o, int) { return Isa::load(o); }
     static void store(float *o, Sum s) { Isa::store(o, s); }
 };
 
@@ -35,7 +41,7 @@ struct Arithmetic {
 // 7 of a stored integer leaves room for 512 of them, and queries of more elements have 14 bits; no tile has more tokens
 // than 64.
 template <class Isa, class Format>
-struct Arithmetic<Isa, Format, true> {
+struct Arithmetic<Isa, Format, Numbers::words> {
     using Number = int16_t;
     using Operand = typename Isa::Int16s;
     using Weight = typename Isa::Int16Pair;
@@ -43,6 +49,10 @@ struct Arithmetic<Isa, Format, true> {
     using Total = int32_t;
     static constexpr int width = 2 * Isa::lanes;
     static constexpr int tokens = 2;
+    static constexpr int weights = 1;
+    static constexpr int weight_stride = score_stride;
+    static constexpr bool sums_scores = false;
+    static constexpr bool has_parts = true;
 
     static Sum zero() { return Isa::zero_int32s(); }
     static Operand query(const int16_t *q) { return Isa::load_int16s(q); }
@@ -50,6 +60,12 @@ struct Arithmetic<Isa, Format, true> {
     static Operand key_part(const std::byte *k, int n) {
         std::byte part[width] = {};
         std::memcpy(part, k, static_cast<size_t>(n));
+        return Isa::widen(part);
+    }
+    static auto row(const std::byte *k) { return Isa::row(k); }
+    static auto row_part(const std::byte *k, int n) { return Isa::row_partial(k, n); }
+    template <class Part>
+    static Operand operand(Part part) {
         return Isa::widen(part);
     }
     static Weight weight(const int16_t *p) { return Isa::broadcast_pair(p); }
@@ -69,15 +85,69 @@ struct Arithmetic<Isa, Format, true> {
     static Sum multiply_add(A a, Operand b, Sum c) {
         return Isa::multiply_add(a, b, c);
     }
-    static Sum load(const int32_t *o) { return Isa::load_int32s(o); }
+    static Sum start(const SumRows &, const int32_t *o, int) { return Isa::load_int32s(o); }
     static void store(int32_t *o, Sum s) { Isa::store_int32s(o, s); }
 };
 
+// 8 bits by 8 into 32, four products summed at once. What is multiplied has four bytes side by side: of a key, elements; of
+// values, one element of four tokens. Scores are then sums over elements as outputs are over tokens.
+struct KeyFours {
+    static constexpr int bytes = 4;
+};
+struct ValueFours {
+    static constexpr int bytes = 4;
+};
+
+template <class Isa>
+struct Fours {
+    using Operand = typename Isa::Int8s;
+    using Weight = Operand;
+    using Sum = typename Isa::Int32s;
+    static constexpr int tokens = 1;
+    static constexpr int weights = 4;
+    static constexpr bool has_parts = false;
+    static Operand value(const std::byte *v, int64_t) { return Isa::load_int8s(v); }
+    static Weight weight(const void *p) { return Isa::broadcast_four(p); }
+};
+
+// Where unsigned numbers are multiplied by signed ones alone, keys are taken as key_bias more than they are, and sums begin
+// with what that adds, negated.
+template <class Isa>
+struct Arithmetic<Isa, KeyFours, Numbers::bytes> : Fours<Isa> {
+    using typename Fours<Isa>::Operand;
+    using typename Fours<Isa>::Sum;
+    using Number = int8_t;
+    using Total = float;
+    static constexpr int weight_stride = KVL_MAX_HEAD_DIM;
+    static constexpr bool sums_scores = true;
+    static Sum multiply_add(Operand query, Operand key, Sum c) { return Isa::add_key_products(key, query, c); }
+    static Sum start(const SumRows &a, const float *, int row) { return Isa::broadcast_int32(a.starts[row]); }
+    static void store(float *score, Sum s) { Isa::store(score, Isa::to_float(s)); }
+};
+
+template <class Isa>
+struct Arithmetic<Isa, ValueFours, Numbers::bytes> : Fours<Isa> {
+    using typename Fours<Isa>::Operand;
+    using typename Fours<Isa>::Sum;
+    using Number = uint8_t;
+    using Total = int32_t;
+    static constexpr int weight_stride = score_stride;
+    static constexpr bool sums_scores = false;
+    static Sum multiply_add(Operand weight, Operand value, Sum c) { return Isa::add_value_products(weight, value, c); }
+    static Sum start(const SumRows &, const int32_t *o, int) { return Isa::load_int32s(o); }
+    static void store(int32_t *o, Sum s) { Isa::store_int32s(o, s); }
+};
+
+// Of queries, whatever the keys' format.
+template <class Isa, Numbers N>
+using KeyArithmetic = Arithmetic<
+    Isa,
+    std::conditional_t<N == Numbers::floats, format::f32, std::conditional_t<N == Numbers::words, format::q8, KeyFours>>, N>;
+
 // Keys as dots take them from memory: `width` elements of each of the tokens that share a vector, in as many parts. A part
 // becomes an operand when it is multiplied.
-template <class Isa, class Format, int Abreast>
+template <class Isa, class A, int Abreast>
 struct Keys {
-    using A = Arithmetic<Isa, Format>;
     using Part = typename A::Operand;
     static void load(const std::byte *const (&rows)[1], Part (&part)[1]) { part[0] = A::key(rows[0]); }
     static void load_partial(const std::byte *const (&rows)[1], int n, Part (&part)[1]) {
@@ -86,18 +156,17 @@ struct Keys {
     static Part operand(Part part) { return part; }
 };
 
-template <class Isa, class Format>
-struct Keys<Isa, Format, 4> {
-    using Part = typename Isa::Bytes;
+template <class Isa, class A>
+struct Keys<Isa, A, 4> {
+    using Part = decltype(A::row(nullptr));
     static void load(const std::byte *const (&rows)[4], Part (&part)[4]) {
-        Isa::transpose_quarters({Isa::row(rows[0]), Isa::row(rows[1]), Isa::row(rows[2]), Isa::row(rows[3])}, part);
+        Isa::transpose_quarters({A::row(rows[0]), A::row(rows[1]), A::row(rows[2]), A::row(rows[3])}, part);
     }
     static void load_partial(const std::byte *const (&rows)[4], int n, Part (&part)[4]) {
-        Isa::transpose_quarters({Isa::row_partial(rows[0], n), Isa::row_partial(rows[1], n), Isa::row_partial(rows[2], n),
-                                 Isa::row_partial(rows[3], n)},
-                                part);
+        Isa::transpose_quarters(
+            {A::row_part(rows[0], n), A::row_part(rows[1], n), A::row_part(rows[2], n), A::row_part(rows[3], n)}, part);
     }
-    static typename Isa::Int16s operand(Part part) { return Isa::widen(part); }
+    static typename A::Operand operand(Part part) { return A::operand(part); }
 };
 
 }  // namespace kvlane

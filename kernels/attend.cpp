@@ -323,6 +323,8 @@ DecodeChunk chunk_of(const kvl_attention &a, const kvl_sequence &s, uint32_t kv_
             .plan = a.read_plan,
             .out = out,
             .rotates_q = a.k_rotation == KVL_ROTATION_HADAMARD,
+            .fast_keys = a.fast_keys,
+            .fast_values = a.fast_values,
             .rules = {a.softcap, a.slopes ? &a.slopes[uint64_t{kv_head} * a.group] : nullptr},
             .distance = first - (block.len - 1)};
 }
@@ -373,7 +375,6 @@ kvl_status check_each(const float *values, uint32_t n, bool (*is_allowed)(float)
 }
 
 kvl_status check_rules(const kvl_attention_desc &desc) {
-    KVLANE_TRY(check_reserved(desc.reserved, "desc"));
     KVLANE_TRY(check_range(desc.window, 0, KVL_MAX_TOKENS, "window"));
     KVLANE_TRY(check_range(desc.n_sink_tokens, 0, desc.window == 0 ? 0 : KVL_MAX_TOKENS,
                            desc.window == 0 ? "n_sink_tokens, without a window," : "n_sink_tokens"));
@@ -388,6 +389,31 @@ kvl_status check_rules(const kvl_attention_desc &desc) {
     return check_each(
         desc.sink_logits, desc.n_query_heads, [](float logit) { return logit * std::numbers::log2e_v<float> < INFINITY; },
         "sink_logits", "less than infinity, in units of log2 too");
+}
+
+kvl_status check_precision(const kvl_attention_desc &desc) {
+    if (desc.precision > KVL_PRECISION_FAST) {
+        return fail(KVL_ERROR_PRECISION, "precision is %u; it must be one of KVL_PRECISION_...", desc.precision);
+    }
+    return desc.precision != KVL_PRECISION_FAST || (format::is_scaled(desc.k_format) && format::is_scaled(desc.v_format))
+               ? KVL_OK
+               : fail(KVL_ERROR_PRECISION,
+                      "precision is KVL_PRECISION_FAST; it must be another unless both formats are q8 or q4");
+}
+
+// Whether integers may meet those of 8 bits: not where what that rounds would cost more than half of what storing does, as
+// weights of q8 and keys beside values that are no integers. Bytes are brought side by side before they are multiplied: that
+// pays for q4, which is unpacked anyway, and for many rows; of a group, since bits must not depend on what else is read for.
+bool may_be_fast(const KernelTable &kernels, const kvl_attention_desc &desc) {
+    return kernels.multiplies_bytes && desc.precision != KVL_PRECISION_EXACT && format::is_scaled(desc.k_format) &&
+           format::is_scaled(desc.v_format);
+}
+bool fast_keys(const KernelTable &kernels, const kvl_attention_desc &desc) {
+    constexpr uint32_t many = 5;
+    return may_be_fast(kernels, desc) && (desc.k_format == KVL_Q4 || desc.n_query_heads / desc.n_kv_heads >= many);
+}
+bool fast_values(const KernelTable &kernels, const kvl_attention_desc &desc) {
+    return may_be_fast(kernels, desc) && desc.v_format == KVL_Q4;
 }
 
 // In units of log2; null for null. Throws where there is no memory.
@@ -418,6 +444,7 @@ kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_attention **
     KVLANE_TRY(check_format(desc->v_format, "v_format"));
     KVLANE_TRY(check_rotation(desc->k_rotation, "k_rotation"));
     KVLANE_TRY(check_rotation(desc->v_rotation, "v_rotation"));
+    KVLANE_TRY(check_precision(*desc));
     KVLANE_TRY(check_rules(*desc));
     const double scale = desc->scale != 0 ? desc->scale : 1 / std::sqrt(static_cast<double>(desc->head_dim));
     const auto log2_scale = static_cast<float>(scale * std::numbers::log2e);
@@ -443,6 +470,8 @@ kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_attention **
                                      .v_format = desc->v_format,
                                      .k_rotation = format::rotation_of(desc->k_rotation, desc->k_format, true),
                                      .v_rotation = format::rotation_of(desc->v_rotation, desc->v_format, false),
+                                     .fast_keys = fast_keys(*kernels, *desc),
+                                     .fast_values = fast_values(*kernels, *desc),
                                      .log2_scale = log2_scale,
                                      .window = desc->window,
                                      .n_sink_tokens = desc->n_sink_tokens,
@@ -454,8 +483,9 @@ kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_attention **
     } catch (const std::bad_alloc &) {
         return fail(KVL_ERROR_MEMORY, "no memory for an attention object of %u query heads", desc->n_query_heads);
     }
-    std::snprintf(made->kernel_name, sizeof made->kernel_name, "%s/%s+%s/group:%u", kernels->name,
-                  format::names[desc->k_format], format::names[desc->v_format], made->group);
+    std::snprintf(made->kernel_name, sizeof made->kernel_name, "%s/%s+%s/group:%u%s", kernels->name,
+                  format::names[desc->k_format], format::names[desc->v_format], made->group,
+                  made->fast_keys || made->fast_values ? "/fast" : "");
     *attention = made.release();
     return KVL_OK;
 }

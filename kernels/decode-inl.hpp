@@ -6,10 +6,12 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <type_traits>
 
 #include "dot-inl.hpp"
 #include "formats.hpp"
+#include "fours-inl.hpp"
 #include "quantize-inl.hpp"
 #include "rules-inl.hpp"
 #include "view.hpp"
@@ -136,10 +138,10 @@ KVLANE_INLINE void for_each_run(Stream<P> &s, int n, Work &&work) {
 }
 
 // Tokens of a turn between keys and values.
-template <class Isa>
+template <class Isa, Numbers K>
 KVLANE_INLINE int turn_tokens(const DecodeChunk &c, int n_rows) {
     const int64_t row_bytes = row_bytes_of<Plane::keys>(*c.view);
-    const int at_once = dot_tokens<Isa>(format::is_scaled(c.view->k_format), std::min(n_rows, Isa::max_rows));
+    const int at_once = dot_tokens<Isa>(K, std::min(n_rows, Isa::max_rows));
     const auto tokens = static_cast<int>(c.plan.turn_bytes / row_bytes / at_once * at_once);
     return tokens < at_once ? at_once : tokens < tile_tokens ? tokens : tile_tokens;
 }
@@ -166,8 +168,15 @@ KVLANE_INLINE void next_scales(Stream<P> &s, int n, float *scales) {
         if (run.stride_bytes == sizeof(float)) {
             std::memcpy(scales + t, run.first, run.n * sizeof(float));
         } else {
-            for (int i = 0; i < run.n; ++i) {
-                std::memcpy(scales + t + i, run.first + i * run.stride_bytes, sizeof(float));
+            const std::byte *scale = run.first;
+            int i = 0;
+            for (; i + 8 <= run.n; i += 8, scale += 8 * run.stride_bytes) {
+                unroll<8>([&](auto j) __attribute__((always_inline)) {
+                    std::memcpy(scales + t + i + j, scale + j * run.stride_bytes, sizeof(float));
+                });
+            }
+            for (; i < run.n; ++i, scale += run.stride_bytes) {
+                std::memcpy(scales + t + i, scale, sizeof(float));
             }
         }
         t += run.n;
@@ -185,41 +194,68 @@ static constexpr int query_bytes = 32768;
 // What rows need beside their state; one instance lives on the stack.
 struct Scratch {
     alignas(64) std::byte queries[query_bytes];
-    alignas(64) float row[KVL_MAX_HEAD_DIM + 16];  // zeros follow a row, of one or the other
-    alignas(64) int16_t integer_row[KVL_MAX_HEAD_DIM + 32];
-    alignas(64) int16_t weights[max_tile_rows * score_stride];
-    alignas(64) int32_t sums[max_sums];  // of a tile's weighted values, as o lies
+    alignas(64) float row[KVL_MAX_HEAD_DIM + 16];               // zeros follow a row, of one or the other
+    alignas(64) int16_t integer_row[KVL_MAX_HEAD_DIM + 32];     // or bytes
+    alignas(64) int16_t weights[max_tile_rows * score_stride];  // or bytes
+    alignas(64) int32_t sums[max_sums];                         // of a tile's weighted values, as o lies
     alignas(64) float key_scales[score_stride];
     alignas(64) float value_shares[score_stride];
     float q_scales[max_tile_rows];
+    int32_t starts[max_tile_rows];  // of sums, where keys are multiplied as bytes
     float sum_scales[max_tile_rows];
 };
 
 // The scales of a tile's values, as shares of their largest that weights can be multiplied by to be integers; returns what
 // sums of those are to be multiplied by.
-template <class Isa>
+template <class Isa, Numbers V>
 static float next_value_shares(Stream<Plane::value_scales> &s, int n, float *shares) {
+    constexpr float most = most_weight<Isa, V>();
     next_scales<Isa>(s, n, shares);
     const float largest = largest_of<Isa>(reinterpret_cast<const std::byte *>(shares), n);
-    const auto inverse = Isa::broadcast(largest == 0 ? 0 : 1 / largest), most = Isa::broadcast(most_int16);
+    const auto inverse = Isa::broadcast(largest == 0 ? 0 : 1 / largest);
     for (int t = 0; t < n; t += Isa::lanes) {
-        Isa::store(shares + t, Isa::load(shares + t) * inverse * most);
+        Isa::store(shares + t, Isa::load(shares + t) * inverse * Isa::broadcast(most));
     }
-    return largest / most_int16;
+    return largest / most;
+}
+
+// Of row r, as numbers that values of that kind meet.
+template <Numbers V>
+KVLANE_INLINE auto *weights_of(Scratch &scratch, int r) {
+    using Weight = std::conditional_t<V == Numbers::bytes, uint8_t, int16_t>;
+    return reinterpret_cast<Weight *>(scratch.weights) + r * score_stride;
 }
 
 static KVLANE_INLINE int rows_of(const DecodeChunk &c) { return c.n_queries * c.group; }
 
+// Integers that a row's sums have; whole sets of vectors where values are bytes.
+template <class Isa, Numbers V>
+constexpr int64_t sum_stride(uint32_t v_head_dim) {
+    return V == Numbers::bytes ? whole_vectors<Isa>(static_cast<int>(v_head_dim)) : partial_stride(v_head_dim);
+}
+
 // Of a tile: o += sum_scale * sums; sums are 0 again.
-template <class Isa>
+template <class Isa, Numbers V>
 static void add_sums(const DecodeChunk &c, int n_rows, Scratch &scratch, float *o) {
+    constexpr int vectors = V == Numbers::bytes ? 4 : 1;  // that are put in order together
+    const auto dim = static_cast<int>(c.view->v_head_dim);
+    const int64_t step = o_step<Isa>(rows_of(c));
     int32_t *sums = scratch.sums;
-    for (int d = 0; d < static_cast<int>(c.view->v_head_dim); d += Isa::lanes, o += o_step<Isa>(rows_of(c))) {
+    for (int d = 0; d < dim; d += vectors * Isa::lanes, sums += (vectors - 1) * n_rows * Isa::lanes) {
         for (int r = 0; r < n_rows; ++r, sums += Isa::lanes) {
-            const auto sum = Isa::to_float(Isa::load_int32s(sums));
-            float *const of_row = o + r * Isa::lanes;
-            Isa::store(of_row, Isa::fma(Isa::broadcast(scratch.sum_scales[r]), sum, Isa::load(of_row)));
-            Isa::store_int32s(sums, Isa::zero_int32s());
+            typename Isa::Int32s sum[vectors];
+            unroll<vectors>([&](auto i) __attribute__((always_inline)) {
+                sum[i] = Isa::load_int32s(sums + i * n_rows * Isa::lanes);
+                Isa::store_int32s(sums + i * n_rows * Isa::lanes, Isa::zero_int32s());
+            });
+            if constexpr (V == Numbers::bytes) {
+                Isa::in_order(sum);
+            }
+            float *of_row = o + d / Isa::lanes * step + r * Isa::lanes;
+            for (int i = 0; i < vectors && d + i * Isa::lanes < dim; ++i, of_row += step) {
+                const auto scale = Isa::broadcast(scratch.sum_scales[r]);
+                Isa::store(of_row, Isa::fma(scale, Isa::to_float(sum[i]), Isa::load(of_row)));
+            }
         }
     }
 }
@@ -249,9 +285,9 @@ static Streams streams_of(const DecodeChunk &c) {
 }
 
 // The scales of a run of rows that the stream of rows has just gone past; none where they are no integers.
-template <bool Integers, Plane P>
+template <Numbers N, Plane P>
 KVLANE_INLINE StoredRows entries_of(Stream<P> &s, const StoredRows &run) {
-    if constexpr (Integers) {
+    if constexpr (N != Numbers::floats) {
         return next_run(s, run.n);
     } else {
         return {};
@@ -273,18 +309,18 @@ struct Rows {
 };
 
 // Scores of a tile of n tokens become weights. first: of its first token, the position less that of the last query.
-template <class Isa, bool IntegerKeys, bool IntegerValues>
+template <class Isa, Numbers K, Numbers V>
 static void weigh(const DecodeChunk &c, Streams &streams, int64_t first, int n, float *scores, const Rows<Isa> &rows) {
     Scratch &scratch = rows.scratch;
     float sum_scale = 1;
-    if constexpr (IntegerKeys) {
+    if constexpr (K != Numbers::floats) {
         next_scales<Isa>(streams.key_scales, n, scratch.key_scales);
     }
-    if constexpr (IntegerValues) {
-        sum_scale = next_value_shares<Isa>(streams.value_scales, n, scratch.value_shares);
+    if constexpr (V != Numbers::floats) {
+        sum_scale = next_value_shares<Isa, V>(streams.value_scales, n, scratch.value_shares);
     }
     for (int r = 0; r < rows.n; ++r) {
-        const float factor = IntegerKeys ? c.scale * scratch.q_scales[r] : c.scale;
+        const float factor = K != Numbers::floats ? c.scale * scratch.q_scales[r] : c.scale;
         TileRow tile = {scores + r * score_stride,
                         n,
                         factor,
@@ -293,16 +329,15 @@ static void weigh(const DecodeChunk &c, Streams &streams, int64_t first, int n, 
                         static_cast<int>(c.view->v_head_dim),
                         scratch.key_scales,
                         scratch.value_shares,
-                        scratch.weights + r * score_stride};
+                        weights_of<V>(scratch, r)};
         float share;
         if (has_any(c.rules)) {
             const int query = (rows.first + r) / c.group, head = (rows.first + r) % c.group;
-            apply_rules<Isa, IntegerKeys>(c.rules, scratch.key_scales, factor, head, first + c.n_queries - 1 - query, n,
-                                          tile.scores);
+            apply_rules<Isa, K>(c.rules, scratch.key_scales, factor, head, first + c.n_queries - 1 - query, n, tile.scores);
             tile.factor = 1;
-            share = softmax_row<Isa, false, IntegerValues>(tile, rows.state[r]);
+            share = softmax_row<Isa, Numbers::floats, V>(tile, rows.state[r]);
         } else {
-            share = softmax_row<Isa, IntegerKeys, IntegerValues>(tile, rows.state[r]);
+            share = softmax_row<Isa, K, V>(tile, rows.state[r]);
         }
         scratch.sum_scales[r] = sum_scale * share;
     }
@@ -326,72 +361,73 @@ static const float *query_of(const DecodeChunk &c, const Rows<Isa> &rows, int r,
 }
 
 // Lays out the rows' queries for the keys of a part.
-template <class Isa, bool IntegerKeys>
+template <class Isa, Numbers K>
 static void lay_out_queries(const DecodeChunk &c, const Rows<Isa> &rows) {
-    using Number = std::conditional_t<IntegerKeys, int16_t, float>;
+    using A = KeyArithmetic<Isa, K>;
+    using Number = typename A::Number;
     Scratch &scratch = rows.scratch;
+    auto *to = reinterpret_cast<Number *>(scratch.queries);
     const auto head_dim = static_cast<int>(c.view->head_dim);
     for (int r = 0; r < rows.n; ++r) {
         const float *query = query_of(c, rows, r, scratch.row);
-        const Number *row;
-        if constexpr (IntegerKeys) {
-            std::fill_n(scratch.integer_row + head_dim, 2 * Isa::lanes, int16_t{0});
+        if constexpr (K == Numbers::bytes) {
+            Number *row = to + r * A::weight_stride;
+            scratch.q_scales[r] = quantize<Isa>(query, head_dim, row);
+            scratch.starts[r] = -Isa::key_bias * std::accumulate(row, row + head_dim, 0);
+            std::fill_n(row + head_dim, -head_dim & 3, Number{0});
+        } else if constexpr (K == Numbers::words) {
+            std::fill_n(scratch.integer_row + head_dim, A::width, Number{0});
             scratch.q_scales[r] = quantize<Isa>(query, head_dim, scratch.integer_row);
-            row = scratch.integer_row;
+            lay_out_query<Isa, K>(scratch.integer_row, head_dim, r, rows.n, to);
         } else {
-            row = query;
-        }
-        const int in_kernel = r % Isa::max_rows;
-        const int kernel_rows = std::min(rows.n - (r - in_kernel), Isa::max_rows);
-        auto *to = reinterpret_cast<Number *>(scratch.queries) + (r - in_kernel) * query_numbers<Isa, Number>(head_dim);
-        if (tokens_abreast<Isa>(IntegerKeys, kernel_rows) > 1) {
-            lay_out_query<Isa, Isa::max_tokens_abreast>(row, head_dim, in_kernel, kernel_rows, to);
-        } else {
-            lay_out_query<Isa, 1>(row, head_dim, in_kernel, kernel_rows, to);
+            lay_out_query<Isa, K>(query, head_dim, r, rows.n, to);
         }
     }
 }
 
 // Takes the tokens of one part into the rows. The keys of a tile are scored before the values of the tile before it are
 // summed: what waits for scores then waits for none.
-template <class Isa, bool IntegerKeys, bool IntegerValues>
+template <class Isa, Numbers K, Numbers V>
 void decode_part(const DecodeChunk &c, const Rows<Isa> &rows) {
     alignas(64) float scores[2][max_tile_rows * score_stride];
     Scratch &scratch = rows.scratch;
     const auto head_dim = static_cast<int>(c.view->head_dim);
     const auto v_head_dim = static_cast<int>(c.view->v_head_dim);
-    const DotFn dot = c.kernels->dot[c.view->k_format];
-    const SumFn sum = c.kernels->sum[c.view->v_format];
-    lay_out_queries<Isa, IntegerKeys>(c, rows);
-    if constexpr (IntegerValues) {
-        std::fill_n(scratch.sums, rows.n * partial_stride(c.view->v_head_dim), 0);
+    const DotFn dot = c.kernels->dot[c.fast_keys][c.view->k_format];
+    const SumFn sum = c.kernels->sum[c.fast_values][c.view->v_format];
+    lay_out_queries<Isa, K>(c, rows);
+    if constexpr (V != Numbers::floats) {
+        std::fill_n(scratch.sums, rows.n * sum_stride<Isa, V>(c.view->v_head_dim), 0);
     }
-    const int turn = turn_tokens<Isa>(c, rows.n);
+    const int turn = turn_tokens<Isa, K>(c, rows.n);
     Streams streams = streams_of(c);
     float *new_scores = scores[0], *weights = scores[1];
     int n_weights = 0;
     for (int64_t tile = 0; tile < c.n_tokens + tile_tokens; tile += tile_tokens) {
         const int n_scores = tokens_left(c.n_tokens, tile, tile_tokens);
         if (n_weights > 0) {
-            weigh<Isa, IntegerKeys, IntegerValues>(c, streams, c.distance + tile - tile_tokens, n_weights, weights, rows);
+            weigh<Isa, K, V>(c, streams, c.distance + tile - tile_tokens, n_weights, weights, rows);
         }
         for (int t = 0; t < std::max(n_scores, n_weights); t += turn) {
             for_each_run(streams.keys, tokens_left(n_scores, t, turn), [&](int i, const StoredRows &k, const Ahead &ahead) {
-                dot({scratch.queries, rows.n, head_dim, k, entries_of<IntegerKeys>(streams.key_entries, k), ahead,
-                     new_scores + t + i});
+                dot({scratch.queries, rows.n, head_dim, k, entries_of<K>(streams.key_entries, k), ahead, new_scores + t + i,
+                     scratch.starts});
             });
             for_each_run(streams.values, tokens_left(n_weights, t, turn),
                          [&](int i, const StoredRows &v, const Ahead &ahead) {
-                             const StoredRows entries = entries_of<IntegerValues>(streams.value_entries, v);
-                             if constexpr (IntegerValues) {
-                                 sum({scratch.weights + t + i, rows.n, v_head_dim, v, entries, ahead, scratch.sums, rows.n});
+                             const StoredRows entries = entries_of<V>(streams.value_entries, v);
+                             if constexpr (V != Numbers::floats) {
+                                 sum({weights_of<V>(scratch, 0) + t + i, rows.n, v_head_dim, v, entries, ahead, scratch.sums,
+                                      rows.n, nullptr});
                              } else {
-                                 sum({weights + t + i, rows.n, v_head_dim, v, entries, ahead, rows.o, rows_of(c)});
+                                 sum({weights + t + i, rows.n, v_head_dim, v, entries, ahead, rows.o, rows_of(c), nullptr});
                              }
                          });
         }
-        if (IntegerValues && n_weights > 0) {
-            add_sums<Isa>(c, rows.n, scratch, rows.o);
+        if constexpr (V != Numbers::floats) {
+            if (n_weights > 0) {
+                add_sums<Isa, V>(c, rows.n, scratch, rows.o);
+            }
         }
         std::swap(new_scores, weights);
         n_weights = n_scores;
@@ -419,6 +455,18 @@ static void for_each_part(const DecodeChunk &c, Body &&body) {
     }
 }
 
+// body(constant) with what rows are multiplied in.
+template <class Isa, class Body>
+KVLANE_INLINE void with_numbers(bool is_scaled, bool fast, Body &&body) {
+    if (!is_scaled) {
+        body(std::integral_constant<Numbers, Numbers::floats>{});
+    } else if (fast) {
+        body(std::integral_constant<Numbers, numbers_of_keys<Isa, format::q4>(true)>{});
+    } else {
+        body(std::integral_constant<Numbers, Numbers::words>{});
+    }
+}
+
 // Tokens [from, to) of the chunk, for some rows.
 template <class Isa>
 static void decode_tokens(const DecodeChunk &c, int64_t from, int64_t to, const Rows<Isa> &rows) {
@@ -428,17 +476,10 @@ static void decode_tokens(const DecodeChunk &c, int64_t from, int64_t to, const 
     tokens.n_visible -= from;
     tokens.distance += from;
     for_each_part(tokens, [&](const DecodeChunk &part) {
-        const bool integer_keys = format::is_scaled(part.view->k_format);
-        const bool integer_values = format::is_scaled(part.view->v_format);
-        if (integer_keys && integer_values) {
-            decode_part<Isa, true, true>(part, rows);
-        } else if (integer_keys) {
-            decode_part<Isa, true, false>(part, rows);
-        } else if (integer_values) {
-            decode_part<Isa, false, true>(part, rows);
-        } else {
-            decode_part<Isa, false, false>(part, rows);
-        }
+        with_numbers<Isa>(format::is_scaled(part.view->k_format), c.fast_keys, [&](auto keys) {
+            with_numbers<Isa>(format::is_scaled(part.view->v_format), c.fast_values,
+                              [&](auto values) { decode_part<Isa, keys.value, values.value>(part, rows); });
+        });
     });
 }
 
@@ -495,10 +536,11 @@ void decode_chunk(const DecodeChunk &c) {
         integer_values |= format::is_scaled(part.view->v_format);
     });
     const auto head_dim = static_cast<int>(c.view->head_dim);
-    const int of_floats = query_numbers<Isa, float>(head_dim) * static_cast<int>(sizeof(float));
-    const int of_integers = query_numbers<Isa, int16_t>(head_dim) * static_cast<int>(sizeof(int16_t));
+    const int of_floats = query_row_bytes<Isa, Numbers::floats>(head_dim);
+    const int of_integers = std::max(query_row_bytes<Isa, Numbers::words>(head_dim),
+                                     query_row_bytes<Isa, numbers_of_keys<Isa, format::q4>(true)>(head_dim));
     const int room_for_queries = query_bytes / (integer_keys ? std::max(of_floats, of_integers) : of_floats);
-    const auto room_for_sums = static_cast<int>(max_sums / partial_stride(c.view->v_head_dim));
+    const auto room_for_sums = static_cast<int>(max_sums / whole_vectors<Isa>(static_cast<int>(c.view->v_head_dim)));
     const int room = std::min({max_tile_rows, room_for_queries, integer_values ? room_for_sums : max_tile_rows});
     const int at_once = room > c.group ? room / c.group * c.group : room;
     for (int row = 0; row < n_rows; row += at_once) {

@@ -5,53 +5,66 @@
 #include <algorithm>
 #include <cstring>
 
-#include "arithmetic-inl.hpp"
-#include "nibbles-inl.hpp"
+#include "fours-inl.hpp"
+#include "sum_micro-inl.hpp"
 
 namespace kvlane {
 
-// Numbers that a vector holds.
-template <class Isa, class Number>
-static constexpr int vector_numbers = Isa::lanes *static_cast<int>(sizeof(float) / sizeof(Number));
-
-// Numbers from the queries of one micro-kernel's rows to those of the next, for each row.
-template <class Isa, class Number>
-constexpr int query_numbers(int dim) {
-    constexpr int width = vector_numbers<Isa, Number>;
-    return (dim + width - 1) / width * width * tokens_abreast<Isa>(sizeof(Number) < sizeof(float), Isa::max_rows);
+// Bytes from the queries of one micro-kernel's rows to those of the next, for each row.
+template <class Isa, Numbers N>
+constexpr int query_row_bytes(int dim) {
+    using A = KeyArithmetic<Isa, N>;
+    if constexpr (N == Numbers::bytes) {
+        return A::weight_stride;
+    } else {
+        const int whole = (dim + A::width - 1) / A::width * A::width;
+        return whole * tokens_abreast<Isa>(N, Isa::max_rows) * static_cast<int>(sizeof(typename A::Number));
+    }
 }
 
-// Row r of n_rows that a micro-kernel works on, as it loads them: as many elements as a vector of keys has of one token,
-// once for each token in it, beside those of the other rows; then the next. Zeros follow the row, up to a whole vector.
-template <class Isa, int Abreast, class Number>
-static void lay_out_query(const Number *row, int dim, int r, int n_rows, Number *to) {
-    constexpr int width = vector_numbers<Isa, Number>;
-    constexpr int elements = width / Abreast;
-    Number *at = to + r * width;
-    for (int d = 0; d < dim; d += width) {
+// Row r of a micro-kernel's n_rows, as it loads them: as many elements as a vector of keys has of one token, once for each
+// token in it, beside those of the other rows; then the next. Zeros follow the row, up to a whole vector.
+template <class A, int Abreast>
+static void lay_out_beside(const typename A::Number *row, int dim, int r, int n_rows, typename A::Number *to) {
+    constexpr int elements = A::width / Abreast;
+    typename A::Number *at = to + r * A::width;
+    for (int d = 0; d < dim; d += A::width) {
         unroll<Abreast>([&](auto e) __attribute__((always_inline)) {
             unroll<Abreast>([&](auto i) __attribute__((always_inline)) {
-                std::memcpy(at + i * elements, row + d + e * elements, elements * sizeof(Number));
+                std::memcpy(at + i * elements, row + d + e * elements, elements * sizeof *at);
             });
-            at += n_rows * width;
+            at += n_rows * A::width;
         });
+    }
+}
+
+// Row r of n_rows, at its place among all of them.
+template <class Isa, Numbers N, class A = KeyArithmetic<Isa, N>>
+static void lay_out_query(const typename A::Number *row, int dim, int r, int n_rows, typename A::Number *queries) {
+    const int in_kernel = r % Isa::max_rows;
+    const int kernel_rows = std::min(n_rows - (r - in_kernel), Isa::max_rows);
+    auto *to = queries + (r - in_kernel) * query_row_bytes<Isa, N>(dim) / static_cast<int>(sizeof *queries);
+    if (tokens_abreast<Isa>(N, kernel_rows) > 1) {
+        lay_out_beside<A, Isa::max_tokens_abreast>(row, dim, in_kernel, kernel_rows, to);
+    } else {
+        lay_out_beside<A, 1>(row, dim, in_kernel, kernel_rows, to);
     }
 }
 
 // One micro-kernel: R rows, and a tree's worth of tokens at a time. Each (row, token) has its accumulators, which go over
 // head_dim in order and are then reduced by a tree that is alike for all: its bits do not depend on R.
-template <class Isa, class Format, int R>
+template <class Isa, class Format, Numbers N, int R>
 struct DotMicro {
-    using A = Arithmetic<Isa, Format>;
-    static constexpr int abreast = tokens_abreast<Isa>(Format::is_scaled, R);
-    using K = Keys<Isa, Format, abreast>;
+    using A = Arithmetic<Isa, Format, N>;
+    static constexpr int abreast = tokens_abreast<Isa>(N, R);
+    using K = Keys<Isa, A, abreast>;
     using Number = typename A::Number;
     using Sum = typename A::Sum;
     static constexpr int lanes = Isa::lanes;
-    static constexpr int tokens = dot_tokens<Isa>(Format::is_scaled, R);  // of one pass
-    static constexpr int vectors = tokens / abreast;                      // of a row's sums
+    static constexpr int tokens = dot_tokens<Isa>(N, R);  // of one pass
+    static constexpr int vectors = tokens / abreast;      // of a row's sums
     // Of them, side by side in registers, where they share the loads of queries.
-    static constexpr int block = !Format::is_scaled && R <= Isa::rows_in_order ? 1 : std::min(vectors, 4);
+    static constexpr int block = N == Numbers::floats && R <= Isa::rows_in_order ? 1 : std::min(vectors, 4);
     static constexpr int trees = (R * vectors * abreast + lanes - 1) / lanes;
     static constexpr int leaves = lanes / abreast;  // of one
     static constexpr int line_elements = cache_line_bytes / Format::bytes;
@@ -61,7 +74,8 @@ struct DotMicro {
 
     // By value: stores to scores could otherwise be taken for stores to it.
     static void run(DotRows a, int first_row) {
-        const auto *q = static_cast<const Number *>(a.q) + first_row * query_numbers<Isa, Number>(a.head_dim);
+        const std::byte *queries = static_cast<const std::byte *>(a.q) + first_row * query_row_bytes<Isa, N>(a.head_dim);
+        const auto *q = reinterpret_cast<const Number *>(queries);
         float *scores = a.scores + int64_t{first_row} * score_stride;
         const Ahead ahead = first_row > 0 ? Ahead{} : a.ahead;
         for (int t = 0; t < a.k.n; t += tokens) {
@@ -160,25 +174,30 @@ private:
     }
 };
 
-template <class Isa, class Format, int R = Isa::max_rows>
+template <class Isa, class Format, Numbers N, int R = Isa::max_rows>
 KVLANE_INLINE void dot_some(const DotRows &a, int first_row) {
     if constexpr (R > 1) {
         if (a.n_rows - first_row < R) {
-            return dot_some<Isa, Format, R - 1>(a, first_row);
+            return dot_some<Isa, Format, N, R - 1>(a, first_row);
         }
     }
-    DotMicro<Isa, Format, R>::run(a, first_row);
+    DotMicro<Isa, Format, N, R>::run(a, first_row);
 }
 
-template <class Isa, class Format>
+template <class Isa, class Format, Numbers N>
 void dot(const DotRows &a) {
-    if constexpr (Format::group > 0) {
+    if constexpr (N == Numbers::bytes) {
+        for_each_key_fours<Isa, Format>(
+            a.k, a.entries, a.head_dim, a.ahead, [&](int t, const StoredRows &rows, int n, const Ahead &ahead) {
+                sum_rows<Isa, KeyFours, N>({a.q, a.n_rows, n, rows, {}, ahead, a.scores + t, a.n_rows, a.starts});
+            });
+    } else if constexpr (Format::group > 0) {
         for_each_unpacked<Isa>(a.k, a.entries, a.head_dim, a.ahead, [&](int t, const StoredRows &rows) {
-            dot<Isa, format::q8>({a.q, a.n_rows, a.head_dim, rows, {}, {}, a.scores + t});
+            dot<Isa, format::q8, N>({a.q, a.n_rows, a.head_dim, rows, {}, {}, a.scores + t, nullptr});
         });
     } else {
         for (int r = 0; r < a.n_rows; r += Isa::max_rows) {
-            dot_some<Isa, Format>(a, r);
+            dot_some<Isa, Format, N>(a, r);
         }
     }
 }

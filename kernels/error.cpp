@@ -99,6 +99,7 @@ const char *kvl_status_name(kvl_status status) {
         KVLANE_STATUS(KVL_ERROR_MEMORY)
         KVLANE_STATUS(KVL_ERROR_ROTATION)
         KVLANE_STATUS(KVL_ERROR_RULE)
+        KVLANE_STATUS(KVL_ERROR_PRECISION)
 #undef KVLANE_STATUS
     }
     return "unknown status";

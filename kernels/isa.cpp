@@ -23,17 +23,26 @@ using Isa = isa::KVLANE_ISA_NAME;
 
 constexpr KernelTable KVLANE_TABLE = {
     .name = KVLANE_STRING(KVLANE_ISA_NAME),
-#define KVLANE_FORMAT(name, bits, scale, group) dot<Isa, format::name>,
-    .dot =
-        {
+    .multiplies_bytes = Isa::multiplies_bytes,
+#define KVLANE_FORMAT(name, bits, scale, group) dot<Isa, format::name, numbers_of_keys<Isa, format::name>(false)>,
+    .dot = {{
 #include "formats.inc"
-        },
+            },
 #undef KVLANE_FORMAT
-#define KVLANE_FORMAT(name, bits, scale, group) weighted_sum<Isa, format::name>,
-    .sum =
-        {
+#define KVLANE_FORMAT(name, bits, scale, group) dot<Isa, format::name, numbers_of_keys<Isa, format::name>(true)>,
+            {
 #include "formats.inc"
-        },
+            }},
+#undef KVLANE_FORMAT
+#define KVLANE_FORMAT(name, bits, scale, group) weighted_sum<Isa, format::name, numbers_of_values<Isa, format::name>(false)>,
+    .sum = {{
+#include "formats.inc"
+            },
+#undef KVLANE_FORMAT
+#define KVLANE_FORMAT(name, bits, scale, group) weighted_sum<Isa, format::name, numbers_of_values<Isa, format::name>(true)>,
+            {
+#include "formats.inc"
+            }},
 #undef KVLANE_FORMAT
 #define KVLANE_FORMAT(name, bits, scale, group) encode<Isa, format::name>,
     .encode =

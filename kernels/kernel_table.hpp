@@ -61,6 +61,8 @@ struct DecodeChunk {
     ReadPlan plan;
     Partial out;
     bool rotates_q;
+    bool fast_keys;    // integers meet those of 8 bits, else of 16
+    bool fast_values;  // and these
     ScoreRules rules;
     int64_t distance;  // position of the first token less that of the last query
 };
@@ -94,8 +96,9 @@ struct CodecRows {
 
 struct KernelTable {
     const char *name;
-    DotFn dot[format::count];
-    SumFn sum[format::count];
+    bool multiplies_bytes;        // in one instruction: else what is fast is what is exact
+    DotFn dot[2][format::count];  // exact, fast
+    SumFn sum[2][format::count];
     void (*encode[format::count])(const CodecRows &);
     void (*decode[format::count])(const CodecRows &);
     void (*decode_chunk)(const DecodeChunk &);

@@ -58,10 +58,7 @@ KVLANE_INLINE void for_each_unpacked(const StoredRows rows, const StoredRows ent
         const int n = rows.n - t < at_once ? rows.n - t : at_once;
         std::byte *to = integers;
         for (int i = t; i < t + n; ++i, to += stride, row += rows.stride_bytes, entry += entries.stride_bytes) {
-            const std::byte *asked = row + ahead.bytes_from(i);
-            for (const std::byte *end = asked + dim / 2; asked < end; asked += cache_line_bytes) {
-                prefetch<1>(asked, ahead.into);
-            }
+            ask_for_rows(ahead, {row, rows.stride_bytes, 1}, i, dim / 2);
             unpack_row<Isa>(row, entry, dim, to);
         }
         work(t, StoredRows{integers, stride, n});

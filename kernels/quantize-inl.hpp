@@ -47,6 +47,15 @@ static constexpr float most_int8 = 127;
 // Queries and weights that meet stored integers have 16 bits: their products are summed without rounding.
 static constexpr float most_int16 = 32767;
 
+template <class Isa, Numbers N>
+constexpr float most_weight() {
+    if constexpr (N == Numbers::bytes) {
+        return Isa::most_weight;
+    } else {
+        return most_int16;
+    }
+}
+
 // So many of the largest products of a query or weight by a stored integer sum up within 32 bits.
 static constexpr int products_in_32_bits = 512;
 
@@ -63,21 +72,24 @@ KVLANE_INLINE float sum_of_magnitudes(const std::byte *x, int n, float part) {
 
 // x[i] = scale * to[i], so small that sums of n products with 8 bits fit into 32; returns the scale. Room for a whole vector
 // follows `to`.
-template <class Isa>
-KVLANE_INLINE float quantize(const float *x, int n, int16_t *to) {
+template <class Isa, class Integer>
+KVLANE_INLINE float quantize(const float *x, int n, Integer *to) {
+    constexpr bool is_wide = sizeof(Integer) > 1;
     const auto *from = reinterpret_cast<const std::byte *>(x);
     float largest = largest_of<Isa>(from, n);
-    if (n > products_in_32_bits) {  // one less of them makes room for what rounding adds
+    if (is_wide && n > products_in_32_bits) {  // one less of them makes room for what rounding adds
         largest = std::max(largest, sum_of_magnitudes<Isa>(from, n, 1.0f / (products_in_32_bits - 1)));
     }
-    const float scale = scale_for(largest, most_int16);
+    const float scale = scale_for(largest, is_wide ? most_int16 : most_int8);
     const auto factor = Isa::broadcast(scale == 0 ? 0 : 1 / scale);
-    int i = 0;
-    for (; i + Isa::lanes <= n; i += Isa::lanes) {
-        Isa::store_int16s(to + i, Isa::load(x + i) * factor);
-    }
-    if (i < n) {
-        Isa::store_int16s(to + i, Isa::load_partial(format::f32{}, from + i * sizeof(float), n - i) * factor);
+    for (int i = 0; i < n; i += Isa::lanes) {
+        const auto v =
+            i + Isa::lanes <= n ? Isa::load(x + i) : Isa::load_partial(format::f32{}, from + i * sizeof(float), n - i);
+        if constexpr (is_wide) {
+            Isa::store_int16s(to + i, v * factor);
+        } else {
+            Isa::store(format::q8{}, reinterpret_cast<std::byte *>(to + i), v * factor);
+        }
     }
     return scale;
 }

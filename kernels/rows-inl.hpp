@@ -14,6 +14,20 @@ namespace kvlane {
 
 static constexpr int cache_line_bytes = 64;
 
+// What rows are multiplied in: f32, or integers of 16 bits or of 8.
+enum class Numbers { floats, words, bytes };
+
+template <class Isa, class Format>
+constexpr Numbers numbers_of_keys(bool fast) {
+    return !Format::is_scaled ? Numbers::floats : fast && Isa::multiplies_bytes ? Numbers::bytes : Numbers::words;
+}
+
+// Weights of 8 bits would cost more of q8 than they save.
+template <class Isa, class Format>
+constexpr Numbers numbers_of_values(bool fast) {
+    return numbers_of_keys<Isa, Format>(fast && Format::group > 0);
+}
+
 // A run of stored rows.
 struct StoredRows {
     const std::byte *first;
@@ -45,7 +59,8 @@ struct DotRows {
     StoredRows k;
     StoredRows entries;  // their scales, where integers have multipliers
     Ahead ahead;
-    float *scores;  // rows score_stride apart
+    float *scores;          // rows score_stride apart
+    const int32_t *starts;  // of each row's sums, where keys are multiplied as bytes
 };
 
 // o[r] += sum over t of p[r][t] * v[t]
@@ -58,6 +73,7 @@ struct SumRows {
     Ahead ahead;
     void *o;     // of the first row, the arithmetic's totals
     int o_rows;  // that o has
+    const int32_t *starts;
 };
 
 // A group of tokens at a tile's end is scored whole: room for what overhangs.
@@ -74,15 +90,18 @@ static constexpr int ceil_power_of_two(int n) { return n <= 1 ? 1 : 2 * ceil_pow
 // Tokens that share a vector of keys. Only sums of integers may depend on the number of rows: they are exact. Many rows make
 // up for the shuffles.
 template <class Isa>
-constexpr int tokens_abreast(bool integers, int n_rows) {
-    return integers && n_rows > 4 ? Isa::max_tokens_abreast : 1;
+constexpr int tokens_abreast(Numbers numbers, int n_rows) {
+    return numbers != Numbers::floats && n_rows > 4 ? Isa::max_tokens_abreast : 1;
 }
 
 // Tokens that are scored at once: two vectors where tokens share them, else as many as one tree of sums takes, but half for
 // a single row, whose turns would be too long.
 template <class Isa>
-constexpr int dot_tokens(bool integers, int n_rows) {
-    const int abreast = tokens_abreast<Isa>(integers, n_rows);
+constexpr int dot_tokens(Numbers numbers, int n_rows) {
+    if (numbers == Numbers::bytes) {
+        return Isa::lanes;
+    }
+    const int abreast = tokens_abreast<Isa>(numbers, n_rows);
     const int rows = n_rows > 1 ? ceil_power_of_two(n_rows) : Isa::dot_accumulators > 8 ? 2 : 1;
     return abreast > 1 ? 2 * abreast : Isa::dot_accumulators / rows;
 }
@@ -104,6 +123,21 @@ KVLANE_INLINE void prefetch(const std::byte *p, Prefetch into) {
         unroll<lines>([&](auto i) __attribute__((always_inline)) { __builtin_prefetch(p + i * cache_line_bytes, 0, 3); });
     } else if (into == Prefetch::l2) {
         unroll<lines>([&](auto i) __attribute__((always_inline)) { __builtin_prefetch(p + i * cache_line_bytes, 0, 2); });
+    }
+}
+
+// Asks for what is ahead of rows that begin with row t of a run.
+KVLANE_INLINE void ask_for_rows(const Ahead &ahead, const StoredRows &rows, int t, int row_bytes) {
+    if (ahead.into == Prefetch::none) {
+        return;
+    }
+    const std::byte *asked = rows.first + ahead.bytes_from(t);
+    const bool in_order = packed(rows, row_bytes);
+    const int64_t bytes = in_order ? rows.n * rows.stride_bytes : row_bytes;
+    for (int i = 0; i < (in_order ? 1 : rows.n); ++i, asked += rows.stride_bytes) {
+        for (int64_t line = 0; line < bytes; line += cache_line_bytes) {
+            prefetch<1>(asked + line, ahead.into);
+        }
     }
 }
 

@@ -37,12 +37,12 @@ static void add_distances(float *scores, int n, float slope, int64_t first) {
 static KVLANE_INLINE bool has_any(const ScoreRules &rules) { return rules.softcap != 0 || rules.slopes; }
 
 // A row's raw scores, times factor and, where keys are integers, their scales, become those that the rules make of them.
-template <class Isa, bool IntegerKeys>
+template <class Isa, Numbers K>
 static void apply_rules(const ScoreRules &rules, const float *key_scales, float factor, int head, int64_t first, int n,
                         float *scores) {
     for (int t = 0; t < n; t += Isa::lanes) {
         auto score = Isa::load(scores + t) * Isa::broadcast(factor);
-        if constexpr (IntegerKeys) {
+        if constexpr (K != Numbers::floats) {
             score = score * Isa::load(key_scales + t);
         }
         Isa::store(scores + t, score);

@@ -86,7 +86,7 @@ struct TileRow {
     int v_head_dim;
     const float *key_scales;    // of scores, where keys are integers
     const float *value_shares;  // that the weights' integers are to be multiplied by, where values are
-    int16_t *integer_weights;
+    void *integer_weights;      // of values' numbers
 };
 
 // A row's m follows its maximum where that grows by more than this, in units of log2: weights are at most 2^8, and what was
@@ -95,14 +95,14 @@ static constexpr float slack = 8;
 
 // The online update of a row: its scores become weights 2^(factor * score - m), its state takes them in. Weights for
 // integers are relative to the tile's own maximum; returns what they are to be multiplied by.
-template <class Isa, bool IntegerKeys, bool IntegerValues>
+template <class Isa, Numbers K, Numbers V>
 KVLANE_INLINE float softmax_row(const TileRow &tile, RowState<Isa> &row) {
     using Vec = typename Isa::Vec;
     constexpr int lanes = Isa::lanes;
     const Vec factor = Isa::broadcast(tile.factor);
     Vec largest = Isa::broadcast(minus_infinity);
     for (int t = 0; t < tile.n; t += lanes) {
-        if constexpr (IntegerKeys) {
+        if constexpr (K != Numbers::floats) {
             Isa::store(tile.scores + t, Isa::load(tile.scores + t) * Isa::load(tile.key_scales + t));
         }
         largest = Isa::max(largest, scores_at<Isa>(tile.scores, t, tile.n, factor, Isa::broadcast(0)));
@@ -116,13 +116,19 @@ KVLANE_INLINE float softmax_row(const TileRow &tile, RowState<Isa> &row) {
         }
         row = {m, row.l * rescale};
     }
-    const float m = IntegerValues ? Isa::reduce_max(largest) : row.m;
-    const float share = IntegerValues ? rescale_of<Isa>(m, row.m) : 1;
+    constexpr bool in_tile = V != Numbers::floats;
+    const float m = in_tile ? Isa::reduce_max(largest) : row.m;
+    const float share = in_tile ? rescale_of<Isa>(m, row.m) : 1;
     const Vec shift = Isa::broadcast(-reference_of(m));
     for (int t = 0; t < tile.n; t += lanes) {
         const Vec weight = exp2<Isa>(scores_at<Isa>(tile.scores, t, tile.n, factor, shift));
-        if constexpr (IntegerValues) {
-            Isa::store_int16s(tile.integer_weights + t, weight * Isa::load(tile.value_shares + t));
+        if constexpr (in_tile) {
+            const Vec share_of_value = weight * Isa::load(tile.value_shares + t);
+            if constexpr (V == Numbers::bytes) {
+                Isa::store_bytes(static_cast<uint8_t *>(tile.integer_weights) + t, share_of_value);
+            } else {
+                Isa::store_int16s(static_cast<int16_t *>(tile.integer_weights) + t, share_of_value);
+            }
             row.l = Isa::fma(weight, Isa::broadcast(share), row.l);
         } else {
             Isa::store(tile.scores + t, weight);

@@ -14,6 +14,8 @@ struct Storing {
     kvlane::Format v_format;
     kvlane::Rotation rotation = kvlane::Rotation::by_format;
     bool has_outliers = false;  // 4 channels of the keys are 20 times larger, as those of real models
+    kvlane::Precision precision = kvlane::Precision::exact;
+    uint32_t group = 4;
 };
 
 /// Relative L2 errors of an output.
@@ -22,9 +24,10 @@ struct Errors {
     double of_arithmetic;  // of what the cache gives back
 };
 
-/// For random normal data: 1024 tokens, head_dim 128, 4 query heads a KV head.
+/// For random normal data: 1024 tokens, head_dim 128.
 inline Errors errors_of(const Storing &storing) {
-    constexpr uint32_t n_kv_heads = 2, group = 4, head_dim = 128;
+    constexpr uint32_t n_kv_heads = 2, head_dim = 128;
+    const uint32_t group = storing.group;
     constexpr int64_t len = 1024;
     std::vector<float> k = random_values(len * n_kv_heads * head_dim, 1);
     const std::vector<float> v = random_values(len * n_kv_heads * head_dim, 2);
@@ -35,8 +38,14 @@ inline Errors errors_of(const Storing &storing) {
     const auto rotation = storing.rotation;
     kvlane::Cache cache(1, {n_kv_heads, head_dim, 0, storing.k_format, storing.v_format, rotation, rotation}, len);
     cache.append(0, k, v);
-    const kvlane::Attention attention(
-        {n_kv_heads * group, n_kv_heads, head_dim, 0, storing.k_format, storing.v_format, 0, rotation, rotation});
+    const kvlane::Attention attention({.n_query_heads = n_kv_heads * group,
+                                       .n_kv_heads = n_kv_heads,
+                                       .head_dim = head_dim,
+                                       .k_format = storing.k_format,
+                                       .v_format = storing.v_format,
+                                       .k_rotation = rotation,
+                                       .v_rotation = rotation,
+                                       .precision = storing.precision});
     kvlane::Workspace workspace = attention.workspace(1, len);
     std::vector<float> out(q.size());
     attention.attend(cache.view(0), q.data(), out.data(), workspace);

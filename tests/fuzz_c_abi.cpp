@@ -200,7 +200,7 @@ private:
                                 .alibi_slopes = input_.one_in(4) ? of_heads : nullptr,
                                 .sink_logits = input_.one_in(4) ? of_heads : nullptr,
                                 .softcap = input_.one_in(4) ? input_.any<float>() : 0,
-                                .reserved = input_.flags(0)};
+                                .precision = input_.around(0u, 2u)};
         if (kvl_cache_n_layers(cache_) > 0 && !input_.one_in(4)) {
             const kvl_layer_info info = info_of(cache_, 0);
             desc.n_kv_heads = info.n_kv_heads;

@@ -69,8 +69,16 @@ struct Shape {
     double lse_bound() const { return ::lse_bound(head_dim) + (test::is_scaled(k_format) ? 8 * integer_rounding : 0); }
     kvlane::Layer layer() const { return {n_kv_heads, head_dim, v_head_dim, k_format, v_format, rotation, rotation}; }
     Attention attention() const {
-        return Attention(
-            {n_kv_heads * group, n_kv_heads, head_dim, v_head_dim, k_format, v_format, scale, rotation, rotation});
+        return Attention({.n_query_heads = n_kv_heads * group,
+                          .n_kv_heads = n_kv_heads,
+                          .head_dim = head_dim,
+                          .v_head_dim = v_head_dim,
+                          .k_format = k_format,
+                          .v_format = v_format,
+                          .scale = scale,
+                          .k_rotation = rotation,
+                          .v_rotation = rotation,
+                          .precision = kvlane::Precision::exact});
     }
 
     std::string text() const {

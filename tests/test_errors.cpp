@@ -398,7 +398,15 @@ Failures failures_of_rules() {
     const auto with = create_attention_with;
     using Desc = kvl_attention_desc;
     return {
-        {"reserved", KVL_ERROR_FLAGS, {"desc", "reserved", "1", "0"}, with([](Desc &d) { d.reserved = 1; })},
+        {"precision", KVL_ERROR_PRECISION, {"precision", "3", "KVL_PRECISION_"}, with([](Desc &d) { d.precision = 3; })},
+        {"fast precision of floats",
+         KVL_ERROR_PRECISION,
+         {"precision", "FAST", "both formats are q8 or q4"},
+         with([](Desc &d) {
+             d.k_format = KVL_F16;
+             d.v_format = KVL_F32;
+             d.precision = KVL_PRECISION_FAST;
+         })},
         {"window", KVL_ERROR_RANGE, {"window", "-1", "0"}, with([](Desc &d) { d.window = -1; })},
         {"n_sink_tokens < 0", KVL_ERROR_RANGE, {"n_sink_tokens", "-1"}, with([](Desc &d) {
              d.window = 5;

@@ -35,7 +35,15 @@ struct Case {
 
     kvlane::Layer layer() const { return {n_kv_heads, head_dim, v_head_dim, k, v, rotation, rotation, n_first, n_recent}; }
     Attention attention() const {
-        return Attention({n_kv_heads * group, n_kv_heads, head_dim, v_head_dim, k, v, 0, rotation, rotation});
+        return Attention({.n_query_heads = n_kv_heads * group,
+                          .n_kv_heads = n_kv_heads,
+                          .head_dim = head_dim,
+                          .v_head_dim = v_head_dim,
+                          .k_format = k,
+                          .v_format = v,
+                          .k_rotation = rotation,
+                          .v_rotation = rotation,
+                          .precision = kvlane::Precision::exact});
     }
     Cache cache(int64_t max_tokens = 1500) const { return Cache(1, layer(), max_tokens, KVL_CACHE_NO_HUGE_PAGES); }
     Cache filled(int64_t len) const {
@@ -282,7 +290,13 @@ TEST_CASE("finer tokens: every layer keeps its own") {
 
 TEST_CASE("finer tokens: many rows of long heads, several sequences in a call, and what was there before, change nothing") {
     const kvlane::Layer layer{2, 192, 130, Format::q8, Format::q4, Rotation::by_format, Rotation::by_format, 64, 64};
-    const Attention attention({2 * 40, 2, 192, 130, Format::q8, Format::q4});
+    const Attention attention({.n_query_heads = 2 * 40,
+                               .n_kv_heads = 2,
+                               .head_dim = 192,
+                               .v_head_dim = 130,
+                               .k_format = Format::q8,
+                               .v_format = Format::q4,
+                               .precision = kvlane::Precision::exact});
     const Floats q = test::random_values(2 * 40 * 192, 3);
     const int64_t token_counts[] = {40, 300, 700};
     std::vector<Cache> caches;

@@ -75,7 +75,8 @@ kvlane::Geometry geometry_of(const Family &f, Format format, const Floats &slope
                        .v_format = format,
                        .scale = f.scale,
                        .window = f.window,
-                       .softcap = f.softcap};
+                       .softcap = f.softcap,
+                       .precision = kvlane::Precision::exact};
     g.alibi_slopes = f.has_slopes ? std::span<const float>(slopes) : std::span<const float>();
     g.sink_logits = f.has_sink_logits ? std::span<const float>(logits) : std::span<const float>();
     return g;

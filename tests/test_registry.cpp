@@ -88,8 +88,9 @@ TEST_CASE("every status has its name") {
     KVLANE_CHECK_NAME(KVL_ERROR_MEMORY);
     KVLANE_CHECK_NAME(KVL_ERROR_ROTATION);
     KVLANE_CHECK_NAME(KVL_ERROR_RULE);
+    KVLANE_CHECK_NAME(KVL_ERROR_PRECISION);
 #undef KVLANE_CHECK_NAME
-    CHECK(std::string(kvl_status_name(kvl_status(KVL_ERROR_RULE + 1))) == "unknown status");
+    CHECK(std::string(kvl_status_name(kvl_status(KVL_ERROR_PRECISION + 1))) == "unknown status");
 }
 
 TEST_CASE("a kernel's name tells the isa, the formats and the group") {

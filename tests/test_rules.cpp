@@ -24,7 +24,12 @@ constexpr float infinity = std::numeric_limits<float>::infinity();
 constexpr float quiet_nan = std::numeric_limits<float>::quiet_NaN();
 
 Geometry geometry_of(Format format, uint32_t group = 3, uint32_t head_dim = 64) {
-    return {.n_query_heads = 2 * group, .n_kv_heads = 2, .head_dim = head_dim, .k_format = format, .v_format = format};
+    return {.n_query_heads = 2 * group,
+            .n_kv_heads = 2,
+            .head_dim = head_dim,
+            .k_format = format,
+            .v_format = format,
+            .precision = kvlane::Precision::exact};
 }
 
 Cache cache_of(const Geometry &g, int64_t len, uint32_t seed = 1) {

@@ -64,7 +64,8 @@ typedef enum kvl_status {
     KVL_ERROR_ISA,                 /* KVLANE_ISA names no instruction set that this CPU can run */
     KVL_ERROR_MEMORY,              /* the system has no memory or address space to give */
     KVL_ERROR_ROTATION,            /* an unknown rotation */
-    KVL_ERROR_RULE                 /* a softcap, slope or sink logit that no score can have */
+    KVL_ERROR_RULE,                /* a softcap, slope or sink logit that no score can have */
+    KVL_ERROR_PRECISION            /* an unknown precision, or one for formats that have none */
 } kvl_status;
 
 /* How a key or value row is stored.
@@ -94,6 +95,18 @@ enum {
     KVL_ROTATION_DEFAULT = 0, /* of the format: Hadamard for q4 and for keys of q8, else none */
     KVL_ROTATION_NONE = 1,
     KVL_ROTATION_HADAMARD = 2 /* a Walsh-Hadamard matrix of head_dim, in blocks where that is no power of two */
+};
+
+/* What queries and softmax weights are rounded to where they meet q8 or q4.
+ *
+ * Exact: 16 bits, whose error is a hundredth of that of storing in q8. Fast: 8 bits, where the instruction set multiplies
+ * them and that is faster: queries that meet q4, or q8 for groups of 5 query heads or more, and weights that meet q4; else
+ * as exact. The output's error is then at most 1.5 times that of storing. */
+typedef uint32_t kvl_precision;
+enum {
+    KVL_PRECISION_DEFAULT = 0, /* fast */
+    KVL_PRECISION_EXACT = 1,
+    KVL_PRECISION_FAST = 2
 };
 
 /* ---- Errors and introspection ------------------------------------------------------------------------------------ */
@@ -347,19 +360,20 @@ typedef struct kvl_attention_desc {
     const float *alibi_slopes; /* [n_query_heads], finite, copied; null: none. Distances over 2^24 are rounded */
     const float *sink_logits;  /* [n_query_heads], less than infinity, copied; null: none */
     float softcap;             /* 0: none */
-    uint32_t reserved;         /* 0 */
+    kvl_precision precision;   /* fast only where both formats are q8 or q4 */
 } kvl_attention_desc;
 
 /// Creates an attention object, immutable, that any number of threads may share.
-/// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _HEADS, _HEAD_DIM, _RANGE, _FORMAT, _ROTATION, _SCALE, _RULE, _ISA,
-///         _MEMORY
+/// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _HEADS, _HEAD_DIM, _RANGE, _FORMAT, _ROTATION, _SCALE, _PRECISION,
+///         _RULE, _ISA, _MEMORY
 /// Threads: any   Allocates: yes
 KVL_API kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_attention **attention);
 
 /// Destroys an attention object; null is allowed. No call may be using it.
 KVL_API void kvl_attention_destroy(kvl_attention *attention);
 
-/// Returns the name of the kernel that this object's calls use, "avx2/f16+bf16/group:4" for example; null for null.
+/// Returns the name of the kernel that this object's calls use, "avx2/f16+bf16/group:4" for example, and "/fast" behind that
+/// where integers are multiplied as bytes; null for null.
 KVL_API const char *kvl_attention_kernel(const kvl_attention *attention);
 
 /// Computes the workspace that is enough for every call of up to n_sequences sequences of up to max_len tokens each, with up

@@ -49,6 +49,12 @@ enum class Rotation : kvl_rotation {
     hadamard = KVL_ROTATION_HADAMARD
 };
 
+enum class Precision : kvl_precision {
+    by_format = KVL_PRECISION_DEFAULT,
+    exact = KVL_PRECISION_EXACT,
+    fast = KVL_PRECISION_FAST
+};
+
 /// Returns the format of that name.
 inline Format format_from_name(const std::string &name) {
     kvl_format format;
@@ -196,6 +202,7 @@ struct Geometry {
     float softcap = 0;                         // 0: none
     std::span<const float> alibi_slopes = {};  // [n_query_heads], or empty: none
     std::span<const float> sink_logits = {};   // [n_query_heads], or empty: none
+    Precision precision = Precision::by_format;
 };
 
 /// An attention object: immutable, shared by threads.
@@ -221,7 +228,7 @@ public:
                                       geometry.alibi_slopes.empty() ? nullptr : geometry.alibi_slopes.data(),
                                       geometry.sink_logits.empty() ? nullptr : geometry.sink_logits.data(),
                                       geometry.softcap,
-                                      0};
+                                      static_cast<kvl_precision>(geometry.precision)};
         kvl_attention *attention;
         check(kvl_attention_create(&desc, &attention));
         attention_.reset(attention);

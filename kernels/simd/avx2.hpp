@@ -111,36 +111,46 @@ struct Avx2 : XsimdIsa<Self, xsimd::fma3<xsimd::avx2>> {
     static Vec to_float(Int32s x) { return _mm256_cvtepi32_ps(x); }
 
     // n <= nibble_groups groups of 32 elements of 4 bits, the first half of each in the lower ones: 8 less than an element,
-    // times its group's multiplier. A product of less than 16 by less than 16 stays in its byte, so that two are had by one
-    // of 16 bits.
+    // times its group's multiplier.
     static constexpr int nibble_groups = 2;
     static void unpack_groups(const std::byte *p, const std::byte *multipliers, int n, std::byte *to) {
+        __m256i groups[2];
+        unpack_groups(p, multipliers, n, groups);
+        _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), groups[0]);
+        if (n > 1) {
+            _mm256_storeu_si256(reinterpret_cast<__m256i *>(to + 32), groups[1]);
+        }
+    }
+
+protected:
+    static void unpack_groups(const std::byte *p, const std::byte *multipliers, int n, __m256i (&to)[2]) {
         int16_t two;
         std::memcpy(&two, multipliers, sizeof two);
         const __m256i multiplier =
             _mm256_shuffle_epi8(_mm256_set1_epi16(two), _mm256_set_epi64x(0x0101010101010101, 0x0101010101010101, 0, 0));
-        const __m256i low_bits = _mm256_set1_epi8(15);
         const __m128i first = _mm_loadu_si128(reinterpret_cast<const __m128i *>(p));
         const __m256i both =
             _mm256_set_m128i(n > 1 ? _mm_loadu_si128(reinterpret_cast<const __m128i *>(p + 16)) : first, first);
-        const __m256i lower = nibble_products(_mm256_and_si256(both, low_bits), multiplier);
-        const __m256i upper = nibble_products(_mm256_and_si256(_mm256_srli_epi16(both, 4), low_bits), multiplier);
-        _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), _mm256_permute2x128_si256(lower, upper, 0x20));
-        if (n > 1) {
-            _mm256_storeu_si256(reinterpret_cast<__m256i *>(to + 32), _mm256_permute2x128_si256(lower, upper, 0x31));
-        }
+        const __m256i eight_times = _mm256_slli_epi16(multiplier, 3);
+        const __m256i lower = nibble_products(lower_nibbles(both), multiplier, eight_times);
+        const __m256i upper = nibble_products(upper_nibbles(both), multiplier, eight_times);
+        to[0] = _mm256_permute2x128_si256(lower, upper, 0x20);
+        to[1] = _mm256_permute2x128_si256(lower, upper, 0x31);
     }
-
-private:
-    static __m256i nibble_products(__m256i nibbles, __m256i multiplier) {
+    static __m256i lower_nibbles(__m256i x) { return _mm256_and_si256(x, _mm256_set1_epi8(15)); }
+    static __m256i upper_nibbles(__m256i x) { return lower_nibbles(_mm256_srli_epi16(x, 4)); }
+    // A product of less than 16 by less than 16 stays in its byte, so that two are had by one of 16 bits.
+    static __m256i nibble_products(__m256i nibbles, __m256i multiplier, __m256i less) {
         const __m256i words = _mm256_and_si256(multiplier, _mm256_set1_epi16(0xff));
-        return _mm256_sub_epi8(_mm256_mullo_epi16(nibbles, words), _mm256_slli_epi16(multiplier, 3));
+        return _mm256_sub_epi8(_mm256_mullo_epi16(nibbles, words), less);
     }
-    static __m128i load_8(const std::byte *p) { return _mm_loadl_epi64(reinterpret_cast<const __m128i *>(p)); }
     static __m128i int16s_of(Vec x) {
         const __m256i words = _mm256_cvtps_epi32(x);
         return _mm_packs_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
     }
+
+private:
+    static __m128i load_8(const std::byte *p) { return _mm_loadl_epi64(reinterpret_cast<const __m128i *>(p)); }
 };
 
 struct avx2 : Avx2<avx2> {};

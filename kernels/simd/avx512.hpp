@@ -108,11 +108,13 @@ struct Avx512 : XsimdIsa<Self, xsimd::avx512bw> {
     static Int16s widen(const std::byte *p) {
         return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
     }
-    // Quarter i of every row of 32 elements, one after the other, is part i.
+    // Of a row, as many elements as are brought together with those of three others: quarter i of each, one after the other,
+    // is part i.
     using Bytes = __m256i;
     static Bytes row(const std::byte *p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)); }
     static Bytes row_partial(const std::byte *p, int n) { return _mm256_maskz_loadu_epi8((1u << n) - 1, p); }
-    static void transpose_quarters(const Bytes (&row)[4], Bytes (&part)[4]) {
+    static Int16s widen(Bytes part) { return _mm512_cvtepi8_epi16(part); }
+    static void transpose_quarters(const __m256i (&row)[4], __m256i (&part)[4]) {
         const __m256i even01 = _mm256_unpacklo_epi64(row[0], row[1]), odd01 = _mm256_unpackhi_epi64(row[0], row[1]);
         const __m256i even23 = _mm256_unpacklo_epi64(row[2], row[3]), odd23 = _mm256_unpackhi_epi64(row[2], row[3]);
         part[0] = _mm256_permute2x128_si256(even01, even23, 0x20);
@@ -120,7 +122,6 @@ struct Avx512 : XsimdIsa<Self, xsimd::avx512bw> {
         part[2] = _mm256_permute2x128_si256(even01, even23, 0x31);
         part[3] = _mm256_permute2x128_si256(odd01, odd23, 0x31);
     }
-    static Int16s widen(Bytes part) { return _mm512_cvtepi8_epi16(part); }
     static Int16s widen_pairs(const std::byte *a, const std::byte *b) {
         const __m128i rows[2] = {load_16(a), load_16(b)};
         return _mm512_cvtepi8_epi16(
@@ -135,33 +136,41 @@ struct Avx512 : XsimdIsa<Self, xsimd::avx512bw> {
     static Vec to_float(Int32s x) { return _mm512_cvtepi32_ps(x); }
 
     // n <= nibble_groups groups of 32 elements of 4 bits, the first half of each in the lower ones: 8 less than an element,
-    // times its group's multiplier. A product of less than 16 by less than 16 stays in its byte, so that two are had by one
-    // of 16 bits.
+    // times its group's multiplier.
     static constexpr int nibble_groups = 4;
     static void unpack_groups(const std::byte *p, const std::byte *multipliers, int n, std::byte *to) {
+        __m512i groups[2];
+        unpack_groups(p, multipliers, n, groups);
+        _mm512_storeu_si512(to, groups[0]);
+        if (n > 2) {
+            _mm512_storeu_si512(to + 64, groups[1]);
+        }
+    }
+
+protected:
+    static void unpack_groups(const std::byte *p, const std::byte *multipliers, int n, __m512i (&to)[2]) {
         int four;
         std::memcpy(&four, multipliers, sizeof four);
         const __m512i nth =
             _mm512_set_epi32(0x03030303, 0x03030303, 0x03030303, 0x03030303, 0x02020202, 0x02020202, 0x02020202, 0x02020202,
                              0x01010101, 0x01010101, 0x01010101, 0x01010101, 0, 0, 0, 0);
         const __m512i multiplier = _mm512_shuffle_epi8(_mm512_set1_epi32(four), nth);
-        const __m512i low_bits = _mm512_set1_epi8(15);
         const __m512i both = n == nibble_groups ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi64((1u << 2 * n) - 1, p);
-        const __m512i lower = nibble_products(_mm512_and_si512(both, low_bits), multiplier);
-        const __m512i upper = nibble_products(_mm512_and_si512(_mm512_srli_epi16(both, 4), low_bits), multiplier);
-        const __m512i first_two = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0);
-        const __m512i last_two = _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4);
-        _mm512_storeu_si512(to, _mm512_permutex2var_epi64(lower, first_two, upper));
-        if (n > 2) {
-            _mm512_storeu_si512(to + 64, _mm512_permutex2var_epi64(lower, last_two, upper));
-        }
+        const __m512i eight_times = _mm512_slli_epi16(multiplier, 3);
+        const __m512i lower = nibble_products(lower_nibbles(both), multiplier, eight_times);
+        const __m512i upper = nibble_products(upper_nibbles(both), multiplier, eight_times);
+        to[0] = _mm512_permutex2var_epi64(lower, _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0), upper);
+        to[1] = _mm512_permutex2var_epi64(lower, _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4), upper);
+    }
+    static __m512i lower_nibbles(__m512i x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
+    static __m512i upper_nibbles(__m512i x) { return lower_nibbles(_mm512_srli_epi16(x, 4)); }
+    // A product of less than 16 by less than 16 stays in its byte, so that two are had by one of 16 bits.
+    static __m512i nibble_products(__m512i nibbles, __m512i multiplier, __m512i less) {
+        const __m512i words = _mm512_and_si512(multiplier, _mm512_set1_epi16(0xff));
+        return _mm512_sub_epi8(_mm512_mullo_epi16(nibbles, words), less);
     }
 
 private:
-    static __m512i nibble_products(__m512i nibbles, __m512i multiplier) {
-        const __m512i words = _mm512_and_si512(multiplier, _mm512_set1_epi16(0xff));
-        return _mm512_sub_epi8(_mm512_mullo_epi16(nibbles, words), _mm512_slli_epi16(multiplier, 3));
-    }
     static __m128i load_16(const std::byte *p) { return _mm_loadu_si128(reinterpret_cast<const __m128i *>(p)); }
     static Vec widen_q8(__m128i bytes) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)); }
 

@@ -1,0 +1,154 @@
+// The precision that q8 and q4 are met with: what fast costs, and where it is in force.
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "accuracy.hpp"
+#include "answers.hpp"
+
+using kvlane::Attention;
+using kvlane::Cache;
+using kvlane::Format;
+using kvlane::Geometry;
+using kvlane::Precision;
+using test::attend;
+
+namespace {
+
+using Floats = std::vector<float>;
+
+constexpr Format integers[] = {Format::q8, Format::q4};
+
+Cache cache_of(const Geometry &g, int64_t len) {
+    Cache cache(1, {g.n_kv_heads, g.head_dim, g.v_head_dim, g.k_format, g.v_format}, len, KVL_CACHE_NO_HUGE_PAGES);
+    test::fill_random(cache, len, 1);
+    return cache;
+}
+
+Geometry geometry_of(Format k_format, Format v_format, uint32_t group, uint32_t head_dim = 64) {
+    return {.n_query_heads = 2 * group, .n_kv_heads = 2, .head_dim = head_dim, .k_format = k_format, .v_format = v_format};
+}
+
+Floats queries_of(const Geometry &g, uint32_t n_queries = 1) {
+    return test::random_values(size_t{n_queries} * g.n_query_heads * g.head_dim, 7);
+}
+
+bool is_fast(const Geometry &g) { return std::string(Attention(g).kernel()).ends_with("/fast"); }
+
+bool multiplies_bytes() { return is_fast(geometry_of(Format::q4, Format::q4, 1)); }
+
+}  // namespace
+
+TEST_CASE("precision: fast is in force for q4, and for keys of q8 with groups of 5, where the isa multiplies bytes") {
+    const std::string isa = kvlane::isa_in_force();
+    CHECK(multiplies_bytes() == (isa.ends_with("_vnni") || isa.ends_with("_dotprod") || isa.ends_with("_i8mm")));
+    for (const uint32_t group : {1u, 4u, 5u, 8u}) {
+        const bool of_q8 = multiplies_bytes() && group >= 5;
+        CHECK(is_fast(geometry_of(Format::q8, Format::q8, group)) == of_q8);
+        CHECK(is_fast(geometry_of(Format::q8, Format::q4, group)) == multiplies_bytes());
+        CHECK_FALSE(is_fast(geometry_of(Format::f16, Format::q4, group)));
+        CHECK_FALSE(is_fast(geometry_of(Format::q8, Format::f32, group)));
+        CHECK_FALSE(is_fast(geometry_of(Format::f16, Format::f16, group)));
+        Geometry exact = geometry_of(Format::q4, Format::q4, group);
+        exact.precision = Precision::exact;
+        CHECK_FALSE(is_fast(exact));
+    }
+}
+
+// Half of 1/127 of the largest of a row's elements, which are evenly spread, is 0.7 % of it; of weights alike.
+TEST_CASE("precision: fast equals the oracle within the rounding to 8 bits, for any head_dim, group and length") {
+    for (const Format k : integers) {
+        for (const Format v : integers) {
+            for (const uint32_t head_dim : {8u, 32u, 40u, 64u, 77u, 80u, 96u, 128u, 192u, 256u, 576u}) {
+                for (const uint32_t group : {5u, 8u, 12u}) {
+                    const Geometry g = geometry_of(k, v, group, head_dim);
+                    const Cache cache = cache_of(g, 600);
+                    const Floats q = queries_of(g), keys = cache.read_k(0), values = cache.read_v(0);
+                    for (const int64_t len : {1, 3, 15, 16, 17, 63, 64, 65, 130, 513, 600}) {
+                        INFO(Attention(g).kernel() << ", head_dim " << head_dim << ", len " << len);
+                        const test::Answer got = attend(Attention(g), cache.view(0), len, q);
+                        const oracle::Answer want = test::expected(g, len, q, keys, values);
+                        CHECK(test::relative_error(got.out, want.out, test::usual_norm(got.out.size(), len)) <= 0.025);
+                        for (size_t h = 0; h < got.lse.size(); ++h) {
+                            CHECK(std::abs(got.lse[h] - want.lse[h]) <= 0.025);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+TEST_CASE("precision: fast costs at most half as much again as storing, with outliers too") {
+    for (const Format k : integers) {
+        for (const Format v : integers) {
+            for (const bool has_outliers : {false, true}) {
+                test::Storing storing{k, v, kvlane::Rotation::by_format, has_outliers, Precision::exact, 8};
+                const double exact = test::errors_of(storing).total;
+                storing.precision = Precision::fast;
+                const double fast = test::errors_of(storing).total;
+                INFO(test::name_of(k) << "+" << test::name_of(v) << ": " << fast << " for " << exact);
+                CHECK(fast <= 1.5 * exact);
+                CHECK((fast == exact) != multiplies_bytes());
+            }
+        }
+    }
+}
+
+TEST_CASE("precision: NaN in a visible key or value shows, and a scale of 0 is 0") {
+    for (const Format format : integers) {
+        const Geometry g = geometry_of(format, format, 8);
+        for (const bool in_keys : {true, false}) {
+            Cache cache(1, {g.n_kv_heads, g.head_dim, 0, format, format}, 100, KVL_CACHE_NO_HUGE_PAGES);
+            Floats k(100 * 128, 0), v(100 * 128, 0);
+            cache.append(0, k, v);
+            CHECK(attend(Attention(g), cache.view(0), 100, queries_of(g)).out == Floats(2 * 8 * 64, 0));
+            cache.clear();
+            (in_keys ? k : v)[70 * 128] = std::numeric_limits<float>::quiet_NaN();
+            cache.append(0, k, v);
+            const test::Answer seen = attend(Attention(g), cache.view(0), 71, queries_of(g));
+            for (size_t i = 0; i < 8 * 64; ++i) {
+                CHECK(std::isnan(seen.out[i]));
+            }
+            CHECK(attend(Attention(g), cache.view(0), 70, queries_of(g)).out == Floats(2 * 8 * 64, 0));
+        }
+    }
+}
+
+TEST_CASE("precision: the bits of fast do not depend on how memory is divided, nor on the rows beside a row") {
+    for (const Format format : integers) {
+        for (const uint32_t head_dim : {64u, 80u}) {
+            const Geometry g = geometry_of(format, format, 8, head_dim);
+            const Cache cache = cache_of(g, 300);
+            const Floats q = queries_of(g, 3);
+            const kvl_view whole = cache.view(0);
+            const test::Answer want = attend(Attention(g), whole, 300, q, 3);
+            std::vector<kvl_span> spans;
+            for (int64_t first = 0, n = 1; first < 300; first += n, n = std::min<int64_t>(n + 2, 300 - first)) {
+                const auto at = [&](const void *base, int64_t stride) {
+                    return static_cast<const std::byte *>(base) + first * stride;
+                };
+                const kvl_span &s = *whole.spans;
+                spans.push_back({at(s.k, whole.k_token_stride_bytes), at(s.v, whole.v_token_stride_bytes), n,
+                                 at(s.k_scales, whole.k_scale_token_stride_bytes),
+                                 at(s.v_scales, whole.v_scale_token_stride_bytes)});
+            }
+            kvl_view divided = whole;
+            divided.spans = spans.data();
+            divided.n_spans = static_cast<uint32_t>(spans.size());
+            CHECK(attend(Attention(g), divided, 300, q, 3) == want);
+            const size_t row = size_t{g.n_query_heads} * head_dim;
+            for (size_t i = 0; i < 3; ++i) {
+                const Floats own(q.begin() + static_cast<std::ptrdiff_t>(i * row),
+                                 q.begin() + static_cast<std::ptrdiff_t>((i + 1) * row));
+                const test::Answer alone = attend(Attention(g), whole, 298 + static_cast<int64_t>(i), own);
+                CHECK(
+                    std::equal(alone.out.begin(), alone.out.end(), want.out.begin() + static_cast<std::ptrdiff_t>(i * row)));
+            }
+        }
+    }
+}
