@@ -4,6 +4,8 @@
 // chunk by chunk.
 //   M. Milakov, N. Gimelshein, "Online normalizer calculation for softmax" (2018)
 
+#include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "hadamard-inl.hpp"
@@ -62,6 +64,17 @@ struct RowState {
     typename Isa::Vec l;
 };
 
+// The state that ended with that m and l.
+template <class Isa>
+KVLANE_INLINE RowState<Isa> state_of(float m, float l) {
+    return {m, Isa::first_lanes(Isa::broadcast(l), 1, 0.0f)};
+}
+
+// A partial's m in natural log, and back. What in_log2 returns, it returns again after to_natural_log, bit by bit: this was
+// tried for every float.
+static KVLANE_INLINE float to_natural_log(float m) { return m * 0.693147181f; }
+static KVLANE_INLINE float in_log2(float m) { return m * 1.44269504f; }
+
 // 2^(m - new_m): what sums relative to m are to be multiplied by, to be relative to new_m.
 template <class Isa>
 KVLANE_INLINE float rescale_of(float m, float new_m) {
@@ -89,8 +102,8 @@ struct TileRow {
     int16_t *integer_weights;
 };
 
-// A row's m follows its maximum where that grows by more than this, in units of log2: weights are at most 2^8, and what was
-// summed before is rarely rescaled.
+// A row's m follows its maximum where that grows by more than this, in units of log2: weights are little more than 2^8 at
+// most, and what was summed before is rarely rescaled.
 static constexpr float slack = 8;
 
 // The online update of a row: its scores become weights 2^(factor * score - m), its state takes them in. Weights for
@@ -108,7 +121,8 @@ KVLANE_INLINE float softmax_row(const TileRow &tile, RowState<Isa> &row) {
         largest = Isa::max(largest, scores_at<Isa>(tile.scores, t, tile.n, factor, Isa::broadcast(0)));
     }
     if (Isa::any_greater(largest, row.m + slack)) {
-        const float m = Isa::reduce_max(Isa::max(Isa::broadcast(row.m), largest));
+        const float largest_yet = Isa::reduce_max(Isa::max(Isa::broadcast(row.m), largest));
+        const float m = in_log2(to_natural_log(largest_yet));  // survives being a kvl_partial's
         const Vec rescale = Isa::broadcast(rescale_of<Isa>(row.m, m));
         float *o = tile.o;
         for (int d = 0; d < tile.v_head_dim && row.m != minus_infinity; d += lanes, o += o_step<Isa>(tile.o_rows)) {
@@ -132,53 +146,82 @@ KVLANE_INLINE float softmax_row(const TileRow &tile, RowState<Isa> &row) {
     return share;
 }
 
-// Merges the partials of one row in chunk order, and normalises: out = o / l, or 0 where nothing is visible. The first
-// partial's m and l become the whole's; the others' m are spent.
+// A row's elements [d, d + lanes) of a partial's o.
 template <class Isa>
-KVLANE_INLINE void merge_row(const MergeHead &head, int r) {
-    using Vec = typename Isa::Vec;
-    constexpr int lanes = Isa::lanes;
-    float *const chunk_m = head.first.m + r;
-    float *const chunk_l = head.first.l + r;
-    const float sink = head.sinks ? head.sinks[r % head.group] : minus_infinity;
-    float m = sink;
-    for (int64_t c = 0; c < head.n_chunks; ++c) {
-        m = chunk_m[c * head.chunk_stride] > m ? chunk_m[c * head.chunk_stride] : m;
+KVLANE_INLINE typename Isa::Vec load_o(const Merge &merge, const float *o, int row, int d) {
+    const auto dim = static_cast<int>(merge.v_head_dim);
+    if (!merge.is_plain) {
+        return Isa::load(o + d / Isa::lanes * o_step<Isa>(merge.n_queries * merge.group) + row * Isa::lanes);
     }
-    float l = sink == minus_infinity ? 0 : rescale_of<Isa>(sink, m);
-    for (int64_t c = 0; c < head.n_chunks; ++c) {
-        float &weight = chunk_m[c * head.chunk_stride];
-        weight = rescale_of<Isa>(weight, m);
-        l = l + weight * chunk_l[c * head.chunk_stride];
+    const auto *const at = reinterpret_cast<const std::byte *>(o + int64_t{row} * dim + d);
+    return d + Isa::lanes <= dim ? Isa::load(format::f32{}, at) : Isa::load_partial(format::f32{}, at, dim - d);
+}
+
+static KVLANE_INLINE float m_of(const Merge &merge, int64_t partial, int row) {
+    const float m = merge.partials[partial * merge.stride].m[row];
+    return merge.is_plain ? in_log2(m) : m;
+}
+
+// A row of all partials together; room for a whole vector follows o.
+struct MergedRow {
+    float m;
+    float l;
+    alignas(64) float o[KVL_MAX_HEAD_DIM + 16];
+};
+
+// Takes the partials in one by one, in order.
+template <class Isa>
+KVLANE_INLINE void merge_row(const Merge &merge, int r, MergedRow &row) {
+    const float sink = merge.sinks ? merge.sinks[r % merge.group] : minus_infinity;
+    row.m = sink;
+    for (int64_t p = 0; p < merge.n_partials; ++p) {
+        const float m = m_of(merge, p, r);
+        row.m = m > row.m ? m : row.m;
     }
-    const Vec normalizer = Isa::broadcast(l == 0 ? 1.0f : 1 / l);
-    const int dim = static_cast<int>(head.v_head_dim);
-    const float *o = head.first.o + r * lanes;
-    float *const row = head.out + r / head.group * head.out_stride + int64_t{r % head.group} * dim;
-    for (int d = 0; d < dim; d += lanes, o += o_step<Isa>(head.n_queries * head.group)) {
-        Vec sum = Isa::broadcast(0);
-        for (int64_t c = 0; c < head.n_chunks; ++c) {
-            const Vec weight = Isa::broadcast(chunk_m[c * head.chunk_stride]);
-            sum = Isa::fma(weight, Isa::load(o + c * head.chunk_stride), sum);
+    row.l = sink == minus_infinity ? 0 : rescale_of<Isa>(sink, row.m);
+    const auto dim = static_cast<int>(merge.v_head_dim);
+    std::fill_n(row.o, dim + Isa::lanes, 0.0f);
+    for (int64_t p = 0; p < merge.n_partials; ++p) {
+        const kvl_partial &partial = merge.partials[p * merge.stride];
+        const float weight = rescale_of<Isa>(m_of(merge, p, r), row.m);
+        row.l = row.l + weight * partial.l[r];
+        for (int d = 0; d < dim; d += Isa::lanes) {
+            const auto o = load_o<Isa>(merge, partial.o, r, d);
+            Isa::store(row.o + d, Isa::fma(Isa::broadcast(weight), o, Isa::load(row.o + d)));
         }
-        auto *out = reinterpret_cast<std::byte *>(row + d);
-        if (d + lanes <= dim) {
-            Isa::store(format::f32{}, out, sum * normalizer);
-        } else {
-            Isa::store_partial(format::f32{}, out, sum * normalizer, dim - d);
-        }
     }
-    if (head.rotates_out) {
-        rotate_row<Isa>(row, dim);
+}
+
+// out = o / l, or 0 where nothing is visible.
+template <class Isa>
+KVLANE_INLINE void finish_row(const Merge &merge, MergedRow &row, int64_t to) {
+    const auto dim = static_cast<int>(merge.v_head_dim);
+    const auto normalizer = Isa::broadcast(row.l == 0 ? 1.0f : 1 / row.l);
+    for (int d = 0; d < dim; d += Isa::lanes) {
+        Isa::store(row.o + d, Isa::load(row.o + d) * normalizer);
     }
-    *chunk_m = m;
-    *chunk_l = l;
+    if (merge.rotates_out) {
+        rotate_row<Isa>(row.o, dim);
+    }
+    std::copy_n(row.o, dim, merge.out + to * dim);
+    if (merge.lse) {
+        merge.lse[to] = row.l == 0 ? minus_infinity : to_natural_log(row.m) + std::log(row.l);
+    }
 }
 
 template <class Isa>
-void merge(const MergeHead &head) {
-    for (int r = 0; r < head.n_queries * head.group; ++r) {
-        merge_row<Isa>(head, r);
+void merge(const Merge &merge) {
+    MergedRow row;
+    for (int r = 0; r < merge.n_queries * merge.group; ++r) {
+        merge_row<Isa>(merge, r, row);
+        const int64_t to = r / merge.group * merge.query_stride + r % merge.group;
+        if (merge.out) {
+            finish_row<Isa>(merge, row, to);
+        } else {
+            merge.whole.m[to] = to_natural_log(row.m);
+            merge.whole.l[to] = row.l;
+            std::copy_n(row.o, merge.v_head_dim, merge.whole.o + to * merge.v_head_dim);
+        }
     }
 }
 
