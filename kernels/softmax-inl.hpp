@@ -4,7 +4,6 @@
 // chunk by chunk.
 //   M. Milakov, N. Gimelshein, "Online normalizer calculation for softmax" (2018)
 
-#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -146,17 +145,6 @@ KVLANE_INLINE float softmax_row(const TileRow &tile, RowState<Isa> &row) {
     return share;
 }
 
-// A row's elements [d, d + lanes) of a partial's o.
-template <class Isa>
-KVLANE_INLINE typename Isa::Vec load_o(const Merge &merge, const float *o, int row, int d) {
-    const auto dim = static_cast<int>(merge.v_head_dim);
-    if (!merge.is_plain) {
-        return Isa::load(o + d / Isa::lanes * o_step<Isa>(merge.n_queries * merge.group) + row * Isa::lanes);
-    }
-    const auto *const at = reinterpret_cast<const std::byte *>(o + int64_t{row} * dim + d);
-    return d + Isa::lanes <= dim ? Isa::load(format::f32{}, at) : Isa::load_partial(format::f32{}, at, dim - d);
-}
-
 static KVLANE_INLINE float m_of(const Merge &merge, int64_t partial, int row) {
     const float m = merge.partials[partial * merge.stride].m[row];
     return merge.is_plain ? in_log2(m) : m;
@@ -169,6 +157,21 @@ struct MergedRow {
     alignas(64) float o[KVL_MAX_HEAD_DIM + 16];
 };
 
+// to += weight * o, or what it is without to where there is none yet.
+template <class Isa>
+KVLANE_INLINE void add_o(const Merge &merge, const float *o, int r, float weight, bool is_first, float *to) {
+    const auto dim = static_cast<int>(merge.v_head_dim);
+    const int64_t step = merge.is_plain ? Isa::lanes : o_step<Isa>(merge.n_queries * merge.group);
+    o += merge.is_plain ? int64_t{r} * dim : r * Isa::lanes;
+    for (int d = 0; d < dim; d += Isa::lanes, o += step) {
+        const bool is_part = merge.is_plain && d + Isa::lanes > dim;
+        const auto of_partial =
+            is_part ? Isa::load_partial(format::f32{}, reinterpret_cast<const std::byte *>(o), dim - d) : Isa::load(o);
+        const auto sum = is_first ? Isa::broadcast(0) : Isa::load(to + d);
+        Isa::store(to + d, Isa::fma(Isa::broadcast(weight), of_partial, sum));
+    }
+}
+
 // Takes the partials in one by one, in order.
 template <class Isa>
 KVLANE_INLINE void merge_row(const Merge &merge, int r, MergedRow &row) {
@@ -179,31 +182,41 @@ KVLANE_INLINE void merge_row(const Merge &merge, int r, MergedRow &row) {
         row.m = m > row.m ? m : row.m;
     }
     row.l = sink == minus_infinity ? 0 : rescale_of<Isa>(sink, row.m);
-    const auto dim = static_cast<int>(merge.v_head_dim);
-    std::fill_n(row.o, dim + Isa::lanes, 0.0f);
     for (int64_t p = 0; p < merge.n_partials; ++p) {
         const kvl_partial &partial = merge.partials[p * merge.stride];
         const float weight = rescale_of<Isa>(m_of(merge, p, r), row.m);
         row.l = row.l + weight * partial.l[r];
-        for (int d = 0; d < dim; d += Isa::lanes) {
-            const auto o = load_o<Isa>(merge, partial.o, r, d);
-            Isa::store(row.o + d, Isa::fma(Isa::broadcast(weight), o, Isa::load(row.o + d)));
+        add_o<Isa>(merge, partial.o, r, weight, p == 0, row.o);
+    }
+}
+
+// out = factor * o
+template <class Isa>
+KVLANE_INLINE void store_o(const MergedRow &row, float factor, int dim, float *out) {
+    for (int d = 0; d < dim; d += Isa::lanes) {
+        const auto scaled = Isa::load(row.o + d) * Isa::broadcast(factor);
+        auto *const at = reinterpret_cast<std::byte *>(out + d);
+        if (d + Isa::lanes <= dim) {
+            Isa::store(format::f32{}, at, scaled);
+        } else {
+            Isa::store_partial(format::f32{}, at, scaled, dim - d);
         }
     }
 }
 
-// out = o / l, or 0 where nothing is visible.
+// What is wanted of a row: out = o / l, 0 where nothing is visible, and its lse; or the row as a plain partial has it.
 template <class Isa>
-KVLANE_INLINE void finish_row(const Merge &merge, MergedRow &row, int64_t to) {
+KVLANE_INLINE void finish_row(const Merge &merge, const MergedRow &row, int64_t to) {
     const auto dim = static_cast<int>(merge.v_head_dim);
-    const auto normalizer = Isa::broadcast(row.l == 0 ? 1.0f : 1 / row.l);
-    for (int d = 0; d < dim; d += Isa::lanes) {
-        Isa::store(row.o + d, Isa::load(row.o + d) * normalizer);
+    if (!merge.out) {
+        merge.whole.m[to] = to_natural_log(row.m);
+        merge.whole.l[to] = row.l;
+        return store_o<Isa>(row, 1, dim, merge.whole.o + to * dim);
     }
+    store_o<Isa>(row, row.l == 0 ? 1 : 1 / row.l, dim, merge.out + to * dim);
     if (merge.rotates_out) {
-        rotate_row<Isa>(row.o, dim);
+        rotate_row<Isa>(merge.out + to * dim, dim);
     }
-    std::copy_n(row.o, dim, merge.out + to * dim);
     if (merge.lse) {
         merge.lse[to] = row.l == 0 ? minus_infinity : to_natural_log(row.m) + std::log(row.l);
     }
@@ -214,14 +227,7 @@ void merge(const Merge &merge) {
     MergedRow row;
     for (int r = 0; r < merge.n_queries * merge.group; ++r) {
         merge_row<Isa>(merge, r, row);
-        const int64_t to = r / merge.group * merge.query_stride + r % merge.group;
-        if (merge.out) {
-            finish_row<Isa>(merge, row, to);
-        } else {
-            merge.whole.m[to] = to_natural_log(row.m);
-            merge.whole.l[to] = row.l;
-            std::copy_n(row.o, merge.v_head_dim, merge.whole.o + to * merge.v_head_dim);
-        }
+        finish_row<Isa>(merge, row, r / merge.group * merge.query_stride + r % merge.group);
     }
 }
 

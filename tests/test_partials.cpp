@@ -3,10 +3,12 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <string>
 
+#include "../kernels/softmax-inl.hpp"
 #include "rules.hpp"
 
 using kvlane::Attention;
@@ -205,6 +207,19 @@ TEST_CASE("partials: ranges of any length, merged, equal the oracle, for every f
             }
         }
     }
+}
+
+TEST_CASE("partials: every m that kernels make survives natural log, bit by bit") {
+    constexpr uint32_t step = 251;  // of all floats
+    uint32_t n_changed = 0;
+    for (uint64_t bits = 0; bits <= UINT32_MAX; bits += step) {
+        const float m = kvlane::in_log2(kvlane::to_natural_log(std::bit_cast<float>(static_cast<uint32_t>(bits))));
+        const float handed_over = kvlane::in_log2(kvlane::to_natural_log(m));
+        n_changed += !(m == handed_over || std::isnan(m));
+    }
+    CHECK(n_changed == 0);
+    CHECK(std::isfinite(kvlane::in_log2(kvlane::to_natural_log(std::numeric_limits<float>::max()))));
+    CHECK(kvlane::in_log2(kvlane::to_natural_log(-infinity)) == -infinity);
 }
 
 TEST_CASE("partials: m, l and o are those of the tokens, in natural log") {

@@ -376,9 +376,10 @@ KVL_API kvl_status kvl_attention_workspace_size(const kvl_attention *attention, 
 
 /// What queries' attention to some of their tokens comes to before it is merged with that to the others. Of each row
 ///         l = sum over t of exp(s[t] - m),  o = sum over t of exp(s[t] - m) v[t]
-/// with scores s by the rules of kvl_attention_desc, and m near the largest of them. Where none of the tokens is visible, m
-/// is -infinity and l and o are 0. Sinks' logits are in none of the three: they join in kvl_merge. Plain data, owns nothing,
-/// the same on every isa. Shape:  m and l [n_queries, n_query_heads] f32; o [n_queries, n_query_heads, v_head_dim] f32
+/// with scores s by the rules of kvl_attention_desc, and m near the largest of them. Where none of the tokens is visible,
+/// m is -infinity and l and o are 0. Sinks' logits are in none of the three: they join in kvl_merge. Plain data, owns
+/// nothing, the same on every isa.
+/// Shape:  m and l [n_queries, n_query_heads] f32; o [n_queries, n_query_heads, v_head_dim] f32
 /// Units:  m in natural log; o in rows rotated as stored values are: kvl_merge rotates the sum back
 /// Source: Z. Ye et al., "FlashInfer: Efficient and Customizable Attention Engine for LLM Inference Serving" (2025)
 typedef struct kvl_partial {
@@ -388,8 +389,9 @@ typedef struct kvl_partial {
 } kvl_partial;
 
 /// A range of a sequence's positions, whose partial is wanted instead of the output: the share of one of several machines
-/// or sockets, that may hold no other tokens. Queries stay where kvl_sequence.len puts them, in the range, behind it or
-/// before. Pre:    out's three overlap nothing else of the call
+/// or sockets, that may hold no other tokens. Queries stay where kvl_sequence.len puts them: in the range, behind it or
+/// before it.
+/// Pre:    out's three overlap nothing else of the call
 typedef struct kvl_range {
     size_t struct_size;
     uint32_t flags;     /* none are defined */
@@ -465,8 +467,8 @@ KVL_API kvl_status kvl_attend_finish(void *workspace);
 /// kvl_sequence.range, of this attention or one like it on any machine and isa, or of the caller's own making.
 ///         out[h] = sum over p of exp(m[p] - M) o[p] / L,  L = exp(sink_logits[h] - M) + sum over p of exp(m[p] - M) l[p]
 /// Partials of one chunk of KVL_CHUNK_TOKENS positions each, of which the last may hold fewer, in order of position, give
-/// the bits of the whole call on the same isa; others agree within kvl_attend's bound. Shape:  partials [n_partials], each
-/// of n_queries; out [n_queries, n_query_heads, v_head_dim] f32;
+/// the bits of the whole call on the same isa; others agree within kvl_attend's bound.
+/// Shape:  partials [n_partials], each of n_queries; out [n_queries, n_query_heads, v_head_dim] f32;
 ///         lse [n_queries, n_query_heads] f32 or null
 /// Units:  lse in natural log: M + log(L). Where every l is 0, out is 0 and lse -infinity or the sink's logit
 /// Pre:    no token is in two partials; out and lse overlap nothing else of the call
