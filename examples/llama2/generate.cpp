@@ -130,8 +130,9 @@ Batch generate_batch(Model &model, const std::vector<std::vector<uint32_t>> &pro
         ++batch.effort.n_steps;
     }
     std::vector<Text> texts;
+    texts.reserve(prompts.size());
     for (const std::vector<uint32_t> &prompt : prompts) {
-        texts.push_back({model.sequence(batch.n_shared > 0 ? &prefix : nullptr), prompt});
+        texts.push_back({model.sequence(batch.n_shared > 0 ? &prefix : nullptr), prompt, false});
     }
     while (go_on(model, texts, steps)) {
         ++batch.effort.n_steps;
