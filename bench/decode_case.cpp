@@ -51,7 +51,7 @@ std::vector<kvl_sequence> sequences_of(const std::vector<kvl_view> &views, uint3
     std::vector<kvl_sequence> sequences;
     for (size_t i = 0; i < views.size(); ++i) {
         sequences.push_back(
-            {sizeof(kvl_sequence), 0, n_queries, &views[i], views[i].len, q.data(), &out[i * q.size()], nullptr});
+            {sizeof(kvl_sequence), 0, n_queries, &views[i], views[i].len, q.data(), &out[i * q.size()], nullptr, nullptr});
     }
     return sequences;
 }

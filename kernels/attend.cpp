@@ -19,7 +19,7 @@ using namespace kvlane;
 namespace {
 
 // At the start of a workspace. Behind it: the first unit of every sequence and their end, the chunks that each
-// (sequence, KV head, block of queries) still waits for, which units were run, and their partials.
+// (sequence, KV head, block of queries) still waits for, which units were run, and their partials, with the floats of these.
 struct Call {
     uint64_t magic;
     const kvl_attention *attention;
@@ -30,7 +30,7 @@ struct Call {
     uint32_t *first_unit;
     uint32_t *chunks_left;
     uint8_t *is_run;
-    float *partials;
+    kvl_partial *partials;
 };
 
 constexpr uint64_t call_magic = 0x6b766c616e653031;
@@ -41,26 +41,48 @@ constexpr uint64_t aligned(uint64_t bytes) { return (bytes + alignment - 1) / al
 
 int64_t chunks_to(int64_t len) { return (len + chunk_tokens - 1) / chunk_tokens; }
 
-// Tokens that a query at the end of len tokens sees: [0, sinks_end) and [window_first, len).
-struct Visible {
-    int64_t sinks_end;
-    int64_t window_first;
-    int64_t len;
+// Tokens at positions [first, end); none where these cross.
+struct Tokens {
+    int64_t first;
+    int64_t end;
 
-    int64_t window_chunk() const { return window_first / chunk_tokens; }
-    int64_t n_chunks() const { return std::max<int64_t>(1, chunks_to(sinks_end) + chunks_to(len) - window_chunk()); }
-    // Of [first, first + n).
+    int64_t n() const { return std::max<int64_t>(0, end - first); }
+    int64_t first_chunk() const { return first / chunk_tokens; }
+    int64_t end_chunk() const { return n() > 0 ? chunks_to(end) : first_chunk(); }
+    Tokens within(const Tokens &other) const { return {std::max(first, other.first), std::min(end, other.end)}; }
+};
+
+// Tokens that a query sees: the first ones, where others lie between, and those up to its own.
+struct Visible {
+    Tokens sinks;
+    Tokens window;
+
+    // A chunk that holds some of both is one of the sinks'.
+    int64_t window_chunk() const { return std::max(window.first_chunk(), sinks.end_chunk()); }
+    int64_t sink_chunks() const { return sinks.end_chunk() - sinks.first_chunk(); }
+    int64_t n_chunks() const {
+        return std::max<int64_t>(1, sink_chunks() + std::max<int64_t>(0, window.end_chunk() - window_chunk()));
+    }
+    Tokens chunk(int64_t i) const {
+        const int64_t index = i < sink_chunks() ? sinks.first_chunk() + i : window_chunk() + i - sink_chunks();
+        return {index * chunk_tokens, (index + 1) * chunk_tokens};
+    }
+    // Of the tokens at positions [first, first + n).
     int64_t count(int64_t first, int64_t n) const {
-        const auto overlap = [=](int64_t from, int64_t to) {
-            return std::max<int64_t>(0, std::min(to, first + n) - std::max(from, first));
-        };
-        return overlap(0, sinks_end) + overlap(window_first, len);
+        return sinks.within({first, first + n}).n() + window.within({first, first + n}).n();
     }
 };
 
-Visible visible_to(const kvl_attention &a, int64_t len) {
-    const int64_t first = a.window > 0 ? len - a.window : 0;
-    return first > a.n_sink_tokens ? Visible{a.n_sink_tokens, first, len} : Visible{0, 0, len};
+Tokens asked_of(const kvl_sequence &s) { return s.range ? Tokens{s.range->first, s.range->end} : Tokens{0, s.len}; }
+
+int64_t view_first_of(const kvl_sequence &s) { return s.range ? s.range->view_first : 0; }
+
+// What queries see together, at the ends of from to len tokens, of those that are asked about.
+Visible visible_to(const kvl_attention &a, const kvl_sequence &s, int64_t from, int64_t len) {
+    const int64_t first = a.window > 0 ? from - a.window : 0;
+    const Tokens asked = asked_of(s);
+    const bool is_one_run = first <= a.n_sink_tokens;
+    return {Tokens{0, is_one_run ? 0 : a.n_sink_tokens}.within(asked), Tokens{is_one_run ? 0 : first, len}.within(asked)};
 }
 
 // The most chunks that any length up to max_len has.
@@ -92,7 +114,11 @@ Block block_of(const kvl_attention &a, const kvl_sequence &s, uint32_t block) {
 
 // The same for all blocks of a sequence; units beyond a block's own chunks have nothing to do.
 int64_t n_chunks_of(const kvl_attention &a, const kvl_sequence &s) {
-    return queries_of(s) == 1 ? visible_to(a, s.len).n_chunks() : max_chunks(a, s.len);
+    if (queries_of(s) == 1) {
+        return visible_to(a, s, s.len, s.len).n_chunks();
+    }
+    const Tokens asked = asked_of(s);
+    return std::clamp<int64_t>(asked.end_chunk() - asked.first_chunk(), 1, max_chunks(a, s.len));
 }
 
 // More than are allowed where they are too many to count.
@@ -111,18 +137,13 @@ int64_t partial_floats(const kvl_attention &a, uint32_t max_queries) {
     return 2 * partial_stride(rows) + rows * partial_stride(a.v_head_dim);
 }
 
-Partial partial_of(const kvl_attention &a, const Call &call, uint64_t unit) {
-    const int64_t padded_rows = partial_stride(partial_rows(a, call.max_queries));
-    float *m = call.partials + unit * static_cast<uint64_t>(partial_floats(a, call.max_queries));
-    return {m, m + padded_rows, m + 2 * padded_rows};
-}
-
 // Offsets of the workspace's parts, and its size.
 struct Layout {
     uint64_t first_unit;
     uint64_t chunks_left;
     uint64_t is_run;
     uint64_t partials;
+    uint64_t floats;
     uint64_t bytes;
 };
 
@@ -138,7 +159,8 @@ Layout layout_of(const kvl_attention &a, uint32_t n_sequences, uint32_t max_quer
     layout.chunks_left = layout.first_unit + aligned((uint64_t{n_sequences} + 1) * sizeof(uint32_t));
     layout.is_run = layout.chunks_left + aligned(n_merges * sizeof(uint32_t));
     layout.partials = layout.is_run + aligned(n_units);
-    layout.bytes = layout.partials + n_units * static_cast<uint64_t>(partial_floats(a, max_queries)) * sizeof(float);
+    layout.floats = layout.partials + aligned(n_units * sizeof(kvl_partial));
+    layout.bytes = layout.floats + n_units * static_cast<uint64_t>(partial_floats(a, max_queries)) * sizeof(float);
     return layout;
 }
 
@@ -209,18 +231,40 @@ kvl_status check_view(const kvl_attention &a, const kvl_view *view) {
     return check_spans(*view);
 }
 
-kvl_status check_sequence(const kvl_attention &a, const kvl_sequence &s) {
-    KVLANE_TRY(check_desc(&s, 0, "sequence"));
-    KVLANE_TRY(check_view(a, s.view));
+kvl_status check_partial(const kvl_partial &partial, uint32_t index) {
+    const char *const null = !partial.m ? "m" : !partial.l ? "l" : !partial.o ? "o" : nullptr;
+    return null ? fail(KVL_ERROR_NULL, "partials[%u]: %s is null; it must point to something", index, null) : KVL_OK;
+}
+
+kvl_status check_sequence_range(const kvl_sequence &s) {
+    const kvl_range &range = *s.range;
+    KVLANE_TRY(check_desc(&range, 0, "range"));
+    KVLANE_TRY(check_reserved(range.reserved, "range"));
+    KVLANE_TRY(check_range(s.len, 0, KVL_MAX_TOKENS, "sequence: len, with a range,"));
+    KVLANE_TRY(check_range(range.view_first, 0, KVL_MAX_TOKENS - s.view->len, "range: view_first"));
+    KVLANE_TRY(check_range(range.first, range.view_first, range.view_first + s.view->len, "range: first"));
+    KVLANE_TRY(check_range(range.end, range.first, range.view_first + s.view->len, "range: end"));
+    KVLANE_TRY(check_not_null(range.out.m, "range: out's m"));
+    KVLANE_TRY(check_not_null(range.out.l, "range: out's l"));
+    return check_not_null(range.out.o, "range: out's o");
+}
+
+kvl_status check_whole(const kvl_sequence &s) {
     if (s.len < 0 || s.len > s.view->len) {
         return fail(KVL_ERROR_LENGTH, "sequence: len is %" PRId64 "; it must be from 0 to the view's %" PRId64, s.len,
                     s.view->len);
     }
+    return check_not_null(s.out, "sequence: out");
+}
+
+kvl_status check_sequence(const kvl_attention &a, const kvl_sequence &s) {
+    KVLANE_TRY(check_desc(&s, 0, "sequence"));
+    KVLANE_TRY(check_view(a, s.view));
+    KVLANE_TRY(s.range ? check_sequence_range(s) : check_whole(s));
     if (s.n_queries > 1 && s.n_queries > s.len) {
         return fail(KVL_ERROR_LENGTH, "sequence: n_queries is %u; it must be at most its len, %" PRId64, s.n_queries, s.len);
     }
-    KVLANE_TRY(check_not_null(s.q, "sequence: q"));
-    return check_not_null(s.out, "sequence: out");
+    return check_not_null(s.q, "sequence: q");
 }
 
 kvl_status check_sequences(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences) {
@@ -263,7 +307,7 @@ void lay_out(const kvl_attention &a, const kvl_sequence *sequences, uint32_t n_s
                                       reinterpret_cast<uint32_t *>(base + layout.first_unit),
                                       reinterpret_cast<uint32_t *>(base + layout.chunks_left),
                                       reinterpret_cast<uint8_t *>(base + layout.is_run),
-                                      reinterpret_cast<float *>(base + layout.partials)};
+                                      reinterpret_cast<kvl_partial *>(base + layout.partials)};
     const uint64_t merges = merges_of(a, max_queries);
     uint32_t unit = 0;
     for (uint32_t s = 0; s < n_sequences; ++s) {
@@ -276,57 +320,67 @@ void lay_out(const kvl_attention &a, const kvl_sequence *sequences, uint32_t n_s
     }
     call->first_unit[n_sequences] = unit;
     std::fill_n(call->is_run, n_units, uint8_t{0});
-}
-
-// unit_stride: units from one chunk of the block to its next.
-void merge_block(const Call &call, const kvl_sequence &s, uint32_t kv_head, const Block &block, uint64_t first_unit,
-                 uint32_t unit_stride, int64_t n_chunks) {
-    const kvl_attention &a = *call.attention;
-    const Partial whole = partial_of(a, call, first_unit);
-    const uint64_t head = uint64_t{block.first} * a.n_query_heads + uint64_t{kv_head} * a.group;
-    a.kernels->merge({.first = whole,
-                      .chunk_stride = unit_stride * partial_floats(a, call.max_queries),
-                      .n_chunks = n_chunks,
-                      .n_queries = static_cast<int>(block.n),
-                      .group = static_cast<int>(a.group),
-                      .v_head_dim = a.v_head_dim,
-                      .out = s.out + head * a.v_head_dim,
-                      .out_stride = int64_t{a.n_query_heads} * a.v_head_dim,
-                      .rotates_out = a.v_rotation == KVL_ROTATION_HADAMARD,
-                      .sinks = a.sink_logits ? &a.sink_logits[uint64_t{kv_head} * a.group] : nullptr});
-    for (uint32_t r = 0; s.lse && r < block.n * a.group; ++r) {
-        s.lse[head + r / a.group * uint64_t{a.n_query_heads} + r % a.group] =
-            whole.l[r] == 0 ? -INFINITY : whole.m[r] * std::numbers::ln2_v<float> + std::log(whole.l[r]);
+    auto *floats = reinterpret_cast<float *>(base + layout.floats);
+    const int64_t padded_rows = partial_stride(partial_rows(a, max_queries));
+    for (uint32_t i = 0; i < n_units; ++i, floats += partial_floats(a, max_queries)) {
+        call->partials[i] = {floats, floats + padded_rows, floats + 2 * padded_rows};
     }
 }
 
-// The chunk-th of those that the block's last query sees.
-DecodeChunk chunk_of(const kvl_attention &a, const kvl_sequence &s, uint32_t kv_head, const Block &block,
-                     const Visible &visible, int64_t chunk, const Partial &out) {
-    const int64_t of_sinks = chunks_to(visible.sinks_end);
-    const bool is_sink = chunk < of_sinks;
-    const int64_t begin = (is_sink ? chunk : visible.window_chunk() + chunk - of_sinks) * chunk_tokens;
-    const int64_t end = is_sink ? visible.sinks_end : visible.len;
-    const int64_t first = is_sink ? begin : std::max(begin, visible.window_first);
+// unit_stride: units from one chunk of the block to its next.
+void merge_block(const kvl_attention &a, const kvl_sequence &s, uint32_t kv_head, const Block &block,
+                 const kvl_partial *partials, uint32_t unit_stride, int64_t n_chunks) {
     const uint64_t head = uint64_t{block.first} * a.n_query_heads + uint64_t{kv_head} * a.group;
-    return {.kernels = a.kernels,
-            .view = s.view,
-            .kv_head = kv_head,
-            .first = first,
-            .n_tokens = std::min(begin + chunk_tokens, end) - first,
-            .n_visible = end - first,
-            .q = s.q + head * a.head_dim,
-            .q_stride = int64_t{a.n_query_heads} * a.head_dim,
-            .n_queries = static_cast<int>(block.n),
-            .group = static_cast<int>(a.group),
-            .scale = a.log2_scale,
-            .plan = a.read_plan,
-            .out = out,
-            .rotates_q = a.k_rotation == KVL_ROTATION_HADAMARD,
-            .fast_keys = a.fast_keys,
-            .fast_values = a.fast_values,
-            .rules = {a.softcap, a.slopes ? &a.slopes[uint64_t{kv_head} * a.group] : nullptr},
-            .distance = first - (block.len - 1)};
+    const auto from_head = [&](float *rows, uint64_t dim) { return rows ? rows + head * dim : nullptr; };
+    const kvl_partial whole = s.range ? s.range->out : kvl_partial{};
+    a.kernels->merge({.partials = partials,
+                      .stride = unit_stride,
+                      .n_partials = n_chunks,
+                      .is_plain = false,
+                      .n_queries = static_cast<int>(block.n),
+                      .group = static_cast<int>(a.group),
+                      .v_head_dim = a.v_head_dim,
+                      .query_stride = a.n_query_heads,
+                      .out = s.range ? nullptr : from_head(s.out, a.v_head_dim),
+                      .lse = from_head(s.lse, 1),
+                      .whole = {from_head(whole.m, 1), from_head(whole.l, 1), from_head(whole.o, a.v_head_dim)},
+                      .rotates_out = a.v_rotation == KVL_ROTATION_HADAMARD,
+                      .sinks = a.sink_logits && !s.range ? &a.sink_logits[uint64_t{kv_head} * a.group] : nullptr});
+}
+
+// Takes those of a chunk's tokens into out that are among the seen.
+void decode_tokens(const kvl_attention &a, const kvl_sequence &s, uint32_t kv_head, const Block &block, const Tokens &seen,
+                   const Tokens &chunk, const kvl_partial &out, bool continues) {
+    const Tokens tokens = seen.within(chunk);
+    const uint64_t head = uint64_t{block.first} * a.n_query_heads + uint64_t{kv_head} * a.group;
+    a.kernels->decode_chunk({.kernels = a.kernels,
+                             .view = s.view,
+                             .kv_head = kv_head,
+                             .first = tokens.first - view_first_of(s),
+                             .n_tokens = tokens.n(),
+                             .n_visible = seen.end - tokens.first,
+                             .q = s.q + head * a.head_dim,
+                             .q_stride = int64_t{a.n_query_heads} * a.head_dim,
+                             .n_queries = static_cast<int>(block.n),
+                             .group = static_cast<int>(a.group),
+                             .scale = a.log2_scale,
+                             .plan = a.read_plan,
+                             .out = out,
+                             .continues = continues,
+                             .rotates_q = a.k_rotation == KVL_ROTATION_HADAMARD,
+                             .rules = {a.softcap, a.slopes ? &a.slopes[uint64_t{kv_head} * a.group] : nullptr},
+                             .distance = tokens.first - (block.len - 1)});
+}
+
+void decode_unit(const kvl_attention &a, const kvl_sequence &s, uint32_t kv_head, const Block &block, const Visible &visible,
+                 const Tokens &chunk, const kvl_partial &out) {
+    const bool has_sinks = visible.sinks.within(chunk).n() > 0;
+    if (has_sinks) {
+        decode_tokens(a, s, kv_head, block, visible.sinks, chunk, out, false);
+    }
+    if (!has_sinks || visible.window.within(chunk).n() > 0) {
+        decode_tokens(a, s, kv_head, block, visible.window, chunk, out, has_sinks);
+    }
 }
 
 void run_unit(const Call &call, uint32_t unit) {
@@ -342,14 +396,14 @@ void run_unit(const Call &call, uint32_t unit) {
     const uint32_t chunk = n_blocks == 1 ? of_head : of_head / n_blocks;
     const uint32_t index = of_head - chunk * n_blocks;
     const Block block = block_of(a, s, index);
-    const Visible visible = visible_to(a, block.len);
+    const Visible visible = visible_to(a, s, block.len, block.len);
     if (chunk < visible.n_chunks()) {
-        a.kernels->decode_chunk(chunk_of(a, s, kv_head, block, visible, chunk, partial_of(a, call, unit)));
+        decode_unit(a, s, kv_head, block, visible, visible.chunk(chunk), call.partials[unit]);
     }
     const uint64_t merge = sequence * merges_of(a, call.max_queries) + kv_head * n_blocks + index;
     std::atomic_ref<uint32_t> chunks_left(call.chunks_left[merge]);
     if (chunks_left.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-        merge_block(call, s, kv_head, block, unit - chunk * n_blocks, n_blocks, visible.n_chunks());
+        merge_block(a, s, kv_head, block, call.partials + (unit - chunk * n_blocks), n_blocks, visible.n_chunks());
     }
 }
 
@@ -357,12 +411,6 @@ void run_unit(const Call &call, uint32_t unit) {
 int64_t read_bytes(const kvl_view &view) {
     return format::row_bytes(view.k_format, view.head_dim) + format::entry_bytes(view.k_format, view.head_dim) +
            format::row_bytes(view.v_format, view.v_head_dim) + format::entry_bytes(view.v_format, view.v_head_dim);
-}
-
-// What any of the sequence's queries sees.
-Visible visible_to_any(const kvl_attention &a, const kvl_sequence &s) {
-    const Visible first = visible_to(a, s.len - (queries_of(s) - 1));
-    return first.window_first == 0 ? Visible{0, 0, s.len} : Visible{first.sinks_end, first.window_first, s.len};
 }
 
 kvl_status check_each(const float *values, uint32_t n, bool (*is_allowed)(float), const char *name, const char *allowed) {
@@ -574,15 +622,42 @@ kvl_status kvl_attend(const kvl_attention *attention, const kvl_sequence *sequen
     return kvl_attend_finish(workspace);
 }
 
+kvl_status kvl_merge(const kvl_attention *attention, const kvl_partial *partials, uint32_t n_partials, uint32_t n_queries,
+                     float *out, float *lse) {
+    KVLANE_TRY(check_not_null(attention, "attention"));
+    KVLANE_TRY(check_not_null(partials, "partials"));
+    KVLANE_TRY(check_range(n_partials, 1, UINT32_MAX, "n_partials"));
+    KVLANE_TRY(check_range(n_queries, 1, INT32_MAX / attention->n_query_heads, "n_queries"));
+    for (uint32_t i = 0; i < n_partials; ++i) {
+        KVLANE_TRY(check_partial(partials[i], i));
+    }
+    KVLANE_TRY(check_not_null(out, "out"));
+    attention->kernels->merge({.partials = partials,
+                               .stride = 1,
+                               .n_partials = n_partials,
+                               .is_plain = true,
+                               .n_queries = static_cast<int>(n_queries),
+                               .group = static_cast<int>(attention->n_query_heads),
+                               .v_head_dim = attention->v_head_dim,
+                               .query_stride = attention->n_query_heads,
+                               .out = out,
+                               .lse = lse,
+                               .whole = {},
+                               .rotates_out = attention->v_rotation == KVL_ROTATION_HADAMARD,
+                               .sinks = attention->sink_logits.get()});
+    return KVL_OK;
+}
+
 kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences,
                             uint64_t *bytes) {
     KVLANE_TRY(check_not_null(bytes, "bytes"));
     KVLANE_TRY(check_sequences(attention, sequences, n_sequences));
     *bytes = 0;
     for (uint32_t i = 0; i < n_sequences; ++i) {
-        const Visible visible = visible_to_any(*attention, sequences[i]);
-        int64_t first = 0;
-        for (const kvl_view *view = sequences[i].view; view; view = view->next) {
+        const kvl_sequence &s = sequences[i];
+        const Visible visible = visible_to(*attention, s, s.len - (queries_of(s) - 1), s.len);
+        int64_t first = view_first_of(s);
+        for (const kvl_view *view = s.view; view; view = view->next) {
             const int64_t own = own_tokens(*view);
             *bytes += static_cast<uint64_t>(visible.count(first, own) * view->n_kv_heads * read_bytes(*view));
             first += own;

@@ -508,7 +508,8 @@ void decode_rows(const DecodeChunk &c, int row, int n_rows) {
     Scratch scratch;
     const Rows<Isa> rows{row, n_rows, c.out.o + row * Isa::lanes, state, scratch};
     for (int r = 0; r < n_rows; ++r) {
-        state[r] = {minus_infinity, Isa::broadcast(0)};
+        state[r] = c.continues ? state_of<Isa>(c.out.m[row + r], c.out.l[row + r])
+                               : RowState<Isa>{minus_infinity, Isa::broadcast(0)};
     }
     const int first_query = row / c.group, last_query = (row + n_rows - 1) / c.group;
     int64_t common = tokens_seen(c, first_query);
@@ -529,7 +530,9 @@ void decode_rows(const DecodeChunk &c, int row, int n_rows) {
 template <class Isa>
 void decode_chunk(const DecodeChunk &c) {
     const int n_rows = rows_of(c);
-    std::fill_n(c.out.o, n_rows * partial_stride(c.view->v_head_dim), 0.0f);
+    if (!c.continues) {
+        std::fill_n(c.out.o, n_rows * partial_stride(c.view->v_head_dim), 0.0f);
+    }
     bool integer_keys = false, integer_values = false;
     for_each_part(c, [&](const DecodeChunk &part) {
         integer_keys |= format::is_scaled(part.view->k_format);

@@ -14,7 +14,7 @@ namespace kvlane {
 
 // The unit of work and of merging. Its bounds depend on position alone, so that the bits of a result do too. 512 tokens
 // of llama-3-8b in f16 are 256 KB: long against a task's overhead, short enough to share 2048 tokens among 32 workers.
-static constexpr int64_t chunk_tokens = 512;
+static constexpr int64_t chunk_tokens = KVL_CHUNK_TOKENS;
 
 // Tokens of one softmax update.
 static constexpr int tile_tokens = 64;
@@ -22,15 +22,9 @@ static constexpr int tile_tokens = 64;
 // Rows, of query heads and queries, worked on together: bounds their scores on the stack to 20 KB.
 static constexpr int max_tile_rows = 32;
 
-// (m, l, o) of some rows over one chunk: m is what the scores are relative to, near their maximum, in units of log2; l
-// the sum of 2^(score - m), o the sum of values weighted so. o has room for partial_stride elements a row; a vector's worth
-// of elements of every row, then the next: where one is, is known to the isa alone.
-struct Partial {
-    float *m;
-    float *l;
-    float *o;
-};
-
+// A kvl_partial of some rows over one chunk is here (m, l, o) with m in units of log2, l the sum of 2^(score - m) and o the
+// sum of values weighted so. o has room for partial_stride elements a row; a vector's worth of elements of every row, then
+// the next: where one is, is known to the isa alone.
 static inline int64_t partial_stride(uint32_t v_head_dim) { return (int64_t{v_head_dim} + 15) / 16 * 16; }
 
 // Of one KV head's query heads, in units of log2.
@@ -59,7 +53,8 @@ struct DecodeChunk {
     int group;
     float scale;  // of the scores, into units of log2
     ReadPlan plan;
-    Partial out;
+    kvl_partial out;
+    bool continues;  // out holds what earlier tokens of the same chunk came to
     bool rotates_q;
     bool fast_keys;    // integers meet those of 8 bits, else of 16
     bool fast_values;  // and these
@@ -67,16 +62,19 @@ struct DecodeChunk {
     int64_t distance;  // position of the first token less that of the last query
 };
 
-// One KV head's output for some queries: partials [n_chunks] at a constant distance, merged in order.
-struct MergeHead {
-    Partial first;
-    int64_t chunk_stride;  // floats from one chunk's partial to the next
-    int64_t n_chunks;      // at least 1
+// Partials of some queries' rows, merged in order, and what is wanted: the output and its lse, or the partial of them all.
+struct Merge {
+    const kvl_partial *partials;  // [n_partials],
+    int64_t stride;               // elements from one to the next
+    int64_t n_partials;           // at least 1
+    bool is_plain;                // as in kvlane.h, m in natural log, rows of o one behind the other; else as over a chunk
     int n_queries;
     int group;
     uint32_t v_head_dim;
-    float *out;          // [n_queries] of [group, v_head_dim],
-    int64_t out_stride;  // floats apart
+    int64_t query_stride;  // rows from one query's in what is wanted to the next query's
+    float *out;            // null: the partial is wanted
+    float *lse;            // may be null
+    kvl_partial whole;     // plain
     bool rotates_out;
     const float *sinks;  // [group], logits in units of log2 that join the sums; null: none
 };
@@ -102,7 +100,7 @@ struct KernelTable {
     void (*encode[format::count])(const CodecRows &);
     void (*decode[format::count])(const CodecRows &);
     void (*decode_chunk)(const DecodeChunk &);
-    void (*merge)(const MergeHead &);
+    void (*merge)(const Merge &);
 };
 
 }  // namespace kvlane

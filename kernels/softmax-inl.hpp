@@ -4,6 +4,7 @@
 // chunk by chunk.
 //   M. Milakov, N. Gimelshein, "Online normalizer calculation for softmax" (2018)
 
+#include <cmath>
 #include <limits>
 
 #include "hadamard-inl.hpp"
@@ -62,6 +63,17 @@ struct RowState {
     typename Isa::Vec l;
 };
 
+// The state that ended with that m and l.
+template <class Isa>
+KVLANE_INLINE RowState<Isa> state_of(float m, float l) {
+    return {m, Isa::first_lanes(Isa::broadcast(l), 1, 0.0f)};
+}
+
+// A partial's m in natural log, and back. What in_log2 returns, it returns again after to_natural_log, bit by bit: this was
+// tried for every float.
+static KVLANE_INLINE float to_natural_log(float m) { return m * 0.693147181f; }
+static KVLANE_INLINE float in_log2(float m) { return m * 1.44269504f; }
+
 // 2^(m - new_m): what sums relative to m are to be multiplied by, to be relative to new_m.
 template <class Isa>
 KVLANE_INLINE float rescale_of(float m, float new_m) {
@@ -89,8 +101,8 @@ struct TileRow {
     void *integer_weights;      // of values' numbers
 };
 
-// A row's m follows its maximum where that grows by more than this, in units of log2: weights are at most 2^8, and what was
-// summed before is rarely rescaled.
+// A row's m follows its maximum where that grows by more than this, in units of log2: weights are little more than 2^8 at
+// most, and what was summed before is rarely rescaled.
 static constexpr float slack = 8;
 
 // The online update of a row: its scores become weights 2^(factor * score - m), its state takes them in. Weights for
@@ -108,7 +120,8 @@ KVLANE_INLINE float softmax_row(const TileRow &tile, RowState<Isa> &row) {
         largest = Isa::max(largest, scores_at<Isa>(tile.scores, t, tile.n, factor, Isa::broadcast(0)));
     }
     if (Isa::any_greater(largest, row.m + slack)) {
-        const float m = Isa::reduce_max(Isa::max(Isa::broadcast(row.m), largest));
+        const float largest_yet = Isa::reduce_max(Isa::max(Isa::broadcast(row.m), largest));
+        const float m = in_log2(to_natural_log(largest_yet));  // survives being a kvl_partial's
         const Vec rescale = Isa::broadcast(rescale_of<Isa>(row.m, m));
         float *o = tile.o;
         for (int d = 0; d < tile.v_head_dim && row.m != minus_infinity; d += lanes, o += o_step<Isa>(tile.o_rows)) {
@@ -138,53 +151,89 @@ KVLANE_INLINE float softmax_row(const TileRow &tile, RowState<Isa> &row) {
     return share;
 }
 
-// Merges the partials of one row in chunk order, and normalises: out = o / l, or 0 where nothing is visible. The first
-// partial's m and l become the whole's; the others' m are spent.
+static KVLANE_INLINE float m_of(const Merge &merge, int64_t partial, int row) {
+    const float m = merge.partials[partial * merge.stride].m[row];
+    return merge.is_plain ? in_log2(m) : m;
+}
+
+// A row of all partials together; room for a whole vector follows o.
+struct MergedRow {
+    float m;
+    float l;
+    alignas(64) float o[KVL_MAX_HEAD_DIM + 16];
+};
+
+// to += weight * o, or what it is without to where there is none yet.
 template <class Isa>
-KVLANE_INLINE void merge_row(const MergeHead &head, int r) {
-    using Vec = typename Isa::Vec;
-    constexpr int lanes = Isa::lanes;
-    float *const chunk_m = head.first.m + r;
-    float *const chunk_l = head.first.l + r;
-    const float sink = head.sinks ? head.sinks[r % head.group] : minus_infinity;
-    float m = sink;
-    for (int64_t c = 0; c < head.n_chunks; ++c) {
-        m = chunk_m[c * head.chunk_stride] > m ? chunk_m[c * head.chunk_stride] : m;
+KVLANE_INLINE void add_o(const Merge &merge, const float *o, int r, float weight, bool is_first, float *to) {
+    const auto dim = static_cast<int>(merge.v_head_dim);
+    const int64_t step = merge.is_plain ? Isa::lanes : o_step<Isa>(merge.n_queries * merge.group);
+    o += merge.is_plain ? int64_t{r} * dim : r * Isa::lanes;
+    for (int d = 0; d < dim; d += Isa::lanes, o += step) {
+        const bool is_part = merge.is_plain && d + Isa::lanes > dim;
+        const auto of_partial =
+            is_part ? Isa::load_partial(format::f32{}, reinterpret_cast<const std::byte *>(o), dim - d) : Isa::load(o);
+        const auto sum = is_first ? Isa::broadcast(0) : Isa::load(to + d);
+        Isa::store(to + d, Isa::fma(Isa::broadcast(weight), of_partial, sum));
     }
-    float l = sink == minus_infinity ? 0 : rescale_of<Isa>(sink, m);
-    for (int64_t c = 0; c < head.n_chunks; ++c) {
-        float &weight = chunk_m[c * head.chunk_stride];
-        weight = rescale_of<Isa>(weight, m);
-        l = l + weight * chunk_l[c * head.chunk_stride];
+}
+
+// Takes the partials in one by one, in order.
+template <class Isa>
+KVLANE_INLINE void merge_row(const Merge &merge, int r, MergedRow &row) {
+    const float sink = merge.sinks ? merge.sinks[r % merge.group] : minus_infinity;
+    row.m = sink;
+    for (int64_t p = 0; p < merge.n_partials; ++p) {
+        const float m = m_of(merge, p, r);
+        row.m = m > row.m ? m : row.m;
     }
-    const Vec normalizer = Isa::broadcast(l == 0 ? 1.0f : 1 / l);
-    const int dim = static_cast<int>(head.v_head_dim);
-    const float *o = head.first.o + r * lanes;
-    float *const row = head.out + r / head.group * head.out_stride + int64_t{r % head.group} * dim;
-    for (int d = 0; d < dim; d += lanes, o += o_step<Isa>(head.n_queries * head.group)) {
-        Vec sum = Isa::broadcast(0);
-        for (int64_t c = 0; c < head.n_chunks; ++c) {
-            const Vec weight = Isa::broadcast(chunk_m[c * head.chunk_stride]);
-            sum = Isa::fma(weight, Isa::load(o + c * head.chunk_stride), sum);
-        }
-        auto *out = reinterpret_cast<std::byte *>(row + d);
-        if (d + lanes <= dim) {
-            Isa::store(format::f32{}, out, sum * normalizer);
+    row.l = sink == minus_infinity ? 0 : rescale_of<Isa>(sink, row.m);
+    for (int64_t p = 0; p < merge.n_partials; ++p) {
+        const kvl_partial &partial = merge.partials[p * merge.stride];
+        const float weight = rescale_of<Isa>(m_of(merge, p, r), row.m);
+        row.l = row.l + weight * partial.l[r];
+        add_o<Isa>(merge, partial.o, r, weight, p == 0, row.o);
+    }
+}
+
+// out = factor * o
+template <class Isa>
+KVLANE_INLINE void store_o(const MergedRow &row, float factor, int dim, float *out) {
+    for (int d = 0; d < dim; d += Isa::lanes) {
+        const auto scaled = Isa::load(row.o + d) * Isa::broadcast(factor);
+        auto *const at = reinterpret_cast<std::byte *>(out + d);
+        if (d + Isa::lanes <= dim) {
+            Isa::store(format::f32{}, at, scaled);
         } else {
-            Isa::store_partial(format::f32{}, out, sum * normalizer, dim - d);
+            Isa::store_partial(format::f32{}, at, scaled, dim - d);
         }
     }
-    if (head.rotates_out) {
-        rotate_row<Isa>(row, dim);
+}
+
+// What is wanted of a row: out = o / l, 0 where nothing is visible, and its lse; or the row as a plain partial has it.
+template <class Isa>
+KVLANE_INLINE void finish_row(const Merge &merge, const MergedRow &row, int64_t to) {
+    const auto dim = static_cast<int>(merge.v_head_dim);
+    if (!merge.out) {
+        merge.whole.m[to] = to_natural_log(row.m);
+        merge.whole.l[to] = row.l;
+        return store_o<Isa>(row, 1, dim, merge.whole.o + to * dim);
     }
-    *chunk_m = m;
-    *chunk_l = l;
+    store_o<Isa>(row, row.l == 0 ? 1 : 1 / row.l, dim, merge.out + to * dim);
+    if (merge.rotates_out) {
+        rotate_row<Isa>(merge.out + to * dim, dim);
+    }
+    if (merge.lse) {
+        merge.lse[to] = row.l == 0 ? minus_infinity : to_natural_log(row.m) + std::log(row.l);
+    }
 }
 
 template <class Isa>
-void merge(const MergeHead &head) {
-    for (int r = 0; r < head.n_queries * head.group; ++r) {
-        merge_row<Isa>(head, r);
+void merge(const Merge &merge) {
+    MergedRow row;
+    for (int r = 0; r < merge.n_queries * merge.group; ++r) {
+        merge_row<Isa>(merge, r, row);
+        finish_row<Isa>(merge, row, r / merge.group * merge.query_stride + r % merge.group);
     }
 }
 

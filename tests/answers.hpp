@@ -26,8 +26,8 @@ inline Answer attend(const kvlane::Attention &attention, const kvl_view &view, i
     const size_t n_rows = q.size() / view.head_dim;
     Answer answer{std::vector<float>(n_rows * view.v_head_dim), std::vector<float>(n_rows)};
     kvlane::Workspace workspace = attention.workspace(1, len, n_queries);
-    const kvl_sequence sequence{sizeof(kvl_sequence), 0, n_queries, &view, len, q.data(), answer.out.data(),
-                                answer.lse.data()};
+    const kvl_sequence sequence{sizeof(kvl_sequence), 0,      n_queries, &view, len, q.data(), answer.out.data(),
+                                answer.lse.data(),    nullptr};
     attention.attend(std::span(&sequence, 1), workspace, executor);
     return answer;
 }

@@ -92,7 +92,7 @@ public:
                                   &World::append,         &World::append_to_all,    &World::append_to_all,
                                   &World::advance,        &World::truncate,         &World::copy,
                                   &World::read,           &World::attend,           &World::attend,
-                                  &World::attend_by_hand, &World::spoilt_view};
+                                  &World::attend_by_hand, &World::spoilt_view,      &World::attend_in_parts};
         while (!input_.is_spent()) {
             (this->*steps[input_.byte() % std::size(steps)])();
             check_invariants();
@@ -321,7 +321,8 @@ private:
                          input_.around<int64_t>(0, 255),
                          input_.pointer(call.q.data()),
                          input_.pointer(call.out.data()),
-                         input_.pointer(call.lse.data())};
+                         input_.pointer(call.lse.data()),
+                         nullptr};
         if (!input_.one_in(4)) {
             call.sequence.len = call.view.len;
         }
@@ -371,6 +372,41 @@ private:
         check_call(call, status);
     }
 
+    // The sequence in two ranges, which may be wrong, merged.
+    void attend_in_parts() {
+        Call call;
+        if (!make_call(call)) {
+            return;
+        }
+        const uint32_t n_queries = std::max(1u, call.sequence.n_queries);
+        kvlane::Partial partials[] = {{n_queries, desc_.n_query_heads, desc_.v_head_dim},
+                                      {n_queries, desc_.n_query_heads, desc_.v_head_dim}};
+        kvl_partial list[2];
+        const int64_t view_first = input_.one_in(2) ? 0 : input_.around<int64_t>(0, 600);
+        const int64_t cut = sum(view_first, input_.around<int64_t>(0, call.view.len));
+        call.sequence.len = std::min<int64_t>(most_tokens, sum(call.sequence.len, view_first));
+        bool is_whole = true;
+        for (int i = 0; i < 2; ++i) {
+            list[i] = partials[i].get();
+            const kvl_range range{input_.struct_size(sizeof range),
+                                  input_.flags(0),
+                                  input_.flags(0),
+                                  view_first,
+                                  i == 0 ? view_first : cut,
+                                  i == 0 ? cut : sum(view_first, call.view.len),
+                                  {input_.pointer(list[i].m), input_.pointer(list[i].l), input_.pointer(list[i].o)}};
+            call.sequence.range = &range;
+            is_whole &=
+                kvl_attend(attention_, &call.sequence, 1, call.workspace->data(), call.workspace->size(), nullptr) == KVL_OK;
+        }
+        const uint32_t n_partials = input_.byte() % 3;
+        const kvl_status status = kvl_merge(attention_, input_.pointer(list), n_partials, n_queries,
+                                            input_.pointer(call.out.data()), input_.pointer(call.lse.data()));
+        if (is_whole || status != KVL_OK) {
+            check_call(call, status);
+        }
+    }
+
     // A view whose plain fields are garbage and whose pointers are not: it may be refused, or be right by chance. Then f16
     // may stand for integers, which are any numbers in f16.
     void spoilt_view() {
@@ -403,6 +439,11 @@ private:
         if (status != KVL_OK || !spoils_format) {
             check_call(call, status);
         }
+    }
+
+    // Wraps where it is too large.
+    static int64_t sum(int64_t a, int64_t b) {
+        return static_cast<int64_t>(static_cast<uint64_t>(a) + static_cast<uint64_t>(b));
     }
 
     static bool all_are(const std::vector<float> &values, float expected) {

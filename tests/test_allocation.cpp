@@ -127,7 +127,14 @@ TEST_CASE("attention does not allocate, in either form") {
         const std::vector<float> q = test::random_values(66 * 40, 2);
         std::vector<float> out(66 * 40), lse(66);
         const kvl_view view = cache.view(0);
-        const kvl_sequence sequence{sizeof sequence, 0, 0, &view, view.len, q.data(), out.data(), lse.data()};
+        const kvl_sequence sequence{sizeof sequence, 0, 0, &view, view.len, q.data(), out.data(), lse.data(), nullptr};
+        kvlane::Partial partial(1, 66, 40);
+        const kvl_range range{sizeof range, 0, 0, 0, 100, 1500, partial.get()};
+        kvl_sequence part = sequence;
+        part.range = &range;
+        CHECK(allocations_of(
+                  [&] { return kvl_attend(attention.get(), &part, 1, workspace.data(), workspace.size(), nullptr); }) == 0);
+        CHECK(allocations_of([&] { return kvl_merge(attention.get(), &range.out, 1, 1, out.data(), lse.data()); }) == 0);
         CHECK(allocations_of([&] {
                   return kvl_attend(attention.get(), &sequence, 1, workspace.data(), workspace.size(), nullptr);
               }) == 0);

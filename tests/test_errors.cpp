@@ -80,6 +80,9 @@ struct World {
     kvl_view view;         // of layer 0
     kvl_span span;         // its only one
     kvl_sequence pair[2];  // both see the view
+    kvlane::Partial partials[2] = {{1, 4, 8}, {1, 4, 8}};
+    kvl_partial list[2] = {partials[0].get(), partials[1].get()};
+    kvl_range range{sizeof(kvl_range), 0, 0, 10, 11, 13, list[0]};  // of the view's tokens at 10 to 12, the last two
 
     World() {
         std::memset(workspace.data(), 0, workspace.size());
@@ -89,14 +92,15 @@ struct World {
         span = *view.spans;
         view.spans = &span;
         for (int i = 0; i < 2; ++i) {
-            pair[i] = {sizeof(kvl_sequence), 0, 0, &view, view.len, values.data(), out.data() + 32 * i, lse.data() + 4 * i};
+            pair[i] = {sizeof(kvl_sequence), 0,      0, &view, view.len, values.data(), out.data() + 32 * i,
+                       lse.data() + 4 * i,   nullptr};
         }
     }
 
     struct State {
         int64_t len;
         std::vector<std::vector<float>> contents;
-        std::vector<float> out, lse, read;
+        std::vector<float> out, lse, partial, read;
         std::vector<std::byte> workspace;
         const void *made_cache, *made_attention;
         std::vector<std::byte> info, made_view;
@@ -107,12 +111,14 @@ struct World {
         bool operator==(const State &) const = default;
     };
 
-    State state() const {
+    State state() {
+        const kvl_partial range_out = partials[0].get();
         const auto *first = static_cast<const std::byte *>(workspace.data());
         return {cache.len(),
                 {cache.read_k(0), cache.read_v(0), cache.read_k(1), cache.read_v(1)},
                 out,
                 lse,
+                {range_out.o, range_out.o + 32},
                 read,
                 {first, first + workspace.size()},
                 made_cache,
@@ -134,6 +140,9 @@ struct World {
     kvl_status begin() { return begin_in(workspace.data(), workspace.size()); }
     kvl_status begin_in(void *memory, size_t bytes) {
         return kvl_attend_begin(attention.get(), pair, 2, memory, bytes, &n_tasks);
+    }
+    kvl_status merge(uint32_t n_partials, uint32_t n_queries) {
+        return kvl_merge(attention.get(), list, n_partials, n_queries, out.data(), lse.data());
     }
     kvl_status count_bytes() { return kvl_attend_bytes(attention.get(), pair, 2, &n_bytes); }
 };
@@ -547,6 +556,90 @@ Failures failures_of_sequences(kvl_status (World::*call)()) {
     };
 }
 
+// What is wrong with the second sequence's range.
+Failures failures_of_ranges(kvl_status (World::*call)()) {
+    const auto with = [=](std::function<void(World &, kvl_range &)> spoil) {
+        return [=](World &w) {
+            w.pair[1].range = &w.range;
+            spoil(w, w.range);
+            return (w.*call)();
+        };
+    };
+    return {
+        {"range's struct_size", KVL_ERROR_STRUCT_SIZE, {"range", "struct_size", "5"}, with([](World &, kvl_range &r) {
+             r.struct_size = 5;
+         })},
+        {"range's flags", KVL_ERROR_FLAGS, {"range", "flags", "0x2"}, with([](World &, kvl_range &r) { r.flags = 2; })},
+        {"range's reserved", KVL_ERROR_FLAGS, {"range", "reserved", "3"}, with([](World &, kvl_range &r) {
+             r.reserved = 3;
+         })},
+        {"len < 0, with a range", KVL_ERROR_RANGE, {"len", "-1", "2147483648"}, with([](World &w, kvl_range &) {
+             w.pair[1].len = -1;
+         })},
+        {"len, with a range", KVL_ERROR_RANGE, {"len", "2147483649"}, with([](World &w, kvl_range &) {
+             w.pair[1].len = KVL_MAX_TOKENS + 1;
+         })},
+        {"queries, with a range", KVL_ERROR_LENGTH, {"n_queries", "5", "4"}, with([](World &w, kvl_range &) {
+             w.pair[1].len = 4;
+             w.pair[1].n_queries = 5;
+         })},
+        {"range's view_first < 0", KVL_ERROR_RANGE, {"range", "view_first", "-1"}, with([](World &, kvl_range &r) {
+             r.view_first = -1;
+         })},
+        {"range's view_first", KVL_ERROR_RANGE, {"view_first", "2147483646", "2147483645"}, with([](World &, kvl_range &r) {
+             r.view_first = KVL_MAX_TOKENS - 2;
+         })},
+        {"range before its view", KVL_ERROR_RANGE, {"range", "first", "9", "10"}, with([](World &, kvl_range &r) {
+             r.first = 9;
+         })},
+        {"range behind its view", KVL_ERROR_RANGE, {"range", "first", "14", "13"}, with([](World &, kvl_range &r) {
+             r.first = 14;
+         })},
+        {"range's end before its first", KVL_ERROR_RANGE, {"range", "end", "10", "11"}, with([](World &, kvl_range &r) {
+             r.end = 10;
+         })},
+        {"range's end", KVL_ERROR_RANGE, {"range", "end", "14", "13"}, with([](World &, kvl_range &r) { r.end = 14; })},
+        {"range's m", KVL_ERROR_NULL, {"range", "m"}, with([](World &, kvl_range &r) { r.out.m = nullptr; })},
+        {"range's l", KVL_ERROR_NULL, {"range", "l"}, with([](World &, kvl_range &r) { r.out.l = nullptr; })},
+        {"range's o", KVL_ERROR_NULL, {"range", "o"}, with([](World &, kvl_range &r) { r.out.o = nullptr; })},
+        {"range without queries", KVL_ERROR_NULL, {"sequence", "q"}, with([](World &w, kvl_range &) {
+             w.pair[1].q = nullptr;
+         })},
+    };
+}
+
+Failures failures_of_merge() {
+    const auto with = [](std::function<void(kvl_partial(&)[2])> spoil) {
+        return [=](World &w) {
+            spoil(w.list);
+            return w.merge(2, 1);
+        };
+    };
+    return {
+        {"merge without attention",
+         KVL_ERROR_NULL,
+         {"attention"},
+         [](World &w) { return kvl_merge(nullptr, w.list, 2, 1, w.out.data(), w.lse.data()); }},
+        {"merge of null",
+         KVL_ERROR_NULL,
+         {"partials"},
+         [](World &w) { return kvl_merge(w.attention.get(), nullptr, 2, 1, w.out.data(), w.lse.data()); }},
+        {"merge to null",
+         KVL_ERROR_NULL,
+         {"out"},
+         [](World &w) { return kvl_merge(w.attention.get(), w.list, 2, 1, nullptr, w.lse.data()); }},
+        {"merge of nothing", KVL_ERROR_RANGE, {"n_partials", "0", "1"}, [](World &w) { return w.merge(0, 1); }},
+        {"merge for no queries", KVL_ERROR_RANGE, {"n_queries", "0", "1"}, [](World &w) { return w.merge(2, 0); }},
+        {"merge for many queries",
+         KVL_ERROR_RANGE,
+         {"n_queries", "536870912", "536870911"},
+         [](World &w) { return w.merge(2, 1u << 29); }},
+        {"partial's m", KVL_ERROR_NULL, {"partials[1]", "m is"}, with([](kvl_partial(&p)[2]) { p[1].m = nullptr; })},
+        {"partial's l", KVL_ERROR_NULL, {"partials[0]", "l is"}, with([](kvl_partial(&p)[2]) { p[0].l = nullptr; })},
+        {"partial's o", KVL_ERROR_NULL, {"partials[1]", "o is"}, with([](kvl_partial(&p)[2]) { p[1].o = nullptr; })},
+    };
+}
+
 // Where a call works: both forms of it.
 Failures failures_of_workspace(kvl_status (World::*call)(void *, size_t)) {
     return {
@@ -630,7 +723,8 @@ Failures all_failures() {
          {failures_of_cache_create(), failures_of_cache(), failures_of_read(kvl_cache_read_k),
           failures_of_read(kvl_cache_read_v), failures_of_attention_create(), failures_of_rules(),
           failures_of_workspace_size(), failures_of_sequences(&World::attend), failures_of_sequences(&World::begin),
-          failures_of_sequences(&World::count_bytes), failures_of_workspace(&World::attend_in),
+          failures_of_sequences(&World::count_bytes), failures_of_ranges(&World::attend), failures_of_ranges(&World::begin),
+          failures_of_ranges(&World::count_bytes), failures_of_merge(), failures_of_workspace(&World::attend_in),
           failures_of_workspace(&World::begin_in), failures_of_calls()}) {
         all.insert(all.end(), some.begin(), some.end());
     }
@@ -752,7 +846,7 @@ TEST_CASE("a view of scaled rows needs its scales") {
         view.spans = &span;
         const std::vector<float> q(8, 1.0f);
         std::vector<float> out(8, 7.0f);
-        const kvl_sequence sequence{sizeof sequence, 0, 0, &view, 2, q.data(), out.data(), nullptr};
+        const kvl_sequence sequence{sizeof sequence, 0, 0, &view, 2, q.data(), out.data(), nullptr, nullptr};
         CHECK(kvl_attend(attention.get(), &sequence, 1, workspace.data(), workspace.size(), nullptr) == KVL_ERROR_NULL);
         CHECK(std::string(kvl_last_error()).find(of_keys ? "k_scales" : "v_scales") != std::string::npos);
         CHECK(out == std::vector<float>(8, 7.0f));

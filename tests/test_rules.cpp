@@ -7,7 +7,7 @@
 #include <limits>
 #include <string>
 
-#include "answers.hpp"
+#include "rules.hpp"
 
 using kvlane::Attention;
 using kvlane::Cache;
@@ -15,6 +15,8 @@ using kvlane::Format;
 using kvlane::Geometry;
 using test::Answer;
 using test::attend;
+using test::bound;
+using test::of_heads;
 
 namespace {
 
@@ -41,19 +43,6 @@ Cache cache_of(const Geometry &g, int64_t len, uint32_t seed = 1) {
 
 Floats queries_of(const Geometry &g) { return test::random_values(size_t{g.n_query_heads} * g.head_dim, 7); }
 
-// One for each query head, alike in no two.
-Floats of_heads(uint32_t n, float first, float factor) {
-    Floats values(n);
-    for (float &value : values) {
-        value = first;
-        first *= factor;
-    }
-    return values;
-}
-
-// As without rules: f32's rounding of scores up to 50, where softcaps are; 16 bits where rows are integers.
-double bound(const Geometry &g) { return test::is_scaled(g.k_format) || test::is_scaled(g.v_format) ? 6e-4 : 1e-5; }
-
 void check_against_oracle(const Geometry &g, const Cache &cache, int64_t len) {
     const Floats q = queries_of(g);
     const Answer got = attend(Attention(g), cache.view(0), len, q);
@@ -66,52 +55,13 @@ void check_against_oracle(const Geometry &g, const Cache &cache, int64_t len) {
     }
 }
 
-struct Named {
-    const char *name;
-    void (*apply)(Geometry &, const Floats &slopes, const Floats &logits);
-};
-
-// Every rule alone, and those that models have together.
-constexpr Named rules[] = {
-    {"none", [](Geometry &, const Floats &, const Floats &) {}},
-    {"window", [](Geometry &g, const Floats &, const Floats &) { g.window = 300; }},
-    {"window of 1", [](Geometry &g, const Floats &, const Floats &) { g.window = 1; }},
-    {"window of a chunk", [](Geometry &g, const Floats &, const Floats &) { g.window = 512; }},
-    {"window and first tokens",
-     [](Geometry &g, const Floats &, const Floats &) {
-         g.window = 300;
-         g.n_sink_tokens = 4;
-     }},
-    {"window and many first tokens",
-     [](Geometry &g, const Floats &, const Floats &) {
-         g.window = 65;
-         g.n_sink_tokens = 600;
-     }},
-    {"softcap", [](Geometry &g, const Floats &, const Floats &) { g.softcap = 2; }},
-    {"slopes", [](Geometry &g, const Floats &slopes, const Floats &) { g.alibi_slopes = slopes; }},
-    {"sink logits", [](Geometry &g, const Floats &, const Floats &logits) { g.sink_logits = logits; }},
-    {"window and sink logits",
-     [](Geometry &g, const Floats &, const Floats &logits) {
-         g.window = 128;
-         g.sink_logits = logits;
-     }},
-    {"all",
-     [](Geometry &g, const Floats &slopes, const Floats &logits) {
-         g.window = 300;
-         g.n_sink_tokens = 70;
-         g.softcap = 2;
-         g.alibi_slopes = slopes;
-         g.sink_logits = logits;
-     }},
-};
-
 }  // namespace
 
 TEST_CASE("rules: each alone and together equal the oracle, for every format and group, at lengths around every bound") {
     constexpr uint32_t groups[] = {1, 4, 9};
     size_t i = 0;
     for (const Format format : test::all_formats()) {
-        for (const Named &rule : rules) {
+        for (const test::NamedRules &rule : test::rules) {
             Geometry g = geometry_of(format, groups[i++ % std::size(groups)]);
             const Floats slopes = of_heads(g.n_query_heads, 0.5f, 0.7f), logits = of_heads(g.n_query_heads, 4, -0.9f);
             rule.apply(g, slopes, logits);
@@ -185,7 +135,7 @@ TEST_CASE("rules: what is outside of the window is not read") {
         uint64_t bytes = 0, row_bytes = 0;
         const kvl_view view = clean.view(0);
         Floats out(q.size());
-        kvl_sequence sequence{sizeof(kvl_sequence), 0, 0, &view, len, q.data(), out.data(), nullptr};
+        kvl_sequence sequence{sizeof(kvl_sequence), 0, 0, &view, len, q.data(), out.data(), nullptr, nullptr};
         kvlane::check(kvl_attend_bytes(Attention(g).get(), &sequence, 1, &bytes));
         sequence.len = 1;
         kvlane::check(kvl_attend_bytes(Attention(g).get(), &sequence, 1, &row_bytes));
@@ -259,7 +209,7 @@ TEST_CASE("rules: a workspace for a length is enough for every shorter one") {
             Floats out(q.size());
             kvlane::Workspace workspace = attention.workspace(1, 2600);
             for (int64_t len = 0; len <= 2600; ++len) {
-                const kvl_sequence sequence{sizeof(kvl_sequence), 0, 0, &view, len, q.data(), out.data(), nullptr};
+                const kvl_sequence sequence{sizeof(kvl_sequence), 0, 0, &view, len, q.data(), out.data(), nullptr, nullptr};
                 uint32_t n_tasks;
                 REQUIRE(kvl_attend_begin(attention.get(), &sequence, 1, workspace.data(), workspace.size(), &n_tasks) ==
                         KVL_OK);

@@ -58,9 +58,9 @@ public:
         std::vector<kvl_sequence> sequences;
         for (uint32_t i = 0; i < n; ++i) {
             const kvl_view &view = views_[first + i];
-            sequences.push_back({sizeof(kvl_sequence), 0, 0, &view, view.len,
-                                 q_.data() + (first + i) * n_query_heads * head_dim,
-                                 to.out.data() + i * n_query_heads * v_head_dim, to.lse.data() + i * n_query_heads});
+            sequences.push_back(
+                {sizeof(kvl_sequence), 0, 0, &view, view.len, q_.data() + (first + i) * n_query_heads * head_dim,
+                 to.out.data() + i * n_query_heads * v_head_dim, to.lse.data() + i * n_query_heads, nullptr});
         }
         kvlane::Workspace workspace = attention_.workspace(n, 1500);
         run(sequences, workspace);

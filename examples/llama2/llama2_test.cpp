@@ -3,15 +3,19 @@
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <fstream>
+#include <random>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "checkpoint.hpp"
+#include "generate.hpp"
 #include "model.hpp"
 #include "sampler.hpp"
 #include "tokenizer.hpp"
@@ -55,15 +59,59 @@ struct Header {
 constexpr int n_shared = 10 * 8 + 2 * (8 + 8 * 8 + 4 * 8 + 4 * 8 + 8 * 8 + 8 + 3 * 12 * 8) + 8 + 6 * 2;
 constexpr int n_classifier = 10 * 8;
 
-// A checkpoint whose i-th float is i / 1024.
-std::string checkpoint_bytes(const Header &header, int n_floats) {
+template <class Weight>
+std::string checkpoint_bytes(const Header &header, int n_floats, Weight weight) {
     std::string bytes;
     put(bytes, header);
     for (int i = 0; i < n_floats; ++i) {
-        put(bytes, static_cast<float>(i) / 1024);
+        put(bytes, weight(i));
     }
     return bytes;
 }
+
+// A checkpoint whose i-th float is i / 1024.
+std::string checkpoint_bytes(const Header &header, int n_floats) {
+    return checkpoint_bytes(header, n_floats, [](int i) { return static_cast<float>(i) / 1024; });
+}
+
+// A model that writes texts with some variety, of up to 150 tokens.
+class RandomModel {
+public:
+    explicit RandomModel(uint32_t seed) : file_("llama2_test_random.bin", bytes(seed)), checkpoint_(file_.path()) {}
+
+    Model model(kvlane::Format format) const { return Model(checkpoint_, {format, format}, nullptr); }
+
+private:
+    static std::string bytes(uint32_t seed) {
+        std::mt19937 random(seed);
+        return checkpoint_bytes({.seq_len = 150}, n_shared + (150 - 6) * 2,
+                                [&](int) { return static_cast<float>(random() % 2001) / 1000 - 1; });
+    }
+
+    TemporaryFile file_;
+    Checkpoint checkpoint_;
+};
+
+using Tokens = std::vector<uint32_t>;
+
+struct Written {
+    Tokens text;
+    Effort effort;
+};
+
+Written written(Model &model, const Tokens &prompt, uint32_t most_drafted, float temperature = 0) {
+    Written w{{prompt[0]}, {}};
+    Sequence sequence = model.sequence();
+    Sampler sampler(temperature, 7);
+    w.effort = generate(model, sequence, sampler, prompt, 150, most_drafted, [&](uint32_t previous, uint32_t token) {
+        CHECK(previous == w.text.back());
+        w.text.push_back(token);
+    });
+    CHECK(sequence.len() == w.effort.n_tokens);
+    return w;
+}
+
+const kvlane::Format formats[] = {kvlane::Format::f32, kvlane::Format::f16, kvlane::Format::q8, kvlane::Format::q4};
 
 std::string checkpoint_error(const std::string &bytes) {
     const TemporaryFile file("llama2_test_checkpoint.bin", bytes);
@@ -158,17 +206,103 @@ TEST_CASE("a model takes seq_len tokens, and no more") {
     const TemporaryFile file("llama2_test_checkpoint.bin", checkpoint_bytes({}, n_shared));
     const Checkpoint checkpoint(file.path());
     Model model(checkpoint, {kvlane::Format::f32, kvlane::Format::f32}, nullptr);
+    Sequence sequence = model.sequence();
     for (uint32_t token = 0; token < checkpoint.config().seq_len; ++token) {
-        CHECK(model.forward(token).size() == checkpoint.config().vocab_size);
+        CHECK(model.forward(sequence, Tokens{token}).size() == checkpoint.config().vocab_size);
     }
-    CHECK_THROWS_AS(model.forward(0), kvlane::Error);
-    CHECK(model.cache().len() == checkpoint.config().seq_len);
+    CHECK_THROWS_AS(model.forward(sequence, Tokens{0}), kvlane::Error);
+    CHECK(sequence.len() == checkpoint.config().seq_len);
+}
+
+TEST_CASE("tokens have the same logits one by one, together, behind a prefix and beside other sequences") {
+    const RandomModel random(1);
+    const Tokens tokens = {1, 5, 3, 9, 9, 2, 7, 4, 0, 8, 6};
+    for (const kvlane::Format format : formats) {
+        Model model = random.model(format);
+        Sequence alone = model.sequence();
+        std::vector<float> want;
+        for (const uint32_t token : tokens) {
+            const auto logits = model.forward(alone, Tokens{token});
+            want.insert(want.end(), logits.begin(), logits.end());
+        }
+        Sequence together = model.sequence();
+        CHECK(std::ranges::equal(model.forward(together, tokens), want));
+
+        Sequence prefix = model.sequence();
+        model.forward(prefix, std::span(tokens).first(6));
+        Sequence first = model.sequence(&prefix), second = model.sequence(&prefix), other = model.sequence();
+        const Tokens others = {1, 1, 2};
+        const Feed feeds[] = {
+            {&first, std::span(tokens).subspan(6, 2)}, {&other, others}, {&second, std::span(tokens).subspan(6)}};
+        const std::span<const float> logits = model.forward(feeds);
+        const std::span<const float> behind_prefix = std::span(want).subspan(6 * 10);
+        CHECK(std::ranges::equal(logits.first(2 * 10), behind_prefix.first(2 * 10)));
+        CHECK(std::ranges::equal(logits.last(5 * 10), behind_prefix));
+        CHECK(second.len() == 11);
+        CHECK(second.cache().len() == 5);
+        second.truncate(8);
+        CHECK(std::ranges::equal(model.forward(second, std::span(tokens).subspan(8)), behind_prefix.subspan(2 * 10)));
+    }
+}
+
+TEST_CASE("a draft is what followed the newest tokens when they last stood in the text") {
+    CHECK(draft(Tokens{1, 2, 3, 4, 2, 3}, 9) == Tokens{4, 2, 3});
+    CHECK(draft(Tokens{1, 2, 3, 4, 2, 3}, 2) == Tokens{4, 2});
+    CHECK(draft(Tokens{7, 8, 5, 9, 8, 6, 7, 8}, 1) == Tokens{5});  // two tokens' before the one's, which is newer
+    CHECK(draft(Tokens{4, 4}, 5) == Tokens{4});
+    CHECK(draft(Tokens{1, 2, 3}, 5).empty());
+    CHECK(draft(Tokens{1}, 5).empty());
+    CHECK(draft(Tokens{4, 4, 4}, 0).empty());
+}
+
+TEST_CASE("drafts change how many steps a text takes, and not the text") {
+    uint32_t n_accepted = 0, n_refused = 0;
+    for (uint32_t seed = 0; seed < 12; ++seed) {
+        const RandomModel random(seed);
+        Model model = random.model(formats[seed % std::size(formats)]);
+        for (const float temperature : {0.0f, 1.0f}) {
+            const Written plain = written(model, {1, 5, 6, 5}, 0, temperature);
+            CHECK(plain.effort.n_steps == plain.text.size() - 3 - (plain.effort.n_tokens == 150));
+            for (const uint32_t most_drafted : {1, 3, 40}) {
+                INFO("seed " << seed << ", temperature " << temperature << ", " << most_drafted << " drafted");
+                const Written drafted = written(model, {1, 5, 6, 5}, most_drafted, temperature);
+                CHECK(drafted.text == plain.text);
+                CHECK(drafted.effort.n_tokens == plain.effort.n_tokens);
+                CHECK(drafted.effort.n_steps + drafted.effort.n_accepted >= plain.effort.n_steps);
+                n_accepted += drafted.effort.n_accepted;
+                n_refused += drafted.effort.n_drafted - drafted.effort.n_accepted;
+            }
+        }
+    }
+    CHECK(n_accepted > 100);
+    CHECK(n_refused > 100);
+}
+
+TEST_CASE("texts that share a prefix are those that each would be alone") {
+    const std::vector<Tokens> sets[] = {
+        {{1, 5, 6, 7}, {1, 5, 6, 8, 9}, {1, 5, 6}}, {{1, 5, 6}, {1, 5, 6}}, {{1}, {1, 2}}, {{1, 4, 5, 6, 7, 8, 9, 3}}};
+    const size_t n_shared[] = {2, 2, 0, 7};
+    for (uint32_t seed = 0; seed < 12; ++seed) {
+        const RandomModel random(seed);
+        Model model = random.model(formats[seed % std::size(formats)]);
+        for (size_t i = 0; i < std::size(sets); ++i) {
+            INFO("seed " << seed << ", set " << i);
+            const Batch batch = generate_batch(model, sets[i], 150);
+            CHECK(batch.n_shared == n_shared[i]);
+            uint32_t n_tokens = 0;
+            for (size_t text = 0; text < sets[i].size(); ++text) {
+                const Written alone = written(model, sets[i][text], 0);
+                CHECK(batch.texts[text] == alone.text);
+                n_tokens += alone.effort.n_tokens;
+            }
+            CHECK(batch.effort.n_tokens + (sets[i].size() - 1) * n_shared[i] == n_tokens);
+        }
+    }
 }
 
 TEST_CASE("a text is merged by score, byte by byte where no piece spells it") {
     const TemporaryFile file("llama2_test_tokenizer.bin", tokenizer_bytes());
     const Tokenizer tokenizer(file.path(), n_pieces);
-    using Tokens = std::vector<uint32_t>;
     CHECK(tokenizer.encode("") == Tokens{1});
     CHECK(tokenizer.encode("ba") == Tokens{1, 6, 8, 7});
     CHECK(tokenizer.encode("ab") == Tokens{1, 11});

@@ -31,15 +31,21 @@ struct Product {
     std::span<float> out;
     std::span<const float> matrix;
     std::span<const float> x;
+    size_t n_vectors;
     size_t rows_per_task;
 
-    uint32_t n_tasks() const { return static_cast<uint32_t>((out.size() + rows_per_task - 1) / rows_per_task); }
+    size_t n_rows() const { return out.size() / n_vectors; }
+    size_t n_columns() const { return x.size() / n_vectors; }
+    uint32_t n_tasks() const { return static_cast<uint32_t>((n_rows() + rows_per_task - 1) / rows_per_task); }
 
     void run(uint32_t task) const {
         const size_t begin = task * rows_per_task;
-        const size_t end = std::min(begin + rows_per_task, out.size());
+        const size_t end = std::min(begin + rows_per_task, n_rows());
         for (size_t row = begin; row < end; ++row) {
-            out[row] = dot(matrix.subspan(row * x.size(), x.size()), x);
+            for (size_t i = 0; i < n_vectors; ++i) {
+                out[i * n_rows() + row] =
+                    dot(matrix.subspan(row * n_columns(), n_columns()), x.subspan(i * n_columns(), n_columns()));
+            }
         }
     }
 };
@@ -52,9 +58,10 @@ void add(std::span<float> x, std::span<const float> y) {
     }
 }
 
-void multiply(std::span<float> out, std::span<const float> matrix, std::span<const float> x, const kvl_executor *executor) {
+void multiply(std::span<float> out, std::span<const float> matrix, std::span<const float> x, size_t n_vectors,
+              const kvl_executor *executor) {
     constexpr size_t task_size = 16384;  // enough multiplications to be worth handing to a thread
-    const Product product{out, matrix, x, std::max<size_t>(1, task_size / x.size())};
+    const Product product{out, matrix, x, n_vectors, std::max<size_t>(1, task_size / x.size())};
     const auto run = [](void *context, uint32_t task) { static_cast<const Product *>(context)->run(task); };
     if (executor && product.n_tasks() > 1) {
         executor->parallel_for(executor->pool, product.n_tasks(), run, const_cast<Product *>(&product));
@@ -66,9 +73,13 @@ void multiply(std::span<float> out, std::span<const float> matrix, std::span<con
 }
 
 void rms_norm(std::span<float> out, std::span<const float> x, std::span<const float> weight) {
-    const float scale = 1 / std::sqrt(dot(x, x) / static_cast<float>(x.size()) + 1e-5f);
-    for (size_t i = 0; i < x.size(); ++i) {
-        out[i] = weight[i] * (scale * x[i]);
+    const size_t dim = weight.size();
+    for (size_t first = 0; first < x.size(); first += dim) {
+        const auto vector = x.subspan(first, dim);
+        const float scale = 1 / std::sqrt(dot(vector, vector) / static_cast<float>(dim) + 1e-5f);
+        for (size_t i = 0; i < dim; ++i) {
+            out[first + i] = weight[i] * (scale * vector[i]);
+        }
     }
 }
 
@@ -79,9 +90,11 @@ void set_turns(std::span<std::complex<float>> turns, int64_t pos) {
     }
 }
 
-void rotate(std::span<float> heads, std::span<const std::complex<float>> turns) {
+void rotate(std::span<float> heads, std::span<const std::complex<float>> turns, size_t n_tokens) {
+    const size_t of_token = heads.size() / n_tokens, n_turns = turns.size() / n_tokens;
     for (size_t i = 0; i < heads.size(); i += 2) {
-        const std::complex<float> turned = std::complex(heads[i], heads[i + 1]) * turns[i / 2 % turns.size()];
+        const size_t turn = i / of_token * n_turns + i % of_token / 2 % n_turns;
+        const std::complex<float> turned = std::complex(heads[i], heads[i + 1]) * turns[turn];
         heads[i] = turned.real();
         heads[i + 1] = turned.imag();
     }

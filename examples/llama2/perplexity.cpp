@@ -19,10 +19,11 @@ double surprise(std::span<const float> logits, uint32_t token) {
 }  // namespace
 
 Perplexity perplexity_of(Model &model, Model &reference, std::span<const uint32_t> tokens) {
+    Sequence sequence = model.sequence(), reference_sequence = reference.sequence();
     double sum = 0, reference_sum = 0, difference = 0;
     for (size_t i = 0; i + 1 < tokens.size(); ++i) {
-        const std::span<const float> logits = model.forward(tokens[i]);
-        const std::span<const float> reference_logits = reference.forward(tokens[i]);
+        const std::span<const float> logits = model.forward(sequence, tokens.subspan(i, 1));
+        const std::span<const float> reference_logits = reference.forward(reference_sequence, tokens.subspan(i, 1));
         sum += surprise(logits, tokens[i + 1]);
         reference_sum += surprise(reference_logits, tokens[i + 1]);
         for (size_t j = 0; j < logits.size(); ++j) {

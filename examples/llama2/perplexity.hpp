@@ -14,7 +14,7 @@ struct Perplexity {
     double logit_difference;      // the largest
 };
 
-/// Runs both models, which are at their start, over tokens.
+/// Runs both models over tokens.
 /// Pre:    at least two tokens
 Perplexity perplexity_of(Model &model, Model &reference, std::span<const uint32_t> tokens);
 

@@ -37,6 +37,9 @@
 #define KVL_DEFAULT_MAX_TOKENS ((int64_t)131072)
 #define KVL_WORKSPACE_ALIGNMENT 64
 
+/* Tokens whose sums are merged as one: those of positions c * KVL_CHUNK_TOKENS to (c + 1) * KVL_CHUNK_TOKENS - 1. */
+#define KVL_CHUNK_TOKENS 512
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -385,6 +388,34 @@ KVL_API const char *kvl_attention_kernel(const kvl_attention *attention);
 KVL_API kvl_status kvl_attention_workspace_size(const kvl_attention *attention, uint32_t n_sequences, int64_t max_len,
                                                 uint32_t max_queries, size_t *bytes);
 
+/// What queries' attention to some of their tokens comes to before it is merged with that to the others. Of each row
+///         l = sum over t of exp(s[t] - m),  o = sum over t of exp(s[t] - m) v[t]
+/// with scores s by the rules of kvl_attention_desc, and m near the largest of them. Where none of the tokens is visible,
+/// m is -infinity and l and o are 0. Sinks' logits are in none of the three: they join in kvl_merge. Plain data, owns
+/// nothing, the same on every isa.
+/// Shape:  m and l [n_queries, n_query_heads] f32; o [n_queries, n_query_heads, v_head_dim] f32
+/// Units:  m in natural log; o in rows rotated as stored values are: kvl_merge rotates the sum back
+/// Source: Z. Ye et al., "FlashInfer: Efficient and Customizable Attention Engine for LLM Inference Serving" (2025)
+typedef struct kvl_partial {
+    float *m;
+    float *l;
+    float *o;
+} kvl_partial;
+
+/// A range of a sequence's positions, whose partial is wanted instead of the output: the share of one of several machines
+/// or sockets, that may hold no other tokens. Queries stay where kvl_sequence.len puts them: in the range, behind it or
+/// before it.
+/// Pre:    out's three overlap nothing else of the call
+typedef struct kvl_range {
+    size_t struct_size;
+    uint32_t flags;     /* none are defined */
+    uint32_t reserved;  /* 0 */
+    int64_t view_first; /* position of the view's first token */
+    int64_t first;      /* the range's positions, first to end - 1, all of which the view holds */
+    int64_t end;
+    kvl_partial out;
+} kvl_range;
+
 /// One sequence of a call: what is asked, what is seen, where the answer goes. Query i is that of the token at position
 /// len - n_queries + i, and sees tokens up to that one: of a draft to be verified, for example, or of a prompt.
 /// Shape:  q [n_queries, n_query_heads, head_dim] f32; out [n_queries, n_query_heads, v_head_dim] f32;
@@ -400,6 +431,7 @@ typedef struct kvl_sequence {
     const float *q;
     float *out;
     float *lse;
+    const kvl_range *range; /* null: all tokens; else out and lse are unused, and len is at most KVL_MAX_TOKENS */
 } kvl_sequence;
 
 /// Runs task(context, i) once for every i in [0, n_tasks), in any order, on any threads, and returns when all are done.
@@ -444,6 +476,20 @@ KVL_API kvl_status kvl_attend_run_task(void *workspace, uint32_t task);
 /// Errors: KVL_ERROR_NULL; KVL_ERROR_WORKSPACE_STATE when no call is begun; KVL_ERROR_TASK when tasks were not run, and
 ///         the call goes on
 KVL_API kvl_status kvl_attend_finish(void *workspace);
+
+/// Merges what n_queries queries' attention to ranges of their tokens came to, in the order of the array: partials of
+/// kvl_sequence.range, of this attention or one like it on any machine and isa, or of the caller's own making.
+///         out[h] = sum over p of exp(m[p] - M) o[p] / L,  L = exp(sink_logits[h] - M) + sum over p of exp(m[p] - M) l[p]
+/// Partials of one chunk of KVL_CHUNK_TOKENS positions each, of which the last may hold fewer, in order of position, give
+/// the bits of the whole call on the same isa; others agree within kvl_attend's bound.
+/// Shape:  partials [n_partials], each of n_queries; out [n_queries, n_query_heads, v_head_dim] f32;
+///         lse [n_queries, n_query_heads] f32 or null
+/// Units:  lse in natural log: M + log(L). Where every l is 0, out is 0 and lse -infinity or the sink's logit
+/// Pre:    no token is in two partials; out and lse overlap nothing else of the call
+/// Errors: KVL_ERROR_NULL; KVL_ERROR_RANGE when n_partials or n_queries is 0
+/// Threads: the calling one   Allocates: no
+KVL_API kvl_status kvl_merge(const kvl_attention *attention, const kvl_partial *partials, uint32_t n_partials,
+                             uint32_t n_queries, float *out, float *lse);
 
 /// Computes how many bytes the keys and values have that a call's queries see, each row counted once. A call reads them once
 /// for as many rows of queries and heads as share a read: 32 at most, fewer of large head_dims, and one query's in a window.

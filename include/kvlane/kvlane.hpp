@@ -205,6 +205,19 @@ struct Geometry {
     Precision precision = Precision::by_format;
 };
 
+/// Memory of a kvl_partial.
+class Partial {
+public:
+    Partial(uint32_t n_queries, uint32_t n_query_heads, uint32_t v_head_dim)
+        : m_(size_t{n_queries} * n_query_heads), l_(m_.size()), o_(m_.size() * v_head_dim) {}
+    kvl_partial get() noexcept { return {m_.data(), l_.data(), o_.data()}; }
+
+private:
+    std::vector<float> m_;
+    std::vector<float> l_;
+    std::vector<float> o_;
+};
+
 /// An attention object: immutable, shared by threads.
 class Attention {
 public:
@@ -252,8 +265,14 @@ public:
     /// Shape:  q [n_query_heads, head_dim]; out [n_query_heads, v_head_dim]
     void attend(const kvl_view &view, const float *q, float *out, Workspace &workspace,
                 const kvl_executor *executor = nullptr) const {
-        const kvl_sequence sequence{sizeof(kvl_sequence), 0, 0, &view, view.len, q, out, nullptr};
+        const kvl_sequence sequence{sizeof(kvl_sequence), 0, 0, &view, view.len, q, out, nullptr, nullptr};
         attend(std::span(&sequence, 1), workspace, executor);
+    }
+
+    /// Merges partials of n_queries queries each, in their order.
+    /// Shape:  out [n_queries, n_query_heads, v_head_dim]; lse [n_queries, n_query_heads] or null
+    void merge(std::span<const kvl_partial> partials, uint32_t n_queries, float *out, float *lse = nullptr) const {
+        check(kvl_merge(get(), partials.data(), static_cast<uint32_t>(partials.size()), n_queries, out, lse));
     }
 
     const char *kernel() const noexcept { return kvl_attention_kernel(get()); }

@@ -1,0 +1,85 @@
+#pragma once
+
+#include <kvlane/kvlane.hpp>
+
+#include <CLI/CLI.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <iostream>
+#include <map>
+#include <stdexcept>
+#include <string>
+
+#include "sequence.hpp"
+
+namespace llama2 {
+
+/// What every program of this example is told.
+struct CommonOptions {
+    std::string checkpoint;
+    std::string tokenizer;
+    std::string cache_format = "f16";
+    kvlane::Rotation rotation = kvlane::Rotation::by_format;
+    uint32_t steps = 256;
+    int n_threads = 1;
+};
+
+inline void declare_common(CLI::App &app, CommonOptions &options) {
+    app.add_option("CHECKPOINT", options.checkpoint, "Model in llama2.c's first format")->required();
+    app.add_option("--tokenizer", options.tokenizer, "The model's tokenizer in llama2.c's format")->required();
+    app.add_option("--steps", options.steps, "Tokens of a text in all, those of the prompt included")
+        ->check(CLI::Range(1, 1 << 30))
+        ->capture_default_str();
+    app.add_option("--cache", options.cache_format,
+                   "How keys and values are stored: f32, f16, bf16, q8 or q4, or two of them as f16+q8")
+        ->capture_default_str();
+    const std::map<std::string, kvlane::Rotation> rotations{{"none", kvlane::Rotation::none},
+                                                            {"hadamard", kvlane::Rotation::hadamard}};
+    app.add_option("--rotation", options.rotation, "What keys and values are multiplied by before (default: the format's)")
+        ->transform(CLI::CheckedTransformer(rotations));
+    app.add_option("--threads", options.n_threads, "Threads that share the work")
+        ->check(CLI::Range(1, 1024))
+        ->capture_default_str();
+}
+
+/// Finds the formats of "q8", or "f16+q8" where keys and values differ.
+inline CacheFormat cache_format_of(const CommonOptions &options) {
+    const std::string &name = options.cache_format;
+    const size_t plus = name.find('+');
+    return {.k = kvlane::format_from_name(name.substr(0, plus)),
+            .v = kvlane::format_from_name(plus == std::string::npos ? name : name.substr(plus + 1)),
+            .rotation = options.rotation};
+}
+
+/// Returns the steps to go: at most seq_len, which it says, and enough for the prompt.
+inline uint32_t fit_steps(const CLI::App &app, uint32_t steps, uint32_t seq_len, size_t n_prompt_tokens) {
+    if (steps > seq_len) {
+        std::cerr << app.get_name() << ": --steps is " << steps << "; the model sees at most " << seq_len
+                  << " tokens, so it is " << seq_len << '\n';
+        steps = seq_len;
+    }
+    if (n_prompt_tokens > steps) {
+        throw std::runtime_error("--prompt is " + std::to_string(n_prompt_tokens) +
+                                 " tokens; it must be at most the steps, " + std::to_string(steps));
+    }
+    return steps;
+}
+
+/// Parses the arguments and runs; what goes wrong is a line on standard error, and 1 is returned.
+template <class Run>
+int run_program(CLI::App &app, int argc, char **argv, Run &&run) {
+    try {
+        app.parse(argc, argv);
+        run();
+        return 0;
+    } catch (const CLI::CallForHelp &help) {
+        return app.exit(help);
+    } catch (const std::exception &error) {
+        std::cerr << app.get_name() << ": " << error.what() << '\n';
+        return 1;
+    }
+}
+
+}  // namespace llama2
