@@ -12,6 +12,7 @@
 
 #include "error.hpp"
 #include "registry.hpp"
+#include "validate.hpp"
 #include "view.hpp"
 
 using namespace kvlane;
@@ -70,8 +71,6 @@ int64_t max_chunks(const kvl_attention &a, int64_t max_len) {
         max_len > all_seen ? chunks_to(a.n_sink_tokens) + (a.window + 2 * chunk_tokens - 2) / chunk_tokens : 0;
     return std::max({int64_t{1}, chunks_to(all_seen), sliding});
 }
-
-uint32_t queries_of(const kvl_sequence &s) { return std::max(1u, s.n_queries); }
 
 uint32_t blocks_of(const kvl_attention &a, uint32_t n_queries) {
     return a.block_queries > 1 ? (n_queries - 1) / a.block_queries + 1 : n_queries;
@@ -146,90 +145,6 @@ kvl_status check_units(uint64_t n_units) {
     return n_units <= max_units ? KVL_OK
                                 : fail(KVL_ERROR_RANGE, "the call has %" PRIu64 " tasks; at most %" PRIu64 " are allowed",
                                        n_units, max_units);
-}
-
-kvl_status check_geometry(uint32_t value, uint32_t expected, const char *name) {
-    return value == expected
-               ? KVL_OK
-               : fail(KVL_ERROR_GEOMETRY, "view: %s is %u; the attention object has %u", name, value, expected);
-}
-
-// Integers may be joined by tokens that are kept finer.
-kvl_status check_stored(kvl_format value, kvl_format expected, const char *name) {
-    return value == format::finer_of(expected) ? KVL_OK : check_geometry(value, expected, name);
-}
-
-kvl_status check_spans(const kvl_view &view) {
-    if (view.n_spans > 0) {
-        KVLANE_TRY(check_not_null(view.spans, "view: spans"));
-    }
-    const int64_t own = own_tokens(view);
-    int64_t n_tokens = 0;
-    for (uint32_t i = 0; i < view.n_spans && n_tokens < own; ++i) {
-        const kvl_span &span = view.spans[i];
-        KVLANE_TRY(check_range(span.n_tokens, 0, KVL_MAX_TOKENS, "view: span's n_tokens"));
-        if (span.n_tokens > 0) {
-            KVLANE_TRY(check_not_null(span.k, "view: span's k"));
-            KVLANE_TRY(check_not_null(span.v, "view: span's v"));
-            KVLANE_TRY(!format::is_scaled(view.k_format) ? KVL_OK : check_not_null(span.k_scales, "view: span's k_scales"));
-            KVLANE_TRY(!format::is_scaled(view.v_format) ? KVL_OK : check_not_null(span.v_scales, "view: span's v_scales"));
-        }
-        n_tokens += span.n_tokens;
-    }
-    return n_tokens >= own
-               ? KVL_OK
-               : fail(KVL_ERROR_LENGTH,
-                      "view: len is %" PRId64 ", of which %" PRId64 " are its own; its spans hold %" PRId64 " tokens",
-                      view.len, own, n_tokens);
-}
-
-// Of a view alone, not of its next ones.
-kvl_status check_part(const kvl_attention &a, const kvl_view &view) {
-    KVLANE_TRY(check_desc(&view, 0, "view"));
-    KVLANE_TRY(check_reserved(view.reserved, "view"));
-    KVLANE_TRY(check_geometry(view.n_kv_heads, a.n_kv_heads, "n_kv_heads"));
-    KVLANE_TRY(check_geometry(view.head_dim, a.head_dim, "head_dim"));
-    KVLANE_TRY(check_geometry(view.v_head_dim, a.v_head_dim, "v_head_dim"));
-    KVLANE_TRY(check_stored(view.k_format, a.k_format, "k_format"));
-    KVLANE_TRY(check_stored(view.v_format, a.v_format, "v_format"));
-    KVLANE_TRY(check_geometry(format::rotation_of(view.k_rotation, a.k_format, true), a.k_rotation, "k_rotation"));
-    return check_geometry(format::rotation_of(view.v_rotation, a.v_format, false), a.v_rotation, "v_rotation");
-}
-
-// Every view in the row has tokens of its own, so that the row ends.
-kvl_status check_view(const kvl_attention &a, const kvl_view *view) {
-    KVLANE_TRY(check_not_null(view, "view"));
-    KVLANE_TRY(check_part(a, *view));
-    KVLANE_TRY(check_range(view->len, 0, KVL_MAX_TOKENS, "view: len"));
-    for (; view->next; view = view->next) {
-        KVLANE_TRY(check_part(a, *view->next));
-        KVLANE_TRY(check_range(view->next->len, 1, view->len - 1, "view: next's len"));
-        KVLANE_TRY(check_spans(*view));
-    }
-    return check_spans(*view);
-}
-
-kvl_status check_sequence(const kvl_attention &a, const kvl_sequence &s) {
-    KVLANE_TRY(check_desc(&s, 0, "sequence"));
-    KVLANE_TRY(check_view(a, s.view));
-    if (s.len < 0 || s.len > s.view->len) {
-        return fail(KVL_ERROR_LENGTH, "sequence: len is %" PRId64 "; it must be from 0 to the view's %" PRId64, s.len,
-                    s.view->len);
-    }
-    if (s.n_queries > 1 && s.n_queries > s.len) {
-        return fail(KVL_ERROR_LENGTH, "sequence: n_queries is %u; it must be at most its len, %" PRId64, s.n_queries, s.len);
-    }
-    KVLANE_TRY(check_not_null(s.q, "sequence: q"));
-    return check_not_null(s.out, "sequence: out");
-}
-
-kvl_status check_sequences(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences) {
-    KVLANE_TRY(check_not_null(attention, "attention"));
-    KVLANE_TRY(n_sequences == 0 ? KVL_OK : check_not_null(sequences, "sequences"));
-    for (uint32_t i = 0; i < n_sequences; ++i) {
-        KVLANE_TRY(check_sequence(*attention, sequences[i]));
-    }
-    return KVL_OK;
 }
 
 kvl_status check_workspace(const void *workspace, uint64_t bytes, uint64_t needed) {
@@ -492,6 +407,7 @@ kvl_status kvl_attend_begin(const kvl_attention *attention, const kvl_sequence *
     }
     const Layout layout = layout_of(*attention, n_sequences, max_queries, n_units);
     KVLANE_TRY(check_workspace(workspace, workspace_bytes, layout.bytes));
+    KVLANE_TRY(check_overlaps(*attention, sequences, n_sequences, workspace, layout.bytes));
     lay_out(*attention, sequences, n_sequences, static_cast<uint32_t>(n_units), max_queries, layout, workspace);
     *n_tasks = static_cast<uint32_t>(n_units);
     return KVL_OK;
@@ -548,6 +464,7 @@ kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *
                             uint64_t *bytes) {
     KVLANE_TRY(check_not_null(bytes, "bytes"));
     KVLANE_TRY(check_sequences(attention, sequences, n_sequences));
+    KVLANE_TRY(check_overlaps(*attention, sequences, n_sequences, nullptr, 0));
     *bytes = 0;
     for (uint32_t i = 0; i < n_sequences; ++i) {
         const Visible visible = visible_to_any(*attention, sequences[i]);
