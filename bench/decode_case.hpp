@@ -37,6 +37,7 @@ public:
     double error_against_reference();
 
 private:
+    std::vector<kvl_view> views_of_layer() const;
     void next_layer();
     uint64_t kv_bytes() const;
     double multiply_adds() const;
@@ -50,6 +51,7 @@ private:
     kvlane::OpenMpPool pool_;
     kvl_executor executor_;
     std::vector<kvlane::Cache> caches_;  // one a sequence
+    std::vector<LaidOut> memory_;        // of the caches
     kvlane::Attention attention_;
     kvlane::Workspace workspace_;
     std::vector<float> q_;  // the same for every sequence

@@ -114,7 +114,7 @@ struct Blocks {
     int32_t least, most;
 };
 
-Blocks blocks_of(const kvl_view &view) {
+Blocks visible_blocks(const kvl_view &view) {
     const int64_t n = (own_tokens(view) + view.block_tokens - 1) / view.block_tokens;
     Blocks blocks{view.blocks, view.blocks + n, 0, 0};
     if (n > 0) {
@@ -129,13 +129,16 @@ Blocks blocks_of(const kvl_view &view) {
 
 // longest: the most visible tokens of one block.
 kvl_status check_blocks(const kvl_view &view, int64_t &longest) {
-    KVLANE_TRY(check_range(view.block_tokens, KVL_MIN_BLOCK_TOKENS, KVL_MAX_TOKENS, "view: block_tokens, with blocks,"));
+    if (view.block_tokens < KVL_MIN_BLOCK_TOKENS) {
+        return fail(KVL_ERROR_RANGE, "view: block_tokens is %u; with blocks it must be at least %d", view.block_tokens,
+                    KVL_MIN_BLOCK_TOKENS);
+    }
     KVLANE_TRY(check_range(view.n_spans, 1, 1, "view: n_spans, with blocks,"));
     KVLANE_TRY(check_span(view, *view.spans));
     KVLANE_TRY(view.n_blocks == 0 ? KVL_OK : check_not_null(view.blocks, "view: blocks"));
     KVLANE_TRY(check_held(view, int64_t{view.n_blocks} * view.block_tokens, "blocks"));
     const int64_t n_blocks = view.spans->n_tokens / view.block_tokens;
-    const Blocks blocks = blocks_of(view);
+    const Blocks blocks = visible_blocks(view);
     if (blocks.begin < blocks.end && (blocks.least < 0 || blocks.most >= n_blocks)) {
         const int32_t *wrong = std::find_if(blocks.begin, blocks.end, [=](int32_t b) { return b < 0 || b >= n_blocks; });
         return fail(KVL_ERROR_BLOCK,
@@ -306,7 +309,7 @@ kvl_status check_rows(const Written &w, uint32_t n_sequences, uint32_t of, const
 kvl_status check_view_apart(const Written &w, uint32_t n_sequences, uint32_t of, const kvl_view &view) {
     int64_t left = own_tokens(view);
     if (left > 0 && view.block_tokens > 0) {
-        const Blocks blocks = blocks_of(view);
+        const Blocks blocks = visible_blocks(view);
         return check_rows(w, n_sequences, of, view, *view.spans, std::min<int64_t>(view.block_tokens, left), blocks.least,
                           blocks.most);
     }
