@@ -1,5 +1,6 @@
 // The benchmarks: decode/<model>/<format>/ctx:<n>[/queries:<n>]/threads:<n>/<cold|hot>; naive/…, batch/…, append/… and, by
-// score rule, window/…, softcap/… and alibi/… alike; exact/… with that precision.
+// score rule, window/…, softcap/… and alibi/…, by layout of the memory, token-major/… and blocks:<n>/… alike; exact/… with
+// that precision.
 
 #include <benchmark/benchmark.h>
 
@@ -114,6 +115,11 @@ void add_details(const Model &model, int all_threads) {
     for (const auto &[kind, rule] :
          {std::pair{"window", Rule::window}, {"softcap", Rule::softcap}, {"alibi", Rule::alibi}}) {
         add(kind, {model, Format::f16, Format::f16, 8192, 1, true, 1, rule}, decode);
+    }
+    for (const auto &[kind, layout] : {std::pair{"token-major", Layout::token_major},
+                                       {"blocks:16", Layout::blocks_16},
+                                       {"blocks:256", Layout::blocks_256}}) {
+        add(kind, {model, Format::f16, Format::f16, 8192, 1, true, 1, Rule::none, 1, layout}, decode);
     }
     for (const Format format : {Format::f16, Format::q8, Format::q4}) {
         add("append", {model, format, format, 1, 1, true}, append, 0.002);

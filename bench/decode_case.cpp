@@ -39,10 +39,12 @@ kvlane::Attention attention_of(const Shape &shape) {
     return kvlane::Attention(geometry);
 }
 
-std::vector<kvl_view> views_of(const std::vector<kvlane::Cache> &caches, uint32_t layer) {
-    std::vector<kvl_view> views(caches.size());
-    std::ranges::transform(caches, views.begin(), [=](const kvlane::Cache &cache) { return cache.view(layer); });
-    return views;
+std::vector<LaidOut> memory_of(const Shape &shape) {
+    std::vector<LaidOut> memory;
+    for (const int64_t length : shape.lengths()) {
+        memory.emplace_back(shape.layout, length);
+    }
+    return memory;
 }
 
 // One for each view, with its part of out.
@@ -63,19 +65,28 @@ DecodeCase::DecodeCase(const Shape &shape)
       pool_(shape.threads),
       executor_(pool_.executor()),
       caches_(filled_caches(shape)),
+      memory_(memory_of(shape)),
       attention_(attention_of(shape)),
       workspace_(attention_.workspace(shape.n_sequences, shape.ctx, shape.n_queries)),
       q_(normals(size_t{shape.n_queries} * shape.model.n_query_heads * shape.model.head_dim)),
       out_(shape.n_sequences * q_.size()),
       naive_out_(q_.size()),
       scores_(shape.model.n_query_heads * static_cast<size_t>(shape.ctx)),
-      views_(views_of(caches_, layer_)),
+      views_(views_of_layer()),
       sequences_(sequences_of(views_, shape.n_queries, q_, out_)),
       limits_(kv_bytes(), shape.threads, shape.cold) {}
 
+std::vector<kvl_view> DecodeCase::views_of_layer() const {
+    std::vector<kvl_view> views;
+    for (size_t i = 0; i < caches_.size(); ++i) {
+        views.push_back(memory_[i].view(caches_[i].view(layer_)));
+    }
+    return views;
+}
+
 void DecodeCase::next_layer() {
     layer_ = (layer_ + 1) % caches_.front().n_layers();
-    std::ranges::copy(views_of(caches_, layer_), views_.begin());  // the sequences point there
+    std::ranges::copy(views_of_layer(), views_.begin());  // the sequences point there
 }
 
 uint64_t DecodeCase::kv_bytes() const {

@@ -35,8 +35,10 @@ public:
 
     // Relative L2 difference between one sequence's output and the scalar isa's plain code over the same layer.
     double error_against_reference();
+    bool is_fast() const { return std::string_view(attention_.kernel()).ends_with("/fast"); }
 
 private:
+    std::vector<kvl_view> views_of_layer() const;
     void next_layer();
     uint64_t kv_bytes() const;
     double multiply_adds() const;
@@ -50,6 +52,7 @@ private:
     kvlane::OpenMpPool pool_;
     kvl_executor executor_;
     std::vector<kvlane::Cache> caches_;  // one a sequence
+    std::vector<LaidOut> memory_;        // of the caches
     kvlane::Attention attention_;
     kvlane::Workspace workspace_;
     std::vector<float> q_;  // the same for every sequence

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kvlane/kvlane.hpp"
+#include "layout.hpp"
 
 namespace bench {
 
@@ -44,6 +45,7 @@ struct Shape {
     uint32_t n_sequences = 1;
     Rule rule = Rule::none;
     uint32_t n_queries = 1;  // the newest tokens'
+    Layout layout = Layout::head_major;
 
     bool operator==(const Shape &) const = default;
     std::string format_name() const;  // "f16", or "f16+bf16" where K and V differ

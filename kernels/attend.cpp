@@ -12,6 +12,7 @@
 
 #include "error.hpp"
 #include "registry.hpp"
+#include "validate.hpp"
 #include "view.hpp"
 
 using namespace kvlane;
@@ -93,8 +94,6 @@ int64_t max_chunks(const kvl_attention &a, int64_t max_len) {
     return std::max({int64_t{1}, chunks_to(all_seen), sliding});
 }
 
-uint32_t queries_of(const kvl_sequence &s) { return std::max(1u, s.n_queries); }
-
 uint32_t blocks_of(const kvl_attention &a, uint32_t n_queries) {
     return a.block_queries > 1 ? (n_queries - 1) / a.block_queries + 1 : n_queries;
 }
@@ -170,110 +169,9 @@ kvl_status check_units(uint64_t n_units) {
                                        n_units, max_units);
 }
 
-kvl_status check_geometry(uint32_t value, uint32_t expected, const char *name) {
-    return value == expected
-               ? KVL_OK
-               : fail(KVL_ERROR_GEOMETRY, "view: %s is %u; the attention object has %u", name, value, expected);
-}
-
-// Integers may be joined by tokens that are kept finer.
-kvl_status check_stored(kvl_format value, kvl_format expected, const char *name) {
-    return value == format::finer_of(expected) ? KVL_OK : check_geometry(value, expected, name);
-}
-
-kvl_status check_spans(const kvl_view &view) {
-    if (view.n_spans > 0) {
-        KVLANE_TRY(check_not_null(view.spans, "view: spans"));
-    }
-    const int64_t own = own_tokens(view);
-    int64_t n_tokens = 0;
-    for (uint32_t i = 0; i < view.n_spans && n_tokens < own; ++i) {
-        const kvl_span &span = view.spans[i];
-        KVLANE_TRY(check_range(span.n_tokens, 0, KVL_MAX_TOKENS, "view: span's n_tokens"));
-        if (span.n_tokens > 0) {
-            KVLANE_TRY(check_not_null(span.k, "view: span's k"));
-            KVLANE_TRY(check_not_null(span.v, "view: span's v"));
-            KVLANE_TRY(!format::is_scaled(view.k_format) ? KVL_OK : check_not_null(span.k_scales, "view: span's k_scales"));
-            KVLANE_TRY(!format::is_scaled(view.v_format) ? KVL_OK : check_not_null(span.v_scales, "view: span's v_scales"));
-        }
-        n_tokens += span.n_tokens;
-    }
-    return n_tokens >= own
-               ? KVL_OK
-               : fail(KVL_ERROR_LENGTH,
-                      "view: len is %" PRId64 ", of which %" PRId64 " are its own; its spans hold %" PRId64 " tokens",
-                      view.len, own, n_tokens);
-}
-
-// Of a view alone, not of its next ones.
-kvl_status check_part(const kvl_attention &a, const kvl_view &view) {
-    KVLANE_TRY(check_desc(&view, 0, "view"));
-    KVLANE_TRY(check_reserved(view.reserved, "view"));
-    KVLANE_TRY(check_geometry(view.n_kv_heads, a.n_kv_heads, "n_kv_heads"));
-    KVLANE_TRY(check_geometry(view.head_dim, a.head_dim, "head_dim"));
-    KVLANE_TRY(check_geometry(view.v_head_dim, a.v_head_dim, "v_head_dim"));
-    KVLANE_TRY(check_stored(view.k_format, a.k_format, "k_format"));
-    KVLANE_TRY(check_stored(view.v_format, a.v_format, "v_format"));
-    KVLANE_TRY(check_geometry(format::rotation_of(view.k_rotation, a.k_format, true), a.k_rotation, "k_rotation"));
-    return check_geometry(format::rotation_of(view.v_rotation, a.v_format, false), a.v_rotation, "v_rotation");
-}
-
-// Every view in the row has tokens of its own, so that the row ends.
-kvl_status check_view(const kvl_attention &a, const kvl_view *view) {
-    KVLANE_TRY(check_not_null(view, "view"));
-    KVLANE_TRY(check_part(a, *view));
-    KVLANE_TRY(check_range(view->len, 0, KVL_MAX_TOKENS, "view: len"));
-    for (; view->next; view = view->next) {
-        KVLANE_TRY(check_part(a, *view->next));
-        KVLANE_TRY(check_range(view->next->len, 1, view->len - 1, "view: next's len"));
-        KVLANE_TRY(check_spans(*view));
-    }
-    return check_spans(*view);
-}
-
 kvl_status check_partial(const kvl_partial &partial, uint32_t index) {
     const char *const null = !partial.m ? "m" : !partial.l ? "l" : !partial.o ? "o" : nullptr;
     return null ? fail(KVL_ERROR_NULL, "partials[%u]: %s is null; it must point to something", index, null) : KVL_OK;
-}
-
-kvl_status check_sequence_range(const kvl_sequence &s) {
-    const kvl_range &range = *s.range;
-    KVLANE_TRY(check_desc(&range, 0, "range"));
-    KVLANE_TRY(check_reserved(range.reserved, "range"));
-    KVLANE_TRY(check_range(s.len, 0, KVL_MAX_TOKENS, "sequence: len, with a range,"));
-    KVLANE_TRY(check_range(range.view_first, 0, KVL_MAX_TOKENS - s.view->len, "range: view_first"));
-    KVLANE_TRY(check_range(range.first, range.view_first, range.view_first + s.view->len, "range: first"));
-    KVLANE_TRY(check_range(range.end, range.first, range.view_first + s.view->len, "range: end"));
-    KVLANE_TRY(check_not_null(range.out.m, "range: out's m"));
-    KVLANE_TRY(check_not_null(range.out.l, "range: out's l"));
-    return check_not_null(range.out.o, "range: out's o");
-}
-
-kvl_status check_whole(const kvl_sequence &s) {
-    if (s.len < 0 || s.len > s.view->len) {
-        return fail(KVL_ERROR_LENGTH, "sequence: len is %" PRId64 "; it must be from 0 to the view's %" PRId64, s.len,
-                    s.view->len);
-    }
-    return check_not_null(s.out, "sequence: out");
-}
-
-kvl_status check_sequence(const kvl_attention &a, const kvl_sequence &s) {
-    KVLANE_TRY(check_desc(&s, 0, "sequence"));
-    KVLANE_TRY(check_view(a, s.view));
-    KVLANE_TRY(s.range ? check_sequence_range(s) : check_whole(s));
-    if (s.n_queries > 1 && s.n_queries > s.len) {
-        return fail(KVL_ERROR_LENGTH, "sequence: n_queries is %u; it must be at most its len, %" PRId64, s.n_queries, s.len);
-    }
-    return check_not_null(s.q, "sequence: q");
-}
-
-kvl_status check_sequences(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences) {
-    KVLANE_TRY(check_not_null(attention, "attention"));
-    KVLANE_TRY(n_sequences == 0 ? KVL_OK : check_not_null(sequences, "sequences"));
-    for (uint32_t i = 0; i < n_sequences; ++i) {
-        KVLANE_TRY(check_sequence(*attention, sequences[i]));
-    }
-    return KVL_OK;
 }
 
 kvl_status check_workspace(const void *workspace, uint64_t bytes, uint64_t needed) {
@@ -368,6 +266,8 @@ void decode_tokens(const kvl_attention &a, const kvl_sequence &s, uint32_t kv_he
                              .out = out,
                              .continues = continues,
                              .rotates_q = a.k_rotation == KVL_ROTATION_HADAMARD,
+                             .fast_keys = a.fast_keys,
+                             .fast_values = a.fast_values,
                              .rules = {a.softcap, a.slopes ? &a.slopes[uint64_t{kv_head} * a.group] : nullptr},
                              .distance = tokens.first - (block.len - 1)});
 }
@@ -570,6 +470,7 @@ kvl_status kvl_attend_begin(const kvl_attention *attention, const kvl_sequence *
     }
     const Layout layout = layout_of(*attention, n_sequences, max_queries, n_units);
     KVLANE_TRY(check_workspace(workspace, workspace_bytes, layout.bytes));
+    KVLANE_TRY(check_overlaps(*attention, sequences, n_sequences, workspace, layout.bytes));
     lay_out(*attention, sequences, n_sequences, static_cast<uint32_t>(n_units), max_queries, layout, workspace);
     *n_tasks = static_cast<uint32_t>(n_units);
     return KVL_OK;
@@ -652,6 +553,7 @@ kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *
                             uint64_t *bytes) {
     KVLANE_TRY(check_not_null(bytes, "bytes"));
     KVLANE_TRY(check_sequences(attention, sequences, n_sequences));
+    KVLANE_TRY(check_overlaps(*attention, sequences, n_sequences, nullptr, 0));
     *bytes = 0;
     for (uint32_t i = 0; i < n_sequences; ++i) {
         const kvl_sequence &s = sequences[i];

@@ -24,6 +24,7 @@ enum class Prefetch : uint8_t { none, l1, l2 };
 // How a CPU wants rows to be asked for, and worked on.
 struct ReadPlan {
     Prefetch into;
+    Prefetch into_apart;  // where rows do not follow each other
     int bytes_ahead;
     int turn_bytes;  // of keys, before as many values have their turn; at most a tile
 };
@@ -32,15 +33,15 @@ namespace plan {
 
 // A short way ahead: a CPU's own prefetchers take that for the order of reading, and run on from there. They follow keys and
 // values at the same time where turns are short; one of them alone has to start anew whenever its turn comes.
-static constexpr ReadPlan standard = {Prefetch::l1, 3072, 2048};
+static constexpr ReadPlan standard = {Prefetch::l1, Prefetch::l1, 3072, 2048};
 
 // Many rows ahead, unseen by the CPU's own prefetchers. Turns cost, and are long.
-static constexpr ReadPlan zen = {Prefetch::l2, 16384, 16384};
+static constexpr ReadPlan zen = {Prefetch::l2, Prefetch::l2, 16384, 16384};
 
 // Into an L1 that holds three tiles of 16 bits, and tile by tile: one ahead, or half of one where a single row of queries
-// waits for memory alone.
-static constexpr ReadPlan zen_5 = {Prefetch::l1, 16384, 65536};
-static constexpr ReadPlan zen_5_single = {Prefetch::l1, 8192, 65536};
+// waits for memory alone. Rows that lie apart by a power of two would fall into few of its sets, and drive each other out.
+static constexpr ReadPlan zen_5 = {Prefetch::l1, Prefetch::l2, 16384, 65536};
+static constexpr ReadPlan zen_5_single = {Prefetch::l1, Prefetch::l2, 8192, 65536};
 
 static constexpr ReadPlan all[] = {standard, zen, zen_5, zen_5_single};
 

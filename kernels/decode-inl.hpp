@@ -20,28 +20,34 @@ namespace kvlane {
 
 enum class Plane { keys, values, key_scales, value_scales };
 
-// What a chunk reads of one plane, at the next row to be worked on. Spans are walked one by one; in a span, rows are a
-// stride apart.
+// A place in one plane, at a row. Runs of the view are walked one by one; in a run, rows are a stride apart.
 template <Plane P>
-struct Stream {
+struct Cursor {
     const kvl_view *view;
     uint32_t kv_head;
-    uint32_t span;         // the next one
-    int64_t behind;        // visible tokens behind this span
-    const std::byte *row;  // the next row,
+    uint32_t next;         // run
+    int64_t n_visible;     // of the view's tokens,
+    int64_t behind;        // and of those, behind this run
+    const std::byte *row;  // the next row; null: behind the last head's,
     int64_t straight;      // and how many visible ones follow at that distance
     int64_t stride_bytes;
-    int64_t rows_ahead;  // that are asked for while a row is worked on
-    ReadPlan plan;
+};
+
+// What a chunk reads of one plane, and what is asked for meanwhile.
+template <Plane P>
+struct Stream {
+    Cursor<P> read;
+    Cursor<P> asked;
+    Prefetch into;
 };
 
 template <Plane P>
-KVLANE_INLINE const std::byte *row_at(const kvl_view &view, const kvl_span &span, uint32_t kv_head, int64_t token) {
+KVLANE_INLINE const std::byte *row_at(const kvl_view &view, const Run &run, uint32_t kv_head, int64_t token) {
     switch (P) {
-        case Plane::keys: return k_row(view, span, kv_head, token);
-        case Plane::values: return v_row(view, span, kv_head, token);
-        case Plane::key_scales: return k_scale(view, span, kv_head, token);
-        case Plane::value_scales: return v_scale(view, span, kv_head, token);
+        case Plane::keys: return k_row(view, *run.span, kv_head, token, run.block);
+        case Plane::values: return v_row(view, *run.span, kv_head, token, run.block);
+        case Plane::key_scales: return k_scale(view, *run.span, kv_head, token, run.block);
+        case Plane::value_scales: return v_scale(view, *run.span, kv_head, token, run.block);
     }
 }
 
@@ -65,74 +71,80 @@ KVLANE_INLINE int64_t row_bytes_of(const kvl_view &view) {
     }
 }
 
-// Goes on in the next span that holds tokens; there must be one.
+// Goes on that many tokens behind the start of the next run, in the order of work: behind a head's last visible token comes
+// the next head's first one.
 template <Plane P>
-static void enter_span(Stream<P> &s, int64_t token) {
-    while (token >= s.view->spans[s.span].n_tokens) {
-        token -= s.view->spans[s.span++].n_tokens;
+static void enter_run(Cursor<P> &c, int64_t token) {
+    if (token >= c.behind) {
+        token -= c.behind;
+        c.behind = c.n_visible;
+        c.next = 0;
+        if (++c.kv_head >= c.view->n_kv_heads || token >= c.behind) {
+            c.row = nullptr;
+            c.stride_bytes = 0;
+            c.straight = INT64_MAX;
+            return;
+        }
     }
-    const kvl_span &span = s.view->spans[s.span++];
-    const int64_t in_span = span.n_tokens - token;
-    s.row = row_at<P>(*s.view, span, s.kv_head, token);
-    s.straight = in_span < s.behind ? in_span : s.behind;
-    s.behind -= s.straight;
+    c.behind -= token;
+    c.next = run_of(*c.view, c.next, token);
+    const Run run = run_at(*c.view, c.next++);
+    c.row = row_at<P>(*c.view, run, c.kv_head, token);
+    c.straight = std::min(run.n_tokens - token, c.behind);
+    c.behind -= c.straight;
 }
 
+// ahead: rows from the one that is read to the one that is asked for.
+template <Plane P>
+static Stream<P> stream_of(const DecodeChunk &c, int64_t ahead, Prefetch into) {
+    const int64_t n_visible = c.first + c.n_visible;
+    const Cursor<P> start{c.view, c.kv_head, 0, n_visible, n_visible, nullptr, 0, stride_of<P>(*c.view)};
+    Stream<P> s{start, start, into};
+    enter_run(s.read, c.first);
+    enter_run(s.asked, c.first + ahead);
+    return s;
+}
+
+// Of rows, which are asked for as far ahead as the CPU wants it.
 template <Plane P>
 static Stream<P> stream_of(const DecodeChunk &c) {
-    const int64_t row_bytes = row_bytes_of<P>(*c.view);
-    const int64_t rows_ahead = (c.plan.bytes_ahead + row_bytes - 1) / row_bytes;
-    Stream<P> s{c.view, c.kv_head, 0, c.n_visible, nullptr, 0, stride_of<P>(*c.view), rows_ahead, c.plan};
-    enter_span(s, c.first);
-    return s;
+    const auto row_bytes = static_cast<int>(row_bytes_of<P>(*c.view));
+    const bool apart = !packed({nullptr, stride_of<P>(*c.view), 0}, row_bytes);
+    return stream_of<P>(c, (c.plan.bytes_ahead + row_bytes - 1) / row_bytes, apart ? c.plan.into_apart : c.plan.into);
 }
 
 // The next run of at most n rows; there must be one.
 template <Plane P>
-KVLANE_INLINE StoredRows next_run(Stream<P> &s, int n) {
-    if (s.straight == 0) {
-        enter_span(s, 0);
+KVLANE_INLINE StoredRows next_run(Cursor<P> &c, int n) {
+    if (c.straight == 0) {
+        enter_run(c, 0);
     }
-    const StoredRows run{s.row, s.stride_bytes, s.straight < n ? static_cast<int>(s.straight) : n};
-    s.row += run.n * s.stride_bytes;
-    s.straight -= run.n;
+    const StoredRows run{c.row, c.stride_bytes, c.straight < n ? static_cast<int>(c.straight) : n};
+    c.row += run.n * c.stride_bytes;
+    c.straight -= run.n;
     return run;
 }
 
-// Where the stream goes on behind this span: in its next one, or in the next head; or nowhere.
+// What is asked for while a run is worked on: the next of as many rows, of which runs behind the second one are left out.
 template <Plane P>
-static const std::byte *row_behind(const Stream<P> &s) {
-    Stream<P> next = s;
-    if (s.behind == 0) {
-        if (s.kv_head + 1 == s.view->n_kv_heads) {
-            return nullptr;
+KVLANE_INLINE Ahead next_ahead(Stream<P> &s, const StoredRows &run) {
+    StoredRows asked = next_run(s.asked, run.n);
+    Ahead ahead{asked.first ? s.into : Prefetch::none, asked.n, asked.first - run.first, 0};
+    for (int t = asked.n; t < run.n; t += asked.n) {
+        asked = next_run(s.asked, run.n - t);
+        if (t == ahead.turn && asked.first) {
+            ahead.behind_turn = asked.first - (run.first + t * run.stride_bytes);
         }
-        next.kv_head = s.kv_head + 1;
-        next.span = 0;
-        next.behind = 1;
     }
-    enter_span(next, 0);
-    return next.row;
-}
-
-// What is asked for while a run is worked on that the stream has just gone past.
-template <Plane P>
-KVLANE_INLINE Ahead ahead_of(const Stream<P> &s, const StoredRows &run) {
-    if (s.straight >= s.rows_ahead) {
-        return {s.plan.into, run.n, s.rows_ahead * s.stride_bytes, 0};
-    }
-    const int64_t turn = run.n + s.straight - s.rows_ahead;
-    const std::byte *behind = row_behind(s);
-    return {s.plan.into, static_cast<int>(turn), s.rows_ahead * s.stride_bytes,
-            behind ? behind - (run.first + turn * s.stride_bytes) : 0};
+    return ahead;
 }
 
 // work(t, run, ahead) for every run of the stream's next n tokens.
 template <Plane P, class Work>
 KVLANE_INLINE void for_each_run(Stream<P> &s, int n, Work &&work) {
     for (int t = 0; t < n;) {
-        const StoredRows run = next_run(s, n - t);
-        work(t, run, ahead_of(s, run));
+        const StoredRows run = next_run(s.read, n - t);
+        work(t, run, next_ahead(s, run));
         t += run.n;
     }
 }
@@ -151,12 +163,16 @@ static KVLANE_INLINE int tokens_left(int64_t n_tokens, int64_t done, int most) {
     return left < 0 ? 0 : left < most ? static_cast<int>(left) : most;
 }
 
-// Asks for the scales of a tile that begins `rows` rows further on.
+// Asks for the scales of the next tile.
 template <Plane P>
-KVLANE_INLINE void ask_for_scales(const Stream<P> &s, int rows) {
-    const int64_t bytes = tile_tokens * (s.stride_bytes < cache_line_bytes ? s.stride_bytes : 0);
-    for (int64_t i = 0; i < bytes; i += cache_line_bytes) {
-        prefetch<1>(s.row + rows * s.stride_bytes + i, s.plan.into);
+KVLANE_INLINE void ask_for_scales(Stream<P> &s) {
+    for (int t = 0; t < tile_tokens;) {
+        const StoredRows run = next_run(s.asked, tile_tokens - t);
+        const int64_t bytes = run.n * (run.stride_bytes < cache_line_bytes ? run.stride_bytes : 0);
+        for (int64_t i = 0; i < bytes; i += cache_line_bytes) {
+            prefetch<1>(run.first + i, s.into);
+        }
+        t += run.n;
     }
 }
 
@@ -164,7 +180,7 @@ KVLANE_INLINE void ask_for_scales(const Stream<P> &s, int rows) {
 template <class Isa, Plane P>
 KVLANE_INLINE void next_scales(Stream<P> &s, int n, float *scales) {
     for (int t = 0; t < n;) {
-        const StoredRows run = next_run(s, n - t);
+        const StoredRows run = next_run(s.read, n - t);
         if (run.stride_bytes == sizeof(float)) {
             std::memcpy(scales + t, run.first, run.n * sizeof(float));
         } else {
@@ -182,7 +198,7 @@ KVLANE_INLINE void next_scales(Stream<P> &s, int n, float *scales) {
         t += run.n;
     }
     std::fill_n(scales + n, Isa::lanes, 0.0f);
-    ask_for_scales(s, tile_tokens);
+    ask_for_scales(s);
 }
 
 // Sums that are kept as integers at a time.
@@ -228,11 +244,8 @@ KVLANE_INLINE auto *weights_of(Scratch &scratch, int r) {
 
 static KVLANE_INLINE int rows_of(const DecodeChunk &c) { return c.n_queries * c.group; }
 
-// Integers that a row's sums have; whole sets of vectors where values are bytes.
-template <class Isa, Numbers V>
-constexpr int64_t sum_stride(uint32_t v_head_dim) {
-    return V == Numbers::bytes ? whole_vectors<Isa>(static_cast<int>(v_head_dim)) : partial_stride(v_head_dim);
-}
+// Integers that a row's sums have: of bytes, whole sets of four vectors.
+static KVLANE_INLINE int64_t sum_stride(uint32_t v_head_dim) { return (int64_t{v_head_dim} + 63) / 64 * 64; }
 
 // Of a tile: o += sum_scale * sums; sums are 0 again.
 template <class Isa, Numbers V>
@@ -272,14 +285,14 @@ struct Streams {
 static Streams streams_of(const DecodeChunk &c) {
     Streams s{stream_of<Plane::keys>(c), stream_of<Plane::values>(c), {}, {}, {}, {}};
     if (format::is_scaled(c.view->k_format)) {
-        s.key_scales = s.key_entries = stream_of<Plane::key_scales>(c);
-        ask_for_scales(s.key_scales, 0);
-        ask_for_scales(s.key_scales, tile_tokens);
+        s.key_scales = s.key_entries = stream_of<Plane::key_scales>(c, 0, c.plan.into);
+        ask_for_scales(s.key_scales);
+        ask_for_scales(s.key_scales);
     }
     if (format::is_scaled(c.view->v_format)) {
-        s.value_scales = s.value_entries = stream_of<Plane::value_scales>(c);
-        ask_for_scales(s.value_scales, 0);
-        ask_for_scales(s.value_scales, tile_tokens);
+        s.value_scales = s.value_entries = stream_of<Plane::value_scales>(c, 0, c.plan.into);
+        ask_for_scales(s.value_scales);
+        ask_for_scales(s.value_scales);
     }
     return s;
 }
@@ -288,7 +301,7 @@ static Streams streams_of(const DecodeChunk &c) {
 template <Numbers N, Plane P>
 KVLANE_INLINE StoredRows entries_of(Stream<P> &s, const StoredRows &run) {
     if constexpr (N != Numbers::floats) {
-        return next_run(s, run.n);
+        return next_run(s.read, run.n);
     } else {
         return {};
     }
@@ -397,7 +410,7 @@ void decode_part(const DecodeChunk &c, const Rows<Isa> &rows) {
     const SumFn sum = c.kernels->sum[c.fast_values][c.view->v_format];
     lay_out_queries<Isa, K>(c, rows);
     if constexpr (V != Numbers::floats) {
-        std::fill_n(scratch.sums, rows.n * sum_stride<Isa, V>(c.view->v_head_dim), 0);
+        std::fill_n(scratch.sums, rows.n * sum_stride(c.view->v_head_dim), 0);
     }
     const int turn = turn_tokens<Isa, K>(c, rows.n);
     Streams streams = streams_of(c);
@@ -543,7 +556,7 @@ void decode_chunk(const DecodeChunk &c) {
     const int of_integers = std::max(query_row_bytes<Isa, Numbers::words>(head_dim),
                                      query_row_bytes<Isa, numbers_of_keys<Isa, format::q4>(true)>(head_dim));
     const int room_for_queries = query_bytes / (integer_keys ? std::max(of_floats, of_integers) : of_floats);
-    const auto room_for_sums = static_cast<int>(max_sums / whole_vectors<Isa>(static_cast<int>(c.view->v_head_dim)));
+    const auto room_for_sums = static_cast<int>(max_sums / sum_stride(c.view->v_head_dim));
     const int room = std::min({max_tile_rows, room_for_queries, integer_values ? room_for_sums : max_tile_rows});
     const int at_once = room > c.group ? room / c.group * c.group : room;
     for (int row = 0; row < n_rows; row += at_once) {

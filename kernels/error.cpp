@@ -100,6 +100,9 @@ const char *kvl_status_name(kvl_status status) {
         KVLANE_STATUS(KVL_ERROR_ROTATION)
         KVLANE_STATUS(KVL_ERROR_RULE)
         KVLANE_STATUS(KVL_ERROR_PRECISION)
+        KVLANE_STATUS(KVL_ERROR_BLOCK)
+        KVLANE_STATUS(KVL_ERROR_STRIDE)
+        KVLANE_STATUS(KVL_ERROR_OVERLAP)
 #undef KVLANE_STATUS
     }
     return "unknown status";

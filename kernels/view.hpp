@@ -4,27 +4,59 @@
 // A view that has a next one holds the first of the tokens only, the other the rest.
 
 #include <cstddef>
+#include <cstdint>
 
 #include "kvlane/kvlane.h"
 
 namespace kvlane {
 
-static inline const std::byte *k_row(const kvl_view &view, const kvl_span &span, uint32_t kv_head, int64_t token) {
-    return static_cast<const std::byte *>(span.k) + kv_head * view.k_head_stride_bytes + token * view.k_token_stride_bytes;
+static inline const std::byte *k_row(const kvl_view &view, const kvl_span &span, uint32_t kv_head, int64_t token,
+                                     int64_t block = 0) {
+    return static_cast<const std::byte *>(span.k) + block * view.k_block_stride_bytes + kv_head * view.k_head_stride_bytes +
+           token * view.k_token_stride_bytes;
 }
 
-static inline const std::byte *v_row(const kvl_view &view, const kvl_span &span, uint32_t kv_head, int64_t token) {
-    return static_cast<const std::byte *>(span.v) + kv_head * view.v_head_stride_bytes + token * view.v_token_stride_bytes;
+static inline const std::byte *v_row(const kvl_view &view, const kvl_span &span, uint32_t kv_head, int64_t token,
+                                     int64_t block = 0) {
+    return static_cast<const std::byte *>(span.v) + block * view.v_block_stride_bytes + kv_head * view.v_head_stride_bytes +
+           token * view.v_token_stride_bytes;
 }
 
-static inline const std::byte *k_scale(const kvl_view &view, const kvl_span &span, uint32_t kv_head, int64_t token) {
-    return static_cast<const std::byte *>(span.k_scales) + kv_head * view.k_scale_head_stride_bytes +
-           token * view.k_scale_token_stride_bytes;
+static inline const std::byte *k_scale(const kvl_view &view, const kvl_span &span, uint32_t kv_head, int64_t token,
+                                       int64_t block = 0) {
+    return static_cast<const std::byte *>(span.k_scales) + block * view.k_scale_block_stride_bytes +
+           kv_head * view.k_scale_head_stride_bytes + token * view.k_scale_token_stride_bytes;
 }
 
-static inline const std::byte *v_scale(const kvl_view &view, const kvl_span &span, uint32_t kv_head, int64_t token) {
-    return static_cast<const std::byte *>(span.v_scales) + kv_head * view.v_scale_head_stride_bytes +
-           token * view.v_scale_token_stride_bytes;
+static inline const std::byte *v_scale(const kvl_view &view, const kvl_span &span, uint32_t kv_head, int64_t token,
+                                       int64_t block = 0) {
+    return static_cast<const std::byte *>(span.v_scales) + block * view.v_scale_block_stride_bytes +
+           kv_head * view.v_scale_head_stride_bytes + token * view.v_scale_token_stride_bytes;
+}
+
+// A straight run of a view's tokens: a span, or a block of its only one.
+struct Run {
+    const kvl_span *span;
+    int64_t block;
+    int64_t n_tokens;
+};
+
+static inline Run run_at(const kvl_view &view, uint32_t i) {
+    return view.block_tokens > 0 ? Run{view.spans, view.blocks[i], view.block_tokens}
+                                 : Run{&view.spans[i], 0, view.spans[i].n_tokens};
+}
+
+// The run that holds a token, which counts from the start of run i, and then from that of its own.
+static inline uint32_t run_of(const kvl_view &view, uint32_t i, int64_t &token) {
+    if (view.block_tokens > 0) {
+        const auto n_blocks = token < view.block_tokens ? 0 : static_cast<uint32_t>(token / view.block_tokens);
+        token -= int64_t{n_blocks} * view.block_tokens;
+        return i + n_blocks;
+    }
+    while (token >= view.spans[i].n_tokens) {
+        token -= view.spans[i++].n_tokens;
+    }
+    return i;
 }
 
 // Visible tokens of this view alone.

@@ -88,11 +88,22 @@ public:
 
     void run() {
         using Step = void (World::*)();
-        constexpr Step steps[] = {&World::create_cache,   &World::create_attention, &World::append,
-                                  &World::append,         &World::append_to_all,    &World::append_to_all,
-                                  &World::advance,        &World::truncate,         &World::copy,
-                                  &World::read,           &World::attend,           &World::attend,
-                                  &World::attend_by_hand, &World::spoilt_view,      &World::attend_in_parts};
+        constexpr Step steps[] = {&World::create_cache,
+                                  &World::create_attention,
+                                  &World::append,
+                                  &World::append,
+                                  &World::append_to_all,
+                                  &World::append_to_all,
+                                  &World::advance,
+                                  &World::truncate,
+                                  &World::copy,
+                                  &World::read,
+                                  &World::attend,
+                                  &World::attend,
+                                  &World::attend_by_hand,
+                                  &World::spoilt_view,
+                                  &World::attend_in_parts,
+                                  &World::attend_to_blocks};
         while (!input_.is_spent()) {
             (this->*steps[input_.byte() % std::size(steps)])();
             check_invariants();
@@ -437,6 +448,39 @@ private:
             require(counted == status, "what counts a call's bytes refuses what the call refuses");
         }
         if (status != KVL_OK || !spoils_format) {
+            check_call(call, status);
+        }
+    }
+
+    // The first view's one straight run, as blocks of its span in any order: indices may be wrong, and strides too short.
+    void attend_to_blocks() {
+        Call call;
+        if (!make_call(call) || call.view.n_spans != 1 || call.view.next) {
+            return;
+        }
+        kvl_view &view = call.view;
+        std::array<int32_t, 8> blocks;
+        for (int32_t &block : blocks) {
+            block = input_.one_in(16) ? input_.any<int32_t>() : input_.byte() % 4;
+        }
+        view.blocks = input_.pointer(blocks.data());
+        view.n_blocks = static_cast<uint32_t>(blocks.size());
+        view.block_tokens = input_.one_in(16) ? input_.any<uint32_t>() : 16 + input_.byte() % 40;
+        view.len = call.sequence.len = input_.around<int64_t>(0, 200);
+        const auto stride = [&](int64_t token_stride) {
+            return input_.one_in(16) ? input_.byte() - 100 : token_stride * view.block_tokens;
+        };
+        view.k_block_stride_bytes = stride(view.k_token_stride_bytes);
+        view.v_block_stride_bytes = stride(view.v_token_stride_bytes);
+        view.k_scale_block_stride_bytes = stride(view.k_scale_token_stride_bytes);
+        view.v_scale_block_stride_bytes = stride(view.v_scale_token_stride_bytes);
+        uint64_t bytes = 0;
+        const kvl_status counted = kvl_attend_bytes(attention_, &call.sequence, 1, &bytes);
+        const kvl_status status =
+            kvl_attend(attention_, &call.sequence, 1, call.workspace->data(), call.workspace->size(), nullptr);
+        require(call.sequence.len > most_tokens || counted == status,
+                "what counts a call's bytes refuses what the call refuses");
+        if (status != KVL_OK) {
             check_call(call, status);
         }
     }

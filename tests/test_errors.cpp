@@ -71,14 +71,23 @@ struct World {
                        .reserved = 7,
                        .k_rotation = 7,
                        .v_rotation = 7,
-                       .next = nullptr};
+                       .next = nullptr,
+                       .blocks = nullptr,
+                       .n_blocks = 7,
+                       .block_tokens = 7,
+                       .k_block_stride_bytes = 7,
+                       .v_block_stride_bytes = 7,
+                       .k_scale_block_stride_bytes = 7,
+                       .v_scale_block_stride_bytes = 7};
     size_t size = 7;
     uint64_t n_bytes = 7;
     uint32_t n_tasks = 7;
     kvl_format format = 7;
 
-    kvl_view view;         // of layer 0
-    kvl_span span;         // its only one
+    kvl_view view;                                                        // of layer 0
+    kvl_span span;                                                        // its only one
+    std::vector<float> pool = test::random_values(3 * 16 * n_values, 4);  // 3 blocks of 16 tokens
+    int32_t blocks[2] = {2, 0};
     kvl_sequence pair[2];  // both see the view
     kvlane::Partial partials[2] = {{1, 4, 8}, {1, 4, 8}};
     kvl_partial list[2] = {partials[0].get(), partials[1].get()};
@@ -143,6 +152,18 @@ struct World {
     }
     kvl_status merge(uint32_t n_partials, uint32_t n_queries) {
         return kvl_merge(attention.get(), list, n_partials, n_queries, out.data(), lse.data());
+    }
+    // The view as one of two blocks, values that are the keys.
+    void use_blocks() {
+        constexpr int64_t row = 8 * sizeof(float);
+        span.k = span.v = pool.data();
+        span.n_tokens = 3 * 16 + 15;
+        view.blocks = blocks;
+        view.n_blocks = 2;
+        view.block_tokens = 16;
+        view.len = 20;
+        view.k_head_stride_bytes = view.v_head_stride_bytes = 16 * row;
+        view.k_block_stride_bytes = view.v_block_stride_bytes = 2 * 16 * row;
     }
     kvl_status count_bytes() { return kvl_attend_bytes(attention.get(), pair, 2, &n_bytes); }
 };
@@ -553,6 +574,91 @@ Failures failures_of_sequences(kvl_status (World::*call)()) {
         {"span's tokens < 0", KVL_ERROR_RANGE, {"span", "n_tokens", "-2"}, with_view([](World &w, kvl_view &) {
              w.span.n_tokens = -2;
          })},
+        {"token stride", KVL_ERROR_STRIDE, {"view", "k_token_stride_bytes", "31", "32"}, with_view([](World &, kvl_view &v) {
+             v.k_token_stride_bytes = 31;
+         })},
+        {"values' token stride < 0",
+         KVL_ERROR_STRIDE,
+         {"view", "v_token_stride_bytes", "-32", "32"},
+         with_view([](World &, kvl_view &v) { v.v_token_stride_bytes = -32; })},
+        {"head stride", KVL_ERROR_STRIDE, {"view", "v_head_stride_bytes", "0", "32"}, with_view([](World &, kvl_view &v) {
+             v.v_head_stride_bytes = 0;
+         })},
+        {"out in keys",
+         KVL_ERROR_OVERLAP,
+         {"sequences[1]", "out", "0x", "may overlap nothing", "sequences[0]'s k "},
+         with([](World &w, kvl_sequence &s) { s.out = static_cast<float *>(const_cast<void *>(w.span.k)) + 8; })},
+        {"lse in values",
+         KVL_ERROR_OVERLAP,
+         {"sequences[1]", "lse", "sequences[0]'s v "},
+         with([](World &w, kvl_sequence &s) {
+             // the last row that is seen: of the second head, the third token
+             s.lse = reinterpret_cast<float *>(static_cast<char *>(const_cast<void *>(w.span.v)) +
+                                               w.view.v_head_stride_bytes + 2 * w.view.v_token_stride_bytes) +
+                     7;
+         })},
+        {"keys in out", KVL_ERROR_OVERLAP, {"sequences[0]", "out", "sequences[0]'s k "}, with_view([](World &w, kvl_view &) {
+             w.span.k = w.out.data();
+         })},
+        {"out in q", KVL_ERROR_OVERLAP, {"sequences[1]", "out", "sequences[0]'s q"}, with([](World &, kvl_sequence &s) {
+             s.out = const_cast<float *>(s.q) + 31;
+         })},
+        {"out in another out",
+         KVL_ERROR_OVERLAP,
+         {"sequences[0]", "out", "sequences[1]'s out"},
+         with([](World &w, kvl_sequence &s) { s.out = w.out.data() + 31; })},
+        {"lse in another lse",
+         KVL_ERROR_OVERLAP,
+         {"sequences[0]", "lse", "sequences[1]'s lse"},
+         with([](World &w, kvl_sequence &s) { s.lse = w.lse.data() + 3; })},
+        {"lse in an out",
+         KVL_ERROR_OVERLAP,
+         {"sequences[0]", "out", "sequences[1]'s lse"},
+         with([](World &w, kvl_sequence &s) { s.lse = w.out.data() + 31; })},
+    };
+}
+
+// The same of views of blocks.
+Failures failures_of_blocks(kvl_status (World::*call)()) {
+    const auto with = [=](std::function<void(World &, kvl_view &)> spoil) {
+        return [=](World &w) {
+            w.use_blocks();
+            w.pair[0].len = w.pair[1].len = w.view.len;
+            spoil(w, w.view);
+            return (w.*call)();
+        };
+    };
+    return {
+        {"small blocks", KVL_ERROR_RANGE, {"view", "block_tokens", "15", "16"}, with([](World &, kvl_view &v) {
+             v.block_tokens = 15;
+         })},
+        {"blocks of no tokens", KVL_ERROR_RANGE, {"view", "block_tokens", "0", "16"}, with([](World &, kvl_view &v) {
+             v.block_tokens = 0;
+         })},
+        {"blocks of two spans", KVL_ERROR_RANGE, {"view", "n_spans", "2", "1"}, with([](World &, kvl_view &v) {
+             v.n_spans = 2;
+         })},
+        {"blocks without a span", KVL_ERROR_RANGE, {"view", "n_spans", "0", "1"}, with([](World &, kvl_view &v) {
+             v.n_spans = 0;
+         })},
+        {"blocks null", KVL_ERROR_NULL, {"view", "blocks"}, with([](World &, kvl_view &v) { v.blocks = nullptr; })},
+        {"blocks' k null", KVL_ERROR_NULL, {"span", "k"}, with([](World &w, kvl_view &) { w.span.k = nullptr; })},
+        {"len over the blocks", KVL_ERROR_LENGTH, {"view", "len", "33", "32"}, with([](World &, kvl_view &v) {
+             v.len = 33;
+         })},
+        {"no blocks", KVL_ERROR_LENGTH, {"view", "len", "20", "0"}, with([](World &, kvl_view &v) { v.n_blocks = 0; })},
+        {"block < 0", KVL_ERROR_BLOCK, {"view", "blocks[1]", "-1", "from 0 to 2"}, with([](World &w, kvl_view &) {
+             w.blocks[1] = -1;
+         })},
+        {"block", KVL_ERROR_BLOCK, {"view", "blocks[0]", "3", "from 0 to 2", "63"}, with([](World &w, kvl_view &) {
+             w.blocks[0] = 3;
+         })},
+        {"block stride", KVL_ERROR_STRIDE, {"view", "v_block_stride_bytes", "31", "32"}, with([](World &, kvl_view &v) {
+             v.v_block_stride_bytes = 31;
+         })},
+        {"out in a block", KVL_ERROR_OVERLAP, {"sequences[1]", "out", "sequences[0]'s k "}, with([](World &w, kvl_view &) {
+             w.pair[1].out = w.pool.data() + 3 * 16 * 16 - 1;
+         })},
     };
 }
 
@@ -648,6 +754,20 @@ Failures failures_of_workspace(kvl_status (World::*call)(void *, size_t)) {
          KVL_ERROR_WORKSPACE_ALIGNMENT,
          {"workspace", "64"},
          [=](World &w) { return (w.*call)(static_cast<std::byte *>(w.workspace.data()) + 32, w.workspace.size()); }},
+        {"workspace in an out",
+         KVL_ERROR_OVERLAP,
+         {"workspace", "may overlap nothing", "sequences[1]'s out"},
+         [=](World &w) {
+             w.pair[1].out = static_cast<float *>(w.workspace.data());
+             return (w.*call)(w.workspace.data(), w.workspace.size());
+         }},
+        {"workspace in q",
+         KVL_ERROR_OVERLAP,
+         {"workspace", "may overlap nothing", "sequences[0]'s q"},
+         [=](World &w) {
+             w.pair[0].q = static_cast<float *>(w.workspace.data()) + 4;
+             return (w.*call)(w.workspace.data(), w.workspace.size());
+         }},
         {"workspace too small",
          KVL_ERROR_WORKSPACE_SIZE,
          {"workspace_bytes"},
@@ -719,13 +839,26 @@ Failures failures_of_calls() {
 
 Failures all_failures() {
     Failures all;
-    for (const Failures &some :
-         {failures_of_cache_create(), failures_of_cache(), failures_of_read(kvl_cache_read_k),
-          failures_of_read(kvl_cache_read_v), failures_of_attention_create(), failures_of_rules(),
-          failures_of_workspace_size(), failures_of_sequences(&World::attend), failures_of_sequences(&World::begin),
-          failures_of_sequences(&World::count_bytes), failures_of_ranges(&World::attend), failures_of_ranges(&World::begin),
-          failures_of_ranges(&World::count_bytes), failures_of_merge(), failures_of_workspace(&World::attend_in),
-          failures_of_workspace(&World::begin_in), failures_of_calls()}) {
+    for (const Failures &some : {failures_of_cache_create(),
+                                 failures_of_cache(),
+                                 failures_of_read(kvl_cache_read_k),
+                                 failures_of_read(kvl_cache_read_v),
+                                 failures_of_attention_create(),
+                                 failures_of_rules(),
+                                 failures_of_workspace_size(),
+                                 failures_of_sequences(&World::attend),
+                                 failures_of_sequences(&World::begin),
+                                 failures_of_sequences(&World::count_bytes),
+                                 failures_of_ranges(&World::attend),
+                                 failures_of_ranges(&World::begin),
+                                 failures_of_ranges(&World::count_bytes),
+                                 failures_of_merge(),
+                                 failures_of_blocks(&World::attend),
+                                 failures_of_blocks(&World::begin),
+                                 failures_of_blocks(&World::count_bytes),
+                                 failures_of_workspace(&World::attend_in),
+                                 failures_of_workspace(&World::begin_in),
+                                 failures_of_calls()}) {
         all.insert(all.end(), some.begin(), some.end());
     }
     return all;
@@ -850,5 +983,42 @@ TEST_CASE("a view of scaled rows needs its scales") {
         CHECK(kvl_attend(attention.get(), &sequence, 1, workspace.data(), workspace.size(), nullptr) == KVL_ERROR_NULL);
         CHECK(std::string(kvl_last_error()).find(of_keys ? "k_scales" : "v_scales") != std::string::npos);
         CHECK(out == std::vector<float>(8, 7.0f));
+    }
+}
+
+TEST_CASE("memory that only looks wrong is allowed") {
+    World w;
+    w.use_blocks();
+    w.pair[0].len = w.pair[1].len = w.view.len;
+    CHECK(w.attend() == KVL_OK);  // values that are the keys
+    std::swap(w.pair[0].out, w.pair[1].out);
+    w.pair[0].lse = w.pair[1].lse = nullptr;
+    CHECK(w.attend() == KVL_OK);  // outputs in any order
+    w.blocks[1] = -1;
+    w.view.len = w.pair[0].len = w.pair[1].len = 16;
+    CHECK(w.attend() == KVL_OK);  // a block of no visible token
+    w.blocks[0] = 0;
+    w.view.k_block_stride_bytes = w.view.v_block_stride_bytes = 0;
+    CHECK(w.attend() == KVL_OK);  // strides between what there is one of
+    w.view.len = w.pair[0].len = w.pair[1].len = 1;
+    w.view.k_token_stride_bytes = w.view.v_token_stride_bytes = 0;
+    CHECK(w.attend() == KVL_OK);
+}
+
+TEST_CASE("an output overlaps that of any other sequence, in whatever order they stand") {
+    World w;
+    std::vector<float> outs(4 * 32);
+    for (const std::vector<size_t> &places : std::vector<std::vector<size_t>>{
+             {0, 32, 64, 96}, {96, 64, 32, 0}, {32, 96, 0, 64}, {0, 64, 96, 1}, {96, 0, 32, 95}, {0, 96, 64, 31}}) {
+        std::vector<kvl_sequence> sequences;
+        for (const size_t place : places) {
+            sequences.push_back(w.pair[0]);
+            sequences.back().out = &outs[place];
+            sequences.back().lse = nullptr;
+        }
+        const bool overlaps = places.back() % 32 != 0;
+        CAPTURE(places.back());
+        CHECK(kvl_attend_bytes(w.attention.get(), sequences.data(), 4, &w.n_bytes) ==
+              (overlaps ? KVL_ERROR_OVERLAP : KVL_OK));
     }
 }

@@ -35,6 +35,7 @@
 #define KVL_MAX_LAYERS 65536
 #define KVL_MAX_TOKENS ((int64_t)1 << 31)
 #define KVL_DEFAULT_MAX_TOKENS ((int64_t)131072)
+#define KVL_MIN_BLOCK_TOKENS 16
 #define KVL_WORKSPACE_ALIGNMENT 64
 
 /* Tokens whose sums are merged as one: those of positions c * KVL_CHUNK_TOKENS to (c + 1) * KVL_CHUNK_TOKENS - 1. */
@@ -68,7 +69,10 @@ typedef enum kvl_status {
     KVL_ERROR_MEMORY,              /* the system has no memory or address space to give */
     KVL_ERROR_ROTATION,            /* an unknown rotation */
     KVL_ERROR_RULE,                /* a softcap, slope or sink logit that no score can have */
-    KVL_ERROR_PRECISION            /* an unknown precision, or one for formats that have none */
+    KVL_ERROR_PRECISION,           /* an unknown precision, or one for formats that have none */
+    KVL_ERROR_BLOCK,               /* a block's index is out of range */
+    KVL_ERROR_STRIDE,              /* rows of a view would overlap */
+    KVL_ERROR_OVERLAP              /* an output or the workspace overlaps what else the call reads or writes */
 } kvl_status;
 
 /* How a key or value row is stored.
@@ -147,9 +151,9 @@ KVL_API kvl_status kvl_isa_in_force(const char **name);
 
 /* ---- Views ------------------------------------------------------------------------------------------------------- */
 
-/// A run of tokens in memory.
+/// A run of tokens in memory; or, of a view with blocks, all the memory that these are in.
 typedef struct kvl_span {
-    const void *k;        /* key row of the run's first token, KV head 0 */
+    const void *k;        /* key row of the run's first token, KV head 0; with blocks, of block 0's */
     const void *v;        /* value row of the run's first token, KV head 0 */
     int64_t n_tokens;     /* tokens that the run holds */
     const void *k_scales; /* scale of that key row, where k_format has scales, else unused */
@@ -159,9 +163,16 @@ typedef struct kvl_span {
 /// One layer's keys and values as stored: where they lie and in what format. Plain data, owns nothing. Where tokens are of
 /// several formats there is a view for each, in order of position, that points to the next. Each is of the attention
 /// object's formats, or has f16 where those are q8 or q4, and is rotated as all are. A view that does not begin at a
-/// multiple of 64 tokens may change the last bits of a result. Shape:  the row of token t and KV head h of a span starts at
-///         k + h * k_head_stride_bytes + t * k_token_stride_bytes, and alike for v and for the scales
+/// multiple of 64 tokens may change the last bits of a result.
+///
+/// Where block_tokens is not 0, the view has one span, a pool of n_tokens / block_tokens blocks, and token t lies in block
+/// blocks[t / block_tokens] of it: short for a span of each. Results are those of the same tokens in one straight span.
+/// Shape:  the row of token t and KV head h of a span starts at
+///         k + h * k_head_stride_bytes + t * k_token_stride_bytes, and alike for v and for the scales; that of token t of
+///         block b at k + b * k_block_stride_bytes + h * k_head_stride_bytes + t * k_token_stride_bytes
 /// Units:  strides in bytes
+/// Pre:    each stride is at least a row's bytes, that one row does not overlap the next; a stride between what there is
+///         one of is unused. Keys and values may take turns in memory, or be the same
 typedef struct kvl_view {
     size_t struct_size;
     uint32_t flags; /* none are defined */
@@ -185,6 +196,13 @@ typedef struct kvl_view {
     kvl_rotation k_rotation;
     kvl_rotation v_rotation;
     const struct kvl_view *next; /* the tokens behind these, 1 or more of which are its own; null: none */
+    const int32_t *blocks;       /* [n_blocks] in order of position, each from 0 on; those behind len are not looked at */
+    uint32_t n_blocks;
+    uint32_t block_tokens; /* KVL_MIN_BLOCK_TOKENS or more; 0: no blocks, and n_blocks is 0 */
+    int64_t k_block_stride_bytes;
+    int64_t v_block_stride_bytes;
+    int64_t k_scale_block_stride_bytes;
+    int64_t v_scale_block_stride_bytes;
 } kvl_view;
 
 /* ---- Cache ------------------------------------------------------------------------------------------------------- */
@@ -421,7 +439,8 @@ typedef struct kvl_range {
 /// Shape:  q [n_queries, n_query_heads, head_dim] f32; out [n_queries, n_query_heads, v_head_dim] f32;
 ///         lse [n_queries, n_query_heads] f32 or null
 /// Units:  lse in natural log: that of the sum of exponentials that out is divided by
-/// Pre:    out and lse overlap nothing else of the call
+/// Pre:    out and lse overlap nothing else of the call: not the workspace, nor what lies between the first and the last row
+///         of a span's visible tokens, or of all of a view's blocks in use
 typedef struct kvl_sequence {
     size_t struct_size;
     uint32_t flags;     /* none are defined */
@@ -448,8 +467,9 @@ typedef struct kvl_executor {
 /// Shape:  as in kvl_sequence
 /// Pre:    workspace is aligned to KVL_WORKSPACE_ALIGNMENT, of at least kvl_attention_workspace_size bytes, and used by
 ///         one call at a time
-/// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _GEOMETRY, _LENGTH, _WORKSPACE_SIZE, _WORKSPACE_ALIGNMENT, _RANGE, all
-///         before anything is written; KVL_ERROR_TASK when the executor left tasks out, and outputs are incomplete
+/// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _GEOMETRY, _LENGTH, _STRIDE, _BLOCK, _OVERLAP, _WORKSPACE_SIZE,
+///         _WORKSPACE_ALIGNMENT, _RANGE, all before anything is written; KVL_ERROR_TASK when the executor left tasks out,
+///         and outputs are incomplete
 /// Bound:  relative L2 error against exact arithmetic on the decoded values <= 2e-6 for scores of unit variance and
 ///         4096 tokens; <= 2e-4 where keys or values are q8 or q4. Bits do not depend on the executor, its threads, or the
 ///         other sequences and queries; they may differ by isa

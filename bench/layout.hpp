@@ -1,0 +1,31 @@
+#pragma once
+
+// Memory that others than kvlane's cache lay out.
+
+#include <cstdint>
+#include <vector>
+
+#include "kvlane/kvlane.hpp"
+
+namespace bench {
+
+enum class Layout {
+    head_major,   // a cache's own: [kv_head][token][dim]
+    token_major,  // [token][kv_head][dim]
+    blocks_16,    // [block][kv_head][token][dim], blocks of so many tokens in random order
+    blocks_256
+};
+
+// The memory that a cache's view shows, whose rows are random numbers, as if it had another layout. Of views alike, the
+// blocks are the same.
+class LaidOut {
+public:
+    LaidOut(Layout layout, int64_t n_tokens);
+    kvl_view view(kvl_view of_cache) const;
+
+private:
+    Layout layout_;
+    std::vector<int32_t> blocks_;
+};
+
+}  // namespace bench
