@@ -356,12 +356,11 @@ static void weigh(const DecodeChunk &c, Streams &streams, int64_t first, int n, 
     }
 }
 
-// A row's query as keys meet it, rotated as they are, and zeros behind it up to a whole vector.
+// A query head's row as keys meet it, rotated as they are, and zeros behind it up to a whole vector.
 template <class Isa>
-static const float *query_of(const DecodeChunk &c, const Rows<Isa> &rows, int r, float *room) {
+static const float *query_of(const DecodeChunk &c, int query_index, int head, float *room) {
     const auto head_dim = static_cast<int>(c.view->head_dim);
-    const int row = rows.first + r;
-    const float *query = c.q + row / c.group * c.q_stride + row % c.group * head_dim;
+    const float *query = c.q + query_index * c.q_stride + head * head_dim;
     if (!c.rotates_q && head_dim % Isa::lanes == 0) {
         return query;
     }
@@ -381,8 +380,13 @@ static void lay_out_queries(const DecodeChunk &c, const Rows<Isa> &rows) {
     Scratch &scratch = rows.scratch;
     auto *to = reinterpret_cast<Number *>(scratch.queries);
     const auto head_dim = static_cast<int>(c.view->head_dim);
+    int index = rows.first / c.group, head = rows.first % c.group;
     for (int r = 0; r < rows.n; ++r) {
-        const float *query = query_of(c, rows, r, scratch.row);
+        const float *query = query_of<Isa>(c, index, head, scratch.row);
+        if (++head == c.group) {
+            head = 0;
+            ++index;
+        }
         if constexpr (K == Numbers::bytes) {
             Number *row = to + r * A::weight_stride;
             scratch.q_scales[r] = quantize<Isa>(query, head_dim, row);

@@ -122,12 +122,15 @@ KVLANE_INLINE float softmax_row(const TileRow &tile, RowState<Isa> &row) {
     if (Isa::any_greater(largest, row.m + slack)) {
         const float largest_yet = Isa::reduce_max(Isa::max(Isa::broadcast(row.m), largest));
         const float m = in_log2(to_natural_log(largest_yet));  // survives being a kvl_partial's
-        const Vec rescale = Isa::broadcast(rescale_of<Isa>(row.m, m));
-        float *o = tile.o;
-        for (int d = 0; d < tile.v_head_dim && row.m != minus_infinity; d += lanes, o += o_step<Isa>(tile.o_rows)) {
-            Isa::store(o, Isa::load(o) * rescale);
+        if (row.m != minus_infinity) {  // else there is nothing yet
+            const Vec rescale = Isa::broadcast(rescale_of<Isa>(row.m, m));
+            float *o = tile.o;
+            for (int d = 0; d < tile.v_head_dim; d += lanes, o += o_step<Isa>(tile.o_rows)) {
+                Isa::store(o, Isa::load(o) * rescale);
+            }
+            row.l = row.l * rescale;
         }
-        row = {m, row.l * rescale};
+        row.m = m;
     }
     constexpr bool in_tile = V != Numbers::floats;
     const float m = in_tile ? Isa::reduce_max(largest) : row.m;
@@ -180,8 +183,7 @@ KVLANE_INLINE void add_o(const Merge &merge, const float *o, int r, float weight
 
 // Takes the partials in one by one, in order.
 template <class Isa>
-KVLANE_INLINE void merge_row(const Merge &merge, int r, MergedRow &row) {
-    const float sink = merge.sinks ? merge.sinks[r % merge.group] : minus_infinity;
+KVLANE_INLINE void merge_row(const Merge &merge, int r, float sink, MergedRow &row) {
     row.m = sink;
     for (int64_t p = 0; p < merge.n_partials; ++p) {
         const float m = m_of(merge, p, r);
@@ -231,9 +233,11 @@ KVLANE_INLINE void finish_row(const Merge &merge, const MergedRow &row, int64_t 
 template <class Isa>
 void merge(const Merge &merge) {
     MergedRow row;
-    for (int r = 0; r < merge.n_queries * merge.group; ++r) {
-        merge_row<Isa>(merge, r, row);
-        finish_row<Isa>(merge, row, r / merge.group * merge.query_stride + r % merge.group);
+    for (int query = 0; query < merge.n_queries; ++query) {
+        for (int head = 0; head < merge.group; ++head) {
+            merge_row<Isa>(merge, query * merge.group + head, merge.sinks ? merge.sinks[head] : minus_infinity, row);
+            finish_row<Isa>(merge, row, query * merge.query_stride + head);
+        }
     }
 }
 

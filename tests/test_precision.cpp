@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <cstdio>
 #include <limits>
 #include <string>
 #include <vector>
@@ -84,6 +85,7 @@ TEST_CASE("precision: fast equals the oracle within the rounding to 8 bits, for 
 }
 
 TEST_CASE("precision: fast costs at most half as much again as storing, with outliers too") {
+    std::string table = "| keys | values | outliers | exact | fast |\n";
     for (const Format k : integers) {
         for (const Format v : integers) {
             for (const bool has_outliers : {false, true}) {
@@ -94,9 +96,14 @@ TEST_CASE("precision: fast costs at most half as much again as storing, with out
                 INFO(test::name_of(k) << "+" << test::name_of(v) << ": " << fast << " for " << exact);
                 CHECK(fast <= 1.5 * exact);
                 CHECK((fast == exact) != multiplies_bytes());
+                char row[80];
+                std::snprintf(row, sizeof row, "| %s | %s | %s | %.2e | %.2e |\n", test::name_of(k), test::name_of(v),
+                              has_outliers ? "yes" : "no", exact, fast);
+                table += row;
             }
         }
     }
+    MESSAGE(table);
 }
 
 TEST_CASE("precision: NaN in a visible key or value shows, and a scale of 0 is 0") {

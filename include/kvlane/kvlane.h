@@ -471,7 +471,7 @@ typedef struct kvl_executor {
 ///         _WORKSPACE_ALIGNMENT, _RANGE, all before anything is written; KVL_ERROR_TASK when the executor left tasks out,
 ///         and outputs are incomplete
 /// Bound:  relative L2 error against exact arithmetic on the decoded values <= 2e-6 for scores of unit variance and
-///         4096 tokens; <= 2e-4 where keys or values are q8 or q4. Bits do not depend on the executor, its threads, or the
+///         4096 tokens; <= 2e-4 where keys or values are q8 or q4, in exact precision, see kvl_precision. Bits do not depend on the executor, its threads, or the
 ///         other sequences and queries; they may differ by isa
 /// Threads: the executor's; the calling thread's where executor is null   Allocates: no
 /// Source: M. Milakov, N. Gimelshein, "Online normalizer calculation for softmax" (2018); T. Dao et al.,
