@@ -12,6 +12,7 @@
 
 #include "error.hpp"
 #include "registry.hpp"
+#include "sharing.hpp"
 #include "validate.hpp"
 #include "view.hpp"
 
@@ -19,8 +20,21 @@ using namespace kvlane;
 
 namespace {
 
-// At the start of a workspace. Behind it: the first unit of every sequence and their end, the chunks that each
-// (sequence, KV head, block of queries) still waits for, which units were run, and their partials, with the floats of these.
+// What a sequence reads together with others, which follow each other: the first of them reads for all.
+struct Share {
+    int64_t n_chunks;      // whole ones from position 0 on; 0: none
+    uint32_t leader;       // sequence,
+    uint32_t end;          // and the one behind the last
+    uint32_t first_query;  // of this one among those of all
+    uint32_t n_queries;    // of all
+    const float **queries;
+
+    bool is_led_by(uint32_t sequence) const { return leader == sequence; }
+};
+
+// At the start of a workspace. Behind it: the first unit of every sequence and their end, what each shares, and the queries
+// that do; the chunks that each (sequence, KV head, block of queries) still waits for, which units were run, and their
+// partials, with the floats of these.
 struct Call {
     uint64_t magic;
     const kvl_attention *attention;
@@ -29,6 +43,7 @@ struct Call {
     uint32_t n_units;
     uint32_t max_queries;  // of a sequence
     uint32_t *first_unit;
+    Share *shares;
     uint32_t *chunks_left;
     uint8_t *is_run;
     kvl_partial *partials;
@@ -131,14 +146,15 @@ uint64_t n_units_of(const kvl_attention &a, const kvl_sequence &s) {
 uint32_t partial_rows(const kvl_attention &a, uint32_t max_queries) {
     return a.group * std::min(a.block_queries, max_queries);
 }
-int64_t partial_floats(const kvl_attention &a, uint32_t max_queries) {
-    const uint32_t rows = partial_rows(a, max_queries);
+int64_t partial_floats(const kvl_attention &a, uint32_t rows) {
     return 2 * partial_stride(rows) + rows * partial_stride(a.v_head_dim);
 }
 
 // Offsets of the workspace's parts, and its size.
 struct Layout {
     uint64_t first_unit;
+    uint64_t shares;
+    uint64_t queries;
     uint64_t chunks_left;
     uint64_t is_run;
     uint64_t partials;
@@ -155,11 +171,15 @@ Layout layout_of(const kvl_attention &a, uint32_t n_sequences, uint32_t max_quer
     const uint64_t n_merges = n_sequences * merges_of(a, max_queries);
     Layout layout;
     layout.first_unit = aligned(sizeof(Call));
-    layout.chunks_left = layout.first_unit + aligned((uint64_t{n_sequences} + 1) * sizeof(uint32_t));
+    layout.shares = layout.first_unit + aligned((uint64_t{n_sequences} + 1) * sizeof(uint32_t));
+    layout.queries = layout.shares + aligned(n_sequences * sizeof(Share));
+    const uint64_t sharing_queries = uint64_t{n_sequences} * std::min(max_queries, a.block_queries);
+    layout.chunks_left = layout.queries + aligned(sharing_queries * sizeof(const float *));
     layout.is_run = layout.chunks_left + aligned(n_merges * sizeof(uint32_t));
     layout.partials = layout.is_run + aligned(n_units);
     layout.floats = layout.partials + aligned(n_units * sizeof(kvl_partial));
-    layout.bytes = layout.floats + n_units * static_cast<uint64_t>(partial_floats(a, max_queries)) * sizeof(float);
+    layout.bytes =
+        layout.floats + n_units * static_cast<uint64_t>(partial_floats(a, partial_rows(a, max_queries))) * sizeof(float);
     return layout;
 }
 
@@ -193,6 +213,53 @@ kvl_status begun_call(void *workspace, Call *&call) {
                : fail(KVL_ERROR_WORKSPACE_STATE, "workspace at %p holds no call; kvl_attend_begin makes one", workspace);
 }
 
+// What sequences share, and the queries that do.
+void lay_out_shares(Call &call, const float **queries) {
+    const kvl_attention &a = *call.attention;
+    for (uint32_t first = 0; first < call.n_sequences;) {
+        const Sharers sharers = sharers_from(a, call.sequences, call.n_sequences, first);
+        const float **of_first = queries;
+        for (uint32_t s = first; s < sharers.end; ++s) {
+            call.shares[s] = {sharers.n_chunks, first, sharers.end, static_cast<uint32_t>(queries - of_first), 0, of_first};
+            for (uint32_t i = 0; sharers.n_chunks > 0 && i < queries_of(call.sequences[s]); ++i) {
+                *queries++ = call.sequences[s].q + uint64_t{i} * a.n_query_heads * a.head_dim;
+            }
+        }
+        for (uint32_t s = first; s < sharers.end; ++s) {
+            call.shares[s].n_queries = static_cast<uint32_t>(queries - of_first);
+        }
+        first = sharers.end;
+    }
+}
+
+// The first of a sequence's units that work on a KV head.
+uint64_t first_unit_of(const Call &call, uint32_t sequence, uint32_t kv_head) {
+    const uint64_t of_sequence = call.first_unit[sequence + 1] - call.first_unit[sequence];
+    return call.first_unit[sequence] + of_sequence / call.attention->n_kv_heads * kv_head;
+}
+
+// Where the partials of a sequence's units are: what is shared has room for the rows of all, at the leader's.
+float *lay_out_partials(Call &call, uint32_t sequence, float *floats) {
+    const kvl_attention &a = *call.attention;
+    const Share &share = call.shares[sequence];
+    const uint32_t own_rows = partial_rows(a, call.max_queries);
+    for (uint32_t kv_head = 0; kv_head < a.n_kv_heads; ++kv_head) {
+        const uint64_t first = first_unit_of(call, sequence, kv_head), end = first_unit_of(call, sequence, kv_head + 1);
+        for (uint64_t unit = first; unit < end; ++unit) {
+            const bool is_shared = static_cast<int64_t>(unit - first) < share.n_chunks;
+            if (is_shared && !share.is_led_by(sequence)) {
+                call.partials[unit] = call.partials[first_unit_of(call, share.leader, kv_head) + (unit - first)];
+                continue;
+            }
+            const uint32_t rows = is_shared ? a.group * share.n_queries : own_rows;
+            const int64_t padded_rows = partial_stride(rows);
+            call.partials[unit] = {floats, floats + padded_rows, floats + 2 * padded_rows};
+            floats += partial_floats(a, rows);
+        }
+    }
+    return floats;
+}
+
 void lay_out(const kvl_attention &a, const kvl_sequence *sequences, uint32_t n_sequences, uint32_t n_units,
              uint32_t max_queries, const Layout &layout, void *workspace) {
     auto *base = static_cast<std::byte *>(workspace);
@@ -203,30 +270,33 @@ void lay_out(const kvl_attention &a, const kvl_sequence *sequences, uint32_t n_s
                                       n_units,
                                       max_queries,
                                       reinterpret_cast<uint32_t *>(base + layout.first_unit),
+                                      reinterpret_cast<Share *>(base + layout.shares),
                                       reinterpret_cast<uint32_t *>(base + layout.chunks_left),
                                       reinterpret_cast<uint8_t *>(base + layout.is_run),
                                       reinterpret_cast<kvl_partial *>(base + layout.partials)};
+    lay_out_shares(*call, reinterpret_cast<const float **>(base + layout.queries));
     const uint64_t merges = merges_of(a, max_queries);
     uint32_t unit = 0;
     for (uint32_t s = 0; s < n_sequences; ++s) {
         uint32_t *left = call->chunks_left + s * merges;
+        const Share &share = call->shares[s];
+        const int64_t of_leader = share.is_led_by(s) ? 0 : share.n_chunks;  // those that another works on
         call->first_unit[s] = unit;
         std::fill_n(left, merges, 0u);
         std::fill_n(left, uint64_t{a.n_kv_heads} * blocks_of(a, queries_of(sequences[s])),
-                    static_cast<uint32_t>(n_chunks_of(a, sequences[s])));
+                    static_cast<uint32_t>(n_chunks_of(a, sequences[s]) + of_leader));
         unit += static_cast<uint32_t>(n_units_of(a, sequences[s]));
     }
     call->first_unit[n_sequences] = unit;
     std::fill_n(call->is_run, n_units, uint8_t{0});
     auto *floats = reinterpret_cast<float *>(base + layout.floats);
-    const int64_t padded_rows = partial_stride(partial_rows(a, max_queries));
-    for (uint32_t i = 0; i < n_units; ++i, floats += partial_floats(a, max_queries)) {
-        call->partials[i] = {floats, floats + padded_rows, floats + 2 * padded_rows};
+    for (uint32_t s = 0; s < n_sequences; ++s) {
+        floats = lay_out_partials(*call, s, floats);
     }
 }
 
 // unit_stride: units from one chunk of the block to its next.
-void merge_block(const kvl_attention &a, const kvl_sequence &s, uint32_t kv_head, const Block &block,
+void merge_block(const kvl_attention &a, const kvl_sequence &s, const Share &share, uint32_t kv_head, const Block &block,
                  const kvl_partial *partials, uint32_t unit_stride, int64_t n_chunks) {
     const uint64_t head = uint64_t{block.first} * a.n_query_heads + uint64_t{kv_head} * a.group;
     const auto from_head = [&](float *rows, uint64_t dim) { return rows ? rows + head * dim : nullptr; };
@@ -234,6 +304,9 @@ void merge_block(const kvl_attention &a, const kvl_sequence &s, uint32_t kv_head
     a.kernels->merge({.partials = partials,
                       .stride = unit_stride,
                       .n_partials = n_chunks,
+                      .n_shared = share.n_chunks,
+                      .shared_rows = static_cast<int>(a.group * share.n_queries),
+                      .shared_row = static_cast<int>(a.group * share.first_query),
                       .is_plain = false,
                       .n_queries = static_cast<int>(block.n),
                       .group = static_cast<int>(a.group),
@@ -247,18 +320,17 @@ void merge_block(const kvl_attention &a, const kvl_sequence &s, uint32_t kv_head
 }
 
 // Takes those of a chunk's tokens into out that are among the seen.
-void decode_tokens(const kvl_attention &a, const kvl_sequence &s, uint32_t kv_head, const Block &block, const Tokens &seen,
-                   const Tokens &chunk, const kvl_partial &out, bool continues) {
+void decode_tokens(const kvl_attention &a, const kvl_sequence &s, uint32_t kv_head, const float *const *queries,
+                   const Block &block, const Tokens &seen, const Tokens &chunk, const kvl_partial &out, bool continues) {
     const Tokens tokens = seen.within(chunk);
-    const uint64_t head = uint64_t{block.first} * a.n_query_heads + uint64_t{kv_head} * a.group;
     a.kernels->decode_chunk({.kernels = a.kernels,
                              .view = s.view,
                              .kv_head = kv_head,
                              .first = tokens.first - view_first_of(s),
                              .n_tokens = tokens.n(),
                              .n_visible = seen.end - tokens.first,
-                             .q = s.q + head * a.head_dim,
-                             .q_stride = int64_t{a.n_query_heads} * a.head_dim,
+                             .queries = queries,
+                             .first_element = int64_t{kv_head} * a.group * a.head_dim,
                              .n_queries = static_cast<int>(block.n),
                              .group = static_cast<int>(a.group),
                              .scale = a.log2_scale,
@@ -274,12 +346,38 @@ void decode_tokens(const kvl_attention &a, const kvl_sequence &s, uint32_t kv_he
 
 void decode_unit(const kvl_attention &a, const kvl_sequence &s, uint32_t kv_head, const Block &block, const Visible &visible,
                  const Tokens &chunk, const kvl_partial &out) {
+    const float *queries[max_tile_rows];
+    for (uint32_t i = 0; i < block.n; ++i) {
+        queries[i] = s.q + (uint64_t{block.first} + i) * a.n_query_heads * a.head_dim;
+    }
     const bool has_sinks = visible.sinks.within(chunk).n() > 0;
     if (has_sinks) {
-        decode_tokens(a, s, kv_head, block, visible.sinks, chunk, out, false);
+        decode_tokens(a, s, kv_head, queries, block, visible.sinks, chunk, out, false);
     }
     if (!has_sinks || visible.window.within(chunk).n() > 0) {
-        decode_tokens(a, s, kv_head, block, visible.window, chunk, out, has_sinks);
+        decode_tokens(a, s, kv_head, queries, block, visible.window, chunk, out, has_sinks);
+    }
+}
+
+// A chunk that the queries of several sequences see all of: to none of them is it the last.
+void decode_shared(const kvl_attention &a, const kvl_sequence &leader, const Share &share, uint32_t kv_head,
+                   const Tokens &chunk, const kvl_partial &out) {
+    const Block block{0, share.n_queries, chunk.end + share.n_queries};
+    decode_tokens(a, leader, kv_head, share.queries, block, {0, leader.len}, chunk, out, false);
+}
+
+// One of the chunks that a sequence's block of queries waits for is done.
+void finish_chunk(const Call &call, uint32_t sequence, uint32_t kv_head, uint32_t index) {
+    const kvl_attention &a = *call.attention;
+    const kvl_sequence &s = call.sequences[sequence];
+    const uint32_t n_blocks = blocks_of(a, queries_of(s));
+    const uint64_t merge = sequence * merges_of(a, call.max_queries) + kv_head * n_blocks + index;
+    std::atomic_ref<uint32_t> chunks_left(call.chunks_left[merge]);
+    if (chunks_left.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+        const Block block = block_of(a, s, index);
+        merge_block(a, s, call.shares[sequence], kv_head, block,
+                    call.partials + first_unit_of(call, sequence, kv_head) + index, n_blocks,
+                    visible_to(a, s, block.len, block.len).n_chunks());
     }
 }
 
@@ -288,6 +386,7 @@ void run_unit(const Call &call, uint32_t unit) {
     const uint32_t *next = std::upper_bound(call.first_unit, call.first_unit + call.n_sequences, unit);
     const auto sequence = static_cast<uint32_t>(next - call.first_unit) - 1;
     const kvl_sequence &s = call.sequences[sequence];
+    const Share &share = call.shares[sequence];
     const auto n_chunks = static_cast<uint32_t>(n_chunks_of(a, s));
     const uint32_t n_blocks = blocks_of(a, queries_of(s));
     const uint32_t of_sequence = unit - call.first_unit[sequence];
@@ -297,14 +396,15 @@ void run_unit(const Call &call, uint32_t unit) {
     const uint32_t index = of_head - chunk * n_blocks;
     const Block block = block_of(a, s, index);
     const Visible visible = visible_to(a, s, block.len, block.len);
-    if (chunk < visible.n_chunks()) {
+    if (chunk >= share.n_chunks && chunk < visible.n_chunks()) {
         decode_unit(a, s, kv_head, block, visible, visible.chunk(chunk), call.partials[unit]);
+    } else if (chunk < share.n_chunks && share.is_led_by(sequence)) {
+        decode_shared(a, s, share, kv_head, visible.chunk(chunk), call.partials[unit]);
+        for (uint32_t other = sequence + 1; other < share.end; ++other) {
+            finish_chunk(call, other, kv_head, 0);
+        }
     }
-    const uint64_t merge = sequence * merges_of(a, call.max_queries) + kv_head * n_blocks + index;
-    std::atomic_ref<uint32_t> chunks_left(call.chunks_left[merge]);
-    if (chunks_left.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-        merge_block(a, s, kv_head, block, call.partials + (unit - chunk * n_blocks), n_blocks, visible.n_chunks());
-    }
+    finish_chunk(call, sequence, kv_head, index);
 }
 
 // Of one KV head's key and value, padding not counted.
@@ -492,14 +592,9 @@ kvl_status kvl_attend_run_task(void *workspace, uint32_t task) {
 kvl_status kvl_attend_finish(void *workspace) {
     Call *call;
     KVLANE_TRY(begun_call(workspace, call));
-    uint64_t left = 0;
-    const uint64_t n_merges = call->n_sequences * merges_of(*call->attention, call->max_queries);
-    for (uint64_t i = 0; i < n_merges; ++i) {
-        left += call->chunks_left[i];
-    }
+    const auto left = std::count(call->is_run, call->is_run + call->n_units, 0);
     if (left != 0) {
-        return fail(KVL_ERROR_TASK, "%" PRIu64 " of the call's %u tasks were not run; each must be, once", left,
-                    call->n_units);
+        return fail(KVL_ERROR_TASK, "%td of the call's %u tasks were not run; each must be, once", left, call->n_units);
     }
     call->magic = 0;
     return KVL_OK;
@@ -536,6 +631,9 @@ kvl_status kvl_merge(const kvl_attention *attention, const kvl_partial *partials
     attention->kernels->merge({.partials = partials,
                                .stride = 1,
                                .n_partials = n_partials,
+                               .n_shared = 0,
+                               .shared_rows = 0,
+                               .shared_row = 0,
                                .is_plain = true,
                                .n_queries = static_cast<int>(n_queries),
                                .group = static_cast<int>(attention->n_query_heads),
@@ -555,8 +653,14 @@ kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *
     KVLANE_TRY(check_sequences(attention, sequences, n_sequences));
     KVLANE_TRY(check_overlaps(*attention, sequences, n_sequences, nullptr, 0));
     *bytes = 0;
+    Sharers sharers{0, 0};
     for (uint32_t i = 0; i < n_sequences; ++i) {
         const kvl_sequence &s = sequences[i];
+        if (i == sharers.end) {
+            sharers = sharers_from(*attention, sequences, n_sequences, i);
+        } else {  // all but the first find these read
+            *bytes -= static_cast<uint64_t>(sharers.n_chunks * chunk_tokens * s.view->n_kv_heads * read_bytes(*s.view));
+        }
         const Visible visible = visible_to(*attention, s, s.len - (queries_of(s) - 1), s.len);
         int64_t first = view_first_of(s);
         for (const kvl_view *view = s.view; view; view = view->next) {

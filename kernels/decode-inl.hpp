@@ -360,7 +360,7 @@ static void weigh(const DecodeChunk &c, Streams &streams, int64_t first, int n, 
 template <class Isa>
 static const float *query_of(const DecodeChunk &c, int query_index, int head, float *room) {
     const auto head_dim = static_cast<int>(c.view->head_dim);
-    const float *query = c.q + query_index * c.q_stride + head * head_dim;
+    const float *query = c.queries[query_index] + c.first_element + head * head_dim;
     if (!c.rotates_q && head_dim % Isa::lanes == 0) {
         return query;
     }

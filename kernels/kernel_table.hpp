@@ -44,11 +44,11 @@ struct DecodeChunk {
     const KernelTable *kernels;
     const kvl_view *view;
     uint32_t kv_head;
-    int64_t first;      // first token
-    int64_t n_tokens;   // that the last query sees, at most chunk_tokens; 0 where there are none
-    int64_t n_visible;  // of the sequence, from first on
-    const float *q;     // [n_queries] of [group, head_dim],
-    int64_t q_stride;   // floats apart
+    int64_t first;                // first token
+    int64_t n_tokens;             // that the last query sees, at most chunk_tokens; 0 where there are none
+    int64_t n_visible;            // of the sequence, from first on
+    const float *const *queries;  // [n_queries] of [n_query_heads, head_dim],
+    int64_t first_element;        // of this KV head's in each
     int n_queries;
     int group;
     float scale;  // of the scores, into units of log2
@@ -67,7 +67,10 @@ struct Merge {
     const kvl_partial *partials;  // [n_partials],
     int64_t stride;               // elements from one to the next
     int64_t n_partials;           // at least 1
-    bool is_plain;                // as in kvlane.h, m in natural log, rows of o one behind the other; else as over a chunk
+    int64_t n_shared;             // the first of them, that have shared_rows rows, of other sequences too,
+    int shared_rows;              // and these from shared_row on
+    int shared_row;
+    bool is_plain;  // as in kvlane.h, m in natural log, rows of o one behind the other; else as over a chunk
     int n_queries;
     int group;
     uint32_t v_head_dim;

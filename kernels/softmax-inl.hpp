@@ -122,7 +122,7 @@ KVLANE_INLINE float softmax_row(const TileRow &tile, RowState<Isa> &row) {
     if (Isa::any_greater(largest, row.m + slack)) {
         const float largest_yet = Isa::reduce_max(Isa::max(Isa::broadcast(row.m), largest));
         const float m = in_log2(to_natural_log(largest_yet));  // survives being a kvl_partial's
-        if (row.m != minus_infinity) {  // else there is nothing yet
+        if (row.m != minus_infinity) {                         // else there is nothing yet
             const Vec rescale = Isa::broadcast(rescale_of<Isa>(row.m, m));
             float *o = tile.o;
             for (int d = 0; d < tile.v_head_dim; d += lanes, o += o_step<Isa>(tile.o_rows)) {
@@ -154,9 +154,22 @@ KVLANE_INLINE float softmax_row(const TileRow &tile, RowState<Isa> &row) {
     return share;
 }
 
-static KVLANE_INLINE float m_of(const Merge &merge, int64_t partial, int row) {
-    const float m = merge.partials[partial * merge.stride].m[row];
-    return merge.is_plain ? in_log2(m) : m;
+// A row in one of the partials.
+struct PartialRow {
+    const kvl_partial &partial;
+    int row;
+    int n_rows;
+};
+
+static KVLANE_INLINE PartialRow row_of(const Merge &merge, int64_t partial, int row) {
+    const bool is_shared = partial < merge.n_shared;
+    return {merge.partials[partial * merge.stride], is_shared ? merge.shared_row + row : row,
+            is_shared ? merge.shared_rows : merge.n_queries * merge.group};
+}
+
+static KVLANE_INLINE float m_of(const Merge &merge, int64_t partial, int r) {
+    const PartialRow row = row_of(merge, partial, r);
+    return merge.is_plain ? in_log2(row.partial.m[row.row]) : row.partial.m[row.row];
 }
 
 // A row of all partials together; room for a whole vector follows o.
@@ -168,10 +181,10 @@ struct MergedRow {
 
 // to += weight * o, or what it is without to where there is none yet.
 template <class Isa>
-KVLANE_INLINE void add_o(const Merge &merge, const float *o, int r, float weight, bool is_first, float *to) {
+KVLANE_INLINE void add_o(const Merge &merge, const PartialRow &row, float weight, bool is_first, float *to) {
     const auto dim = static_cast<int>(merge.v_head_dim);
-    const int64_t step = merge.is_plain ? Isa::lanes : o_step<Isa>(merge.n_queries * merge.group);
-    o += merge.is_plain ? int64_t{r} * dim : r * Isa::lanes;
+    const int64_t step = merge.is_plain ? Isa::lanes : o_step<Isa>(row.n_rows);
+    const float *o = row.partial.o + (merge.is_plain ? int64_t{row.row} * dim : row.row * Isa::lanes);
     for (int d = 0; d < dim; d += Isa::lanes, o += step) {
         const bool is_part = merge.is_plain && d + Isa::lanes > dim;
         const auto of_partial =
@@ -191,10 +204,10 @@ KVLANE_INLINE void merge_row(const Merge &merge, int r, float sink, MergedRow &r
     }
     row.l = sink == minus_infinity ? 0 : rescale_of<Isa>(sink, row.m);
     for (int64_t p = 0; p < merge.n_partials; ++p) {
-        const kvl_partial &partial = merge.partials[p * merge.stride];
+        const PartialRow of_partial = row_of(merge, p, r);
         const float weight = rescale_of<Isa>(m_of(merge, p, r), row.m);
-        row.l = row.l + weight * partial.l[r];
-        add_o<Isa>(merge, partial.o, r, weight, p == 0, row.o);
+        row.l = row.l + weight * of_partial.partial.l[of_partial.row];
+        add_o<Isa>(merge, of_partial, weight, p == 0, row.o);
     }
 }
 
