@@ -1,6 +1,6 @@
 // The benchmarks: decode/<model>/<format>/ctx:<n>[/queries:<n>]/threads:<n>/<cold|hot>; naive/…, batch/…, append/… and, by
-// score rule, window/…, softcap/… and alibi/…, by layout of the memory, token-major/… and blocks:<n>/… alike; exact/… with
-// that precision.
+// score rule, window/…, softcap/… and alibi/…, by layout of the memory, token-major/…, blocks:<n>/… and prefix/… alike;
+// exact/… with that precision.
 
 #include <benchmark/benchmark.h>
 
@@ -120,6 +120,9 @@ void add_details(const Model &model, int all_threads) {
                                        {"blocks:16", Layout::blocks_16},
                                        {"blocks:256", Layout::blocks_256}}) {
         add(kind, {model, Format::f16, Format::f16, 8192, 1, true, 1, Rule::none, 1, layout}, decode);
+    }
+    for (const int threads : std::set{1, all_threads}) {
+        add("prefix", {model, Format::f16, Format::f16, 8192, threads, true, 8, Rule::none, 1, Layout::prefix}, decode);
     }
     for (const Format format : {Format::f16, Format::q8, Format::q4}) {
         add("append", {model, format, format, 1, 1, true}, append, 0.002);

@@ -16,7 +16,8 @@ std::vector<kvlane::Cache> filled_caches(const Shape &shape) {
     const uint64_t n_layers = shape.cold ? (cold_bytes() + layer_bytes - 1) / layer_bytes : 1;
     std::vector<kvlane::Cache> caches;
     for (const int64_t length : lengths) {
-        fill(caches.emplace_back(static_cast<uint32_t>(n_layers), shape.layer(), length), length);
+        const int64_t capacity = shape.layout == Layout::prefix ? shape.max_len() : length;  // strides alike
+        fill(caches.emplace_back(static_cast<uint32_t>(n_layers), shape.layer(), capacity), length);
     }
     return caches;
 }
@@ -67,7 +68,7 @@ DecodeCase::DecodeCase(const Shape &shape)
       caches_(filled_caches(shape)),
       memory_(memory_of(shape)),
       attention_(attention_of(shape)),
-      workspace_(attention_.workspace(shape.n_sequences, shape.ctx, shape.n_queries)),
+      workspace_(attention_.workspace(shape.n_sequences, shape.max_len(), shape.n_queries)),
       q_(normals(size_t{shape.n_queries} * shape.model.n_query_heads * shape.model.head_dim)),
       out_(shape.n_sequences * q_.size()),
       naive_out_(q_.size()),
@@ -76,10 +77,12 @@ DecodeCase::DecodeCase(const Shape &shape)
       sequences_(sequences_of(views_, shape.n_queries, q_, out_)),
       limits_(kv_bytes(), shape.threads, shape.cold) {}
 
-std::vector<kvl_view> DecodeCase::views_of_layer() const {
+std::vector<kvl_view> DecodeCase::views_of_layer() {
     std::vector<kvl_view> views;
     for (size_t i = 0; i < caches_.size(); ++i) {
-        views.push_back(memory_[i].view(caches_[i].view(layer_)));
+        const kvl_view own = caches_[i].view(layer_);
+        const bool is_behind = shape_.layout == Layout::prefix && i > 0;
+        views.push_back(is_behind ? memory_[i].view_behind(views.front(), shape_.ctx, own) : memory_[i].view(own));
     }
     return views;
 }

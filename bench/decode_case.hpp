@@ -38,7 +38,7 @@ public:
     bool is_fast() const { return std::string_view(attention_.kernel()).ends_with("/fast"); }
 
 private:
-    std::vector<kvl_view> views_of_layer() const;
+    std::vector<kvl_view> views_of_layer();
     void next_layer();
     uint64_t kv_bytes() const;
     double multiply_adds() const;

@@ -44,4 +44,14 @@ kvl_view LaidOut::view(kvl_view v) const {
     return v;
 }
 
+kvl_view LaidOut::view_behind(const kvl_view &other, int64_t n_tokens, kvl_view v) {
+    spans_[0] = *other.spans;
+    spans_[0].n_tokens = n_tokens;
+    spans_[1] = *v.spans;
+    v.spans = spans_;
+    v.n_spans = 2;
+    v.len += n_tokens;
+    return v;
+}
+
 }  // namespace bench

@@ -13,7 +13,8 @@ enum class Layout {
     head_major,   // a cache's own: [kv_head][token][dim]
     token_major,  // [token][kv_head][dim]
     blocks_16,    // [block][kv_head][token][dim], blocks of so many tokens in random order
-    blocks_256
+    blocks_256,
+    prefix  // head_major; all sequences begin with the first one's tokens
 };
 
 // The memory that a cache's view shows, whose rows are random numbers, as if it had another layout. Of views alike, the
@@ -22,9 +23,12 @@ class LaidOut {
 public:
     LaidOut(Layout layout, int64_t n_tokens);
     kvl_view view(kvl_view of_cache) const;
+    // Its tokens behind the first n of another's, until the next call.
+    kvl_view view_behind(const kvl_view &other, int64_t n_tokens, kvl_view of_cache);
 
 private:
     Layout layout_;
+    kvl_span spans_[2];
     std::vector<int32_t> blocks_;
 };
 

@@ -28,6 +28,11 @@ std::vector<int64_t> Shape::lengths() const {
     if (n_sequences == 1) {
         return {ctx};
     }
+    if (layout == Layout::prefix) {
+        std::vector<int64_t> lengths(n_sequences, own_tokens);
+        lengths.front() = max_len();
+        return lengths;
+    }
     // From the shortest up to ctx in equal ratios, long and short ones mixed.
     constexpr double shortest = 100;
     constexpr uint32_t step = 7;  // has no factor in common with a power of two

@@ -31,6 +31,7 @@ inline constexpr Model models[] = {
 const Model &model_of(const std::string &name);
 
 inline constexpr int64_t window_tokens = 1024;  // where there is one
+inline constexpr int64_t own_tokens = 128;      // behind a prefix
 
 // What else an attention object is made with.
 enum class Rule { none, window, softcap, alibi, exact };
@@ -52,7 +53,8 @@ struct Shape {
     kvlane::Layer layer() const { return {model.n_kv_heads, model.head_dim, 0, k_format, v_format}; }
     uint64_t bytes_per_token() const;  // that one layer of a cache takes
     int64_t visible(int64_t len) const { return rule == Rule::window ? std::min(len, window_tokens) : len; }
-    std::vector<int64_t> lengths() const;  // of the sequences: ctx, and shorter ones where there are several
+    int64_t max_len() const { return layout == Layout::prefix ? ctx + own_tokens : ctx; }
+    std::vector<int64_t> lengths() const;  // of the sequences' caches: ctx, and shorter ones where there are several
 };
 
 }  // namespace bench

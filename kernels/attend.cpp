@@ -1,5 +1,6 @@
-// A call: (sequence, KV head, chunk, block of queries) units in that order, each a task. The last unit of a (sequence, KV
-// head, block) to end merges its partials, in chunk order whoever merges, so that bits do not depend on who ran what.
+// A call: (sequence, KV head, chunk, block of queries) units in that order, each a task but what another sequence's reads.
+// The last unit of a (sequence, KV head, block) to end merges its partials, in chunk order whoever merges, so that bits do
+// not depend on who ran what.
 
 #include "attend.hpp"
 
@@ -28,13 +29,11 @@ struct Share {
     uint32_t first_query;  // of this one among those of all
     uint32_t n_queries;    // of all
     const float **queries;
-
-    bool is_led_by(uint32_t sequence) const { return leader == sequence; }
 };
 
-// At the start of a workspace. Behind it: the first unit of every sequence and their end, what each shares, and the queries
-// that do; the chunks that each (sequence, KV head, block of queries) still waits for, which units were run, and their
-// partials, with the floats of these.
+// At the start of a workspace. Behind it: the first unit and the first partial of every sequence and their ends, what each
+// shares, and the queries that do; the chunks that each (sequence, KV head, block of queries) still waits for, which units
+// were run, and their partials, with the floats of these.
 struct Call {
     uint64_t magic;
     const kvl_attention *attention;
@@ -43,6 +42,7 @@ struct Call {
     uint32_t n_units;
     uint32_t max_queries;  // of a sequence
     uint32_t *first_unit;
+    uint32_t *first_partial;
     Share *shares;
     uint32_t *chunks_left;
     uint8_t *is_run;
@@ -136,7 +136,7 @@ int64_t n_chunks_of(const kvl_attention &a, const kvl_sequence &s) {
 }
 
 // More than are allowed where they are too many to count.
-uint64_t n_units_of(const kvl_attention &a, const kvl_sequence &s) {
+uint64_t n_partials_of(const kvl_attention &a, const kvl_sequence &s) {
     const uint64_t of_block = static_cast<uint64_t>(n_chunks_of(a, s)) * a.n_kv_heads;
     return std::min(of_block, max_units + 1) * blocks_of(a, queries_of(s));
 }
@@ -153,6 +153,7 @@ int64_t partial_floats(const kvl_attention &a, uint32_t rows) {
 // Offsets of the workspace's parts, and its size.
 struct Layout {
     uint64_t first_unit;
+    uint64_t first_partial;
     uint64_t shares;
     uint64_t queries;
     uint64_t chunks_left;
@@ -167,19 +168,20 @@ uint64_t merges_of(const kvl_attention &a, uint32_t max_queries) {
     return uint64_t{a.n_kv_heads} * blocks_of(a, max_queries);
 }
 
-Layout layout_of(const kvl_attention &a, uint32_t n_sequences, uint32_t max_queries, uint64_t n_units) {
+Layout layout_of(const kvl_attention &a, uint32_t n_sequences, uint32_t max_queries, uint64_t n_partials) {
     const uint64_t n_merges = n_sequences * merges_of(a, max_queries);
     Layout layout;
     layout.first_unit = aligned(sizeof(Call));
-    layout.shares = layout.first_unit + aligned((uint64_t{n_sequences} + 1) * sizeof(uint32_t));
+    layout.first_partial = layout.first_unit + aligned((uint64_t{n_sequences} + 1) * sizeof(uint32_t));
+    layout.shares = layout.first_partial + aligned((uint64_t{n_sequences} + 1) * sizeof(uint32_t));
     layout.queries = layout.shares + aligned(n_sequences * sizeof(Share));
     const uint64_t sharing_queries = uint64_t{n_sequences} * std::min(max_queries, a.block_queries);
     layout.chunks_left = layout.queries + aligned(sharing_queries * sizeof(const float *));
     layout.is_run = layout.chunks_left + aligned(n_merges * sizeof(uint32_t));
-    layout.partials = layout.is_run + aligned(n_units);
-    layout.floats = layout.partials + aligned(n_units * sizeof(kvl_partial));
+    layout.partials = layout.is_run + aligned(n_partials);
+    layout.floats = layout.partials + aligned(n_partials * sizeof(kvl_partial));
     layout.bytes =
-        layout.floats + n_units * static_cast<uint64_t>(partial_floats(a, partial_rows(a, max_queries))) * sizeof(float);
+        layout.floats + n_partials * static_cast<uint64_t>(partial_floats(a, partial_rows(a, max_queries))) * sizeof(float);
     return layout;
 }
 
@@ -232,77 +234,86 @@ void lay_out_shares(Call &call, const float **queries) {
     }
 }
 
-// The first of a sequence's units that work on a KV head.
-uint64_t first_unit_of(const Call &call, uint32_t sequence, uint32_t kv_head) {
-    const uint64_t of_sequence = call.first_unit[sequence + 1] - call.first_unit[sequence];
-    return call.first_unit[sequence] + of_sequence / call.attention->n_kv_heads * kv_head;
+// The first of a sequence's partials of a KV head.
+kvl_partial *partials_of(const Call &call, uint32_t sequence, uint32_t kv_head) {
+    const uint32_t of_sequence = call.first_partial[sequence + 1] - call.first_partial[sequence];
+    return call.partials + call.first_partial[sequence] + uint64_t{of_sequence / call.attention->n_kv_heads} * kv_head;
 }
 
-// Where the partials of a sequence's units are: what is shared has room for the rows of all, at the leader's.
-float *lay_out_partials(Call &call, uint32_t sequence, float *floats) {
+// Where a sequence's partials are: what is shared has room for the rows of all, at the leader's.
+float *lay_out_partials(const Call &call, uint32_t sequence, float *floats) {
     const kvl_attention &a = *call.attention;
     const Share &share = call.shares[sequence];
     const uint32_t own_rows = partial_rows(a, call.max_queries);
     for (uint32_t kv_head = 0; kv_head < a.n_kv_heads; ++kv_head) {
-        const uint64_t first = first_unit_of(call, sequence, kv_head), end = first_unit_of(call, sequence, kv_head + 1);
-        for (uint64_t unit = first; unit < end; ++unit) {
-            const bool is_shared = static_cast<int64_t>(unit - first) < share.n_chunks;
-            if (is_shared && !share.is_led_by(sequence)) {
-                call.partials[unit] = call.partials[first_unit_of(call, share.leader, kv_head) + (unit - first)];
+        kvl_partial *partials = partials_of(call, sequence, kv_head);
+        const int64_t n_partials = partials_of(call, sequence, kv_head + 1) - partials;
+        for (int64_t i = 0; i < n_partials; ++i) {
+            if (i < share.n_chunks && share.leader != sequence) {
+                partials[i] = partials_of(call, share.leader, kv_head)[i];
                 continue;
             }
-            const uint32_t rows = is_shared ? a.group * share.n_queries : own_rows;
+            const uint32_t rows = i < share.n_chunks ? a.group * share.n_queries : own_rows;
             const int64_t padded_rows = partial_stride(rows);
-            call.partials[unit] = {floats, floats + padded_rows, floats + 2 * padded_rows};
+            partials[i] = {floats, floats + padded_rows, floats + 2 * padded_rows};
             floats += partial_floats(a, rows);
         }
     }
     return floats;
 }
 
-void lay_out(const kvl_attention &a, const kvl_sequence *sequences, uint32_t n_sequences, uint32_t n_units,
-             uint32_t max_queries, const Layout &layout, void *workspace) {
+// The first of a sequence's chunks that are its own units.
+int64_t first_chunk_of(const Call &call, uint32_t sequence) {
+    const Share &share = call.shares[sequence];
+    return share.leader == sequence ? 0 : share.n_chunks;
+}
+
+void lay_out(const kvl_attention &a, const kvl_sequence *sequences, uint32_t n_sequences, uint32_t max_queries,
+             const Layout &layout, void *workspace) {
     auto *base = static_cast<std::byte *>(workspace);
     auto *call = new (workspace) Call{call_magic,
                                       &a,
                                       sequences,
                                       n_sequences,
-                                      n_units,
+                                      0,
                                       max_queries,
                                       reinterpret_cast<uint32_t *>(base + layout.first_unit),
+                                      reinterpret_cast<uint32_t *>(base + layout.first_partial),
                                       reinterpret_cast<Share *>(base + layout.shares),
                                       reinterpret_cast<uint32_t *>(base + layout.chunks_left),
                                       reinterpret_cast<uint8_t *>(base + layout.is_run),
                                       reinterpret_cast<kvl_partial *>(base + layout.partials)};
     lay_out_shares(*call, reinterpret_cast<const float **>(base + layout.queries));
     const uint64_t merges = merges_of(a, max_queries);
-    uint32_t unit = 0;
+    uint32_t unit = 0, partial = 0;
     for (uint32_t s = 0; s < n_sequences; ++s) {
         uint32_t *left = call->chunks_left + s * merges;
-        const Share &share = call->shares[s];
-        const int64_t of_leader = share.is_led_by(s) ? 0 : share.n_chunks;  // those that another works on
         call->first_unit[s] = unit;
+        call->first_partial[s] = partial;
         std::fill_n(left, merges, 0u);
         std::fill_n(left, uint64_t{a.n_kv_heads} * blocks_of(a, queries_of(sequences[s])),
-                    static_cast<uint32_t>(n_chunks_of(a, sequences[s]) + of_leader));
-        unit += static_cast<uint32_t>(n_units_of(a, sequences[s]));
+                    static_cast<uint32_t>(n_chunks_of(a, sequences[s])));
+        const auto n_partials = static_cast<uint32_t>(n_partials_of(a, sequences[s]));
+        partial += n_partials;
+        unit += n_partials - static_cast<uint32_t>(first_chunk_of(*call, s)) * a.n_kv_heads;
     }
-    call->first_unit[n_sequences] = unit;
-    std::fill_n(call->is_run, n_units, uint8_t{0});
+    call->first_unit[n_sequences] = call->n_units = unit;
+    call->first_partial[n_sequences] = partial;
+    std::fill_n(call->is_run, unit, uint8_t{0});
     auto *floats = reinterpret_cast<float *>(base + layout.floats);
     for (uint32_t s = 0; s < n_sequences; ++s) {
         floats = lay_out_partials(*call, s, floats);
     }
 }
 
-// unit_stride: units from one chunk of the block to its next.
+// stride: partials from one chunk of the block to its next.
 void merge_block(const kvl_attention &a, const kvl_sequence &s, const Share &share, uint32_t kv_head, const Block &block,
-                 const kvl_partial *partials, uint32_t unit_stride, int64_t n_chunks) {
+                 const kvl_partial *partials, uint32_t stride, int64_t n_chunks) {
     const uint64_t head = uint64_t{block.first} * a.n_query_heads + uint64_t{kv_head} * a.group;
     const auto from_head = [&](float *rows, uint64_t dim) { return rows ? rows + head * dim : nullptr; };
     const kvl_partial whole = s.range ? s.range->out : kvl_partial{};
     a.kernels->merge({.partials = partials,
-                      .stride = unit_stride,
+                      .stride = stride,
                       .n_partials = n_chunks,
                       .n_shared = share.n_chunks,
                       .shared_rows = static_cast<int>(a.group * share.n_queries),
@@ -375,8 +386,7 @@ void finish_chunk(const Call &call, uint32_t sequence, uint32_t kv_head, uint32_
     std::atomic_ref<uint32_t> chunks_left(call.chunks_left[merge]);
     if (chunks_left.fetch_sub(1, std::memory_order_acq_rel) == 1) {
         const Block block = block_of(a, s, index);
-        merge_block(a, s, call.shares[sequence], kv_head, block,
-                    call.partials + first_unit_of(call, sequence, kv_head) + index, n_blocks,
+        merge_block(a, s, call.shares[sequence], kv_head, block, partials_of(call, sequence, kv_head) + index, n_blocks,
                     visible_to(a, s, block.len, block.len).n_chunks());
     }
 }
@@ -387,22 +397,24 @@ void run_unit(const Call &call, uint32_t unit) {
     const auto sequence = static_cast<uint32_t>(next - call.first_unit) - 1;
     const kvl_sequence &s = call.sequences[sequence];
     const Share &share = call.shares[sequence];
-    const auto n_chunks = static_cast<uint32_t>(n_chunks_of(a, s));
+    const auto first_chunk = static_cast<uint32_t>(first_chunk_of(call, sequence));
+    const auto n_chunks = static_cast<uint32_t>(n_chunks_of(a, s)) - first_chunk;
     const uint32_t n_blocks = blocks_of(a, queries_of(s));
     const uint32_t of_sequence = unit - call.first_unit[sequence];
     const uint32_t kv_head = of_sequence / (n_chunks * n_blocks);
     const uint32_t of_head = of_sequence - kv_head * n_chunks * n_blocks;
-    const uint32_t chunk = n_blocks == 1 ? of_head : of_head / n_blocks;
-    const uint32_t index = of_head - chunk * n_blocks;
+    const uint32_t chunk = first_chunk + (n_blocks == 1 ? of_head : of_head / n_blocks);
+    const uint32_t index = of_head - (chunk - first_chunk) * n_blocks;
     const Block block = block_of(a, s, index);
     const Visible visible = visible_to(a, s, block.len, block.len);
-    if (chunk >= share.n_chunks && chunk < visible.n_chunks()) {
-        decode_unit(a, s, kv_head, block, visible, visible.chunk(chunk), call.partials[unit]);
-    } else if (chunk < share.n_chunks && share.is_led_by(sequence)) {
-        decode_shared(a, s, share, kv_head, visible.chunk(chunk), call.partials[unit]);
+    const kvl_partial &out = partials_of(call, sequence, kv_head)[chunk * n_blocks + index];
+    if (chunk < share.n_chunks) {
+        decode_shared(a, s, share, kv_head, visible.chunk(chunk), out);
         for (uint32_t other = sequence + 1; other < share.end; ++other) {
             finish_chunk(call, other, kv_head, 0);
         }
+    } else if (chunk < visible.n_chunks()) {
+        decode_unit(a, s, kv_head, block, visible, visible.chunk(chunk), out);
     }
     finish_chunk(call, sequence, kv_head, index);
 }
@@ -561,18 +573,18 @@ kvl_status kvl_attend_begin(const kvl_attention *attention, const kvl_sequence *
                             void *workspace, size_t workspace_bytes, uint32_t *n_tasks) {
     KVLANE_TRY(check_not_null(n_tasks, "n_tasks"));
     KVLANE_TRY(check_sequences(attention, sequences, n_sequences));
-    uint64_t n_units = 0;
+    uint64_t n_partials = 0;
     uint32_t max_queries = 1;
     for (uint32_t i = 0; i < n_sequences; ++i) {
-        n_units += n_units_of(*attention, sequences[i]);
+        n_partials += n_partials_of(*attention, sequences[i]);
         max_queries = std::max(max_queries, queries_of(sequences[i]));
-        KVLANE_TRY(check_units(n_units));
+        KVLANE_TRY(check_units(n_partials));
     }
-    const Layout layout = layout_of(*attention, n_sequences, max_queries, n_units);
+    const Layout layout = layout_of(*attention, n_sequences, max_queries, n_partials);
     KVLANE_TRY(check_workspace(workspace, workspace_bytes, layout.bytes));
     KVLANE_TRY(check_overlaps(*attention, sequences, n_sequences, workspace, layout.bytes));
-    lay_out(*attention, sequences, n_sequences, static_cast<uint32_t>(n_units), max_queries, layout, workspace);
-    *n_tasks = static_cast<uint32_t>(n_units);
+    lay_out(*attention, sequences, n_sequences, max_queries, layout, workspace);
+    *n_tasks = static_cast<Call *>(workspace)->n_units;
     return KVL_OK;
 }
 

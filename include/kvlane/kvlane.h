@@ -464,6 +464,8 @@ typedef struct kvl_executor {
 
 /// Computes attention for the newest tokens' queries of each of n_sequences sequences.
 ///         out[h] = softmax(scale * q[h] K[h / group]^T) V[h / group], with the rules of kvl_attention_desc
+/// Sequences that follow each other in the array and begin with the same memory, in spans or blocks alike, have its whole
+/// chunks of KVL_CHUNK_TOKENS read once for all of them, where there is no window, slope or range.
 /// Shape:  as in kvl_sequence
 /// Pre:    workspace is aligned to KVL_WORKSPACE_ALIGNMENT, of at least kvl_attention_workspace_size bytes, and used by
 ///         one call at a time
