@@ -57,7 +57,9 @@ KVLANE_INLINE void for_each_vector_of_rows(const StoredRows &rows, int dim, Take
 template <class Isa>
 KVLANE_INLINE void store_interleaved(typename Isa::Int8s (&x)[4], std::byte *to) {
     Isa::interleave(x);
-    unroll<4>([&](auto i) __attribute__((always_inline)) { Isa::store_int8s(to + i * vector_bytes<Isa>, x[i]); });
+    unroll<4>([&](auto i) __attribute__((always_inline)) {
+        Isa::store_int8s(to + i * vector_bytes<Isa>, Isa::biased(x[i], Isa::value_bias));
+    });
 }
 
 // Whether fours take as many bytes as the rows that they are made of.
@@ -109,7 +111,7 @@ KVLANE_INLINE void key_fours(const StoredRows &keys, int dim, std::byte *fours, 
             for_each_address<lanes>(
                 fours + d / 4 * stride, stride, [&](int j, std::byte *to) __attribute__((always_inline)) {
                     if (j * 4 < elements) {
-                        Isa::store_int8s(to, Isa::biased(x[j]));
+                        Isa::store_int8s(to, Isa::biased(x[j], Isa::key_bias));
                     }
                 });
         });
