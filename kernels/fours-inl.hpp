@@ -124,10 +124,10 @@ KVLANE_INLINE void key_fours_of_nibbles(const StoredRows &keys, const StoredRows
     constexpr int lanes = Isa::lanes, fours_of_half = format::q4::group / 2 / 4;
     for_each_vector_of_rows<Isa, lanes>(
         keys, dim / 2, [&](int d, auto &x, auto bytes) __attribute__((always_inline)) {
-            alignas(64) int32_t multipliers[lanes];
+            alignas(64) int32_t multipliers[lanes] = {};
             const std::byte *entry = entries.first + sizeof(float) + d / (format::q4::group / 2);
             for (int i = 0; i < lanes; ++i, entry += entries.stride_bytes) {
-                std::memcpy(multipliers + i, entry, sizeof *multipliers);
+                std::memcpy(multipliers + i, entry, lanes / fours_of_half);  // of each key: no more may follow the last
             }
             const auto multiplier = Isa::load_int8s(multipliers);
             Isa::transpose_fours(x);
