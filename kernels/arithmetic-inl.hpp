@@ -110,8 +110,8 @@ struct Fours {
     static Weight weight(const void *p) { return Isa::broadcast_four(p); }
 };
 
-// Where unsigned numbers are multiplied by signed ones alone, keys are taken as key_bias more than they are, and sums begin
-// with what that adds, negated.
+// Where an instruction takes unsigned numbers, keys are taken as key_bias more than they are, or values as value_bias more,
+// and sums begin with what that adds, negated.
 template <class Isa>
 struct Arithmetic<Isa, KeyFours, Numbers::bytes> : Fours<Isa> {
     using typename Fours<Isa>::Operand;
@@ -134,7 +134,13 @@ struct Arithmetic<Isa, ValueFours, Numbers::bytes> : Fours<Isa> {
     static constexpr int weight_stride = score_stride;
     static constexpr bool sums_scores = false;
     static Sum multiply_add(Operand weight, Operand value, Sum c) { return Isa::add_value_products(weight, value, c); }
-    static Sum start(const SumRows &, const int32_t *o, int) { return Isa::load_int32s(o); }
+    static Sum start(const SumRows &a, const int32_t *o, int row) {
+        if constexpr (Isa::value_bias > 0) {
+            return Isa::add(Isa::load_int32s(o), Isa::broadcast_int32(a.starts[row]));
+        } else {
+            return Isa::load_int32s(o);
+        }
+    }
     static void store(int32_t *o, Sum s) { Isa::store_int32s(o, s); }
 };
 

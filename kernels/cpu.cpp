@@ -4,6 +4,10 @@
 #include <cpuid.h>
 
 #include <cstring>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 namespace kvlane {
@@ -66,7 +70,32 @@ ReadPlan cpu_read_plan(uint32_t group) {
 
 #else
 
+#if defined(__aarch64__) && defined(__linux__)
+
+uint32_t cpu_features() {
+    // The kernel's numbers: a system's headers may be older than its CPU.
+    constexpr unsigned long hwcap_asimddp = 1ul << 20, hwcap2_i8mm = 1ul << 13;
+    return (getauxval(AT_HWCAP) & hwcap_asimddp ? cpu_dotprod : cpu_base) |
+           (getauxval(AT_HWCAP2) & hwcap2_i8mm ? cpu_i8mm : cpu_base);
+}
+
+#elif defined(__aarch64__) && defined(__APPLE__)
+
+uint32_t cpu_features() {
+    const auto has = [](const char *name) {
+        int value = 0;
+        size_t size = sizeof value;
+        return sysctlbyname(name, &value, &size, nullptr, 0) == 0 && value != 0;
+    };
+    return (has("hw.optional.arm.FEAT_DotProd") ? cpu_dotprod : cpu_base) |
+           (has("hw.optional.arm.FEAT_I8MM") ? cpu_i8mm : cpu_base);
+}
+
+#else
+
 uint32_t cpu_features() { return cpu_base; }
+
+#endif
 
 ReadPlan cpu_read_plan(uint32_t) { return plan::standard; }
 

@@ -13,6 +13,8 @@ enum : uint32_t {
     cpu_avx512 = 8,  // F, BW, CD, DQ and VL
     cpu_avx_vnni = 16,
     cpu_avx512_vnni = 32,
+    cpu_dotprod = 64,  // FEAT_DotProd: SDOT and UDOT
+    cpu_i8mm = 128,    // FEAT_I8MM: USDOT among others
 };
 
 // The features of the CPU that runs this, or'ed.

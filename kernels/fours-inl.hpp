@@ -57,7 +57,9 @@ KVLANE_INLINE void for_each_vector_of_rows(const StoredRows &rows, int dim, Take
 template <class Isa>
 KVLANE_INLINE void store_interleaved(typename Isa::Int8s (&x)[4], std::byte *to) {
     Isa::interleave(x);
-    unroll<4>([&](auto i) __attribute__((always_inline)) { Isa::store_int8s(to + i * vector_bytes<Isa>, x[i]); });
+    unroll<4>([&](auto i) __attribute__((always_inline)) {
+        Isa::store_int8s(to + i * vector_bytes<Isa>, Isa::biased(x[i], Isa::value_bias));
+    });
 }
 
 // Whether fours take as many bytes as the rows that they are made of.
@@ -109,7 +111,7 @@ KVLANE_INLINE void key_fours(const StoredRows &keys, int dim, std::byte *fours, 
             for_each_address<lanes>(
                 fours + d / 4 * stride, stride, [&](int j, std::byte *to) __attribute__((always_inline)) {
                     if (j * 4 < elements) {
-                        Isa::store_int8s(to, Isa::biased(x[j]));
+                        Isa::store_int8s(to, Isa::biased(x[j], Isa::key_bias));
                     }
                 });
         });
@@ -122,10 +124,10 @@ KVLANE_INLINE void key_fours_of_nibbles(const StoredRows &keys, const StoredRows
     constexpr int lanes = Isa::lanes, fours_of_half = format::q4::group / 2 / 4;
     for_each_vector_of_rows<Isa, lanes>(
         keys, dim / 2, [&](int d, auto &x, auto bytes) __attribute__((always_inline)) {
-            alignas(64) int32_t multipliers[lanes];
+            alignas(64) int32_t multipliers[lanes] = {};
             const std::byte *entry = entries.first + sizeof(float) + d / (format::q4::group / 2);
             for (int i = 0; i < lanes; ++i, entry += entries.stride_bytes) {
-                std::memcpy(multipliers + i, entry, sizeof *multipliers);
+                std::memcpy(multipliers + i, entry, lanes / fours_of_half);  // of each key: no more may follow the last
             }
             const auto multiplier = Isa::load_int8s(multipliers);
             Isa::transpose_fours(x);

@@ -71,9 +71,9 @@ struct SumRows {
     StoredRows v;
     StoredRows entries;
     Ahead ahead;
-    void *o;     // of the first row, the arithmetic's totals
-    int o_rows;  // that o has
-    const int32_t *starts;
+    void *o;                // of the first row, the arithmetic's totals
+    int o_rows;             // that o has
+    const int32_t *starts;  // of each row's sums, where keys or biased values are multiplied as bytes
 };
 
 // A group of tokens at a tile's end is scored whole: room for what overhangs.

@@ -1,4 +1,5 @@
-// How KVLANE_ISA is honoured, in a process of its own: the isa is chosen once. Returns the number of failed checks.
+// How KVLANE_ISA is honoured, in a process of its own: the isa is chosen once. Returns the number of failed checks. Where an
+// argument names the widest isa of the CPU that this runs on, it is checked to be found so.
 
 #include <cstdio>
 #include <cstdlib>
@@ -57,9 +58,21 @@ void check_chosen_once() {
     check(kvl_isa_in_force(&name) == KVL_OK && std::strcmp(name, "scalar") == 0, "the choice stands");
 }
 
+void check_widest(const std::string &isa) {
+    for (uint32_t i = kvl_n_isas(); i-- > 0;) {
+        if (kvl_isa_supported(i)) {
+            check(isa == kvl_isa_name(i), isa + " is the widest, not " + kvl_isa_name(i));
+            return;
+        }
+    }
+}
+
 }  // namespace
 
-int main() {
+int main(int argc, char **argv) {
+    if (argc > 1) {
+        check_widest(argv[1]);
+    }
     check_refused("made_up");
     check_refused("avx");  // the beginning of a real one
     for (uint32_t i = 0; i < kvl_n_isas(); ++i) {

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Reads the disassembly of an aarch64 object and lists, for every kernel in it, what its inner loops consist of.
 
-An inner loop is an innermost one of those with multiply-adds (FMLA, or SMLAL of integers). Loops that call a function are
-left out: they load the part of a vector at a row's end. Fails where an inner loop keeps a vector in memory (a load from the
-stack or a store to it), where one of a micro-kernel stores a vector at all, and where a micro-kernel has no inner loop or
-none that prefetches.
+An inner loop is an innermost one of those with multiply-adds (FMLA; of integers SMLAL, SDOT, UDOT or USDOT). Loops that call
+a function are left out: they load the part of a vector at a row's end. Fails where an inner loop keeps a vector in memory (a
+load from the stack or a store to it), where one of a micro-kernel stores a vector at all, and where a micro-kernel has no
+inner loop or none that prefetches.
 """
 
 import argparse
@@ -16,8 +16,9 @@ from dataclasses import dataclass
 
 BRANCH = re.compile(r"(b|b\.\w+|cbn?z|tbn?z)$")
 CONVERT = re.compile(r"(fcvtl2?|[su]?shll2?|[su]xtl2?|[su]cvtf)$")
-MULTIPLY_ADD = re.compile(r"(fmla|smlal2?)$")
+MULTIPLY_ADD = re.compile(r"(fmla|smlal2?|[su]dot|usdot)$")
 VECTOR = re.compile(r"\b[qdsv]\d+\b")
+NUMBERS = ("floats", "words", "bytes")  # what rows are multiplied in: the enumerators of rows-inl.hpp
 MICRO_KERNEL = re.compile(r"(\w+Micro<.*?>)::")
 
 
@@ -144,7 +145,8 @@ def columns(body):
 def short(name):
     """Returns a demangled name without namespaces, return type, parameters and the isa, which is the object's."""
     name = re.sub(r"\([^()]*\)( const)?$", "", name).removeprefix("void ")
-    return re.sub(r"kvlane::(isa::\w+(, )?|format::)?", "", name)
+    name = re.sub(r"kvlane::(isa::\w+(, )?|format::)?", "", name)
+    return re.sub(r"\(Numbers\)(\d)", lambda number: NUMBERS[int(number[1])], name)
 
 
 def print_table(kernels):

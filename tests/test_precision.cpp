@@ -4,12 +4,18 @@
 
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <limits>
 #include <string>
 #include <vector>
 
 #include "accuracy.hpp"
 #include "answers.hpp"
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
 
 using kvlane::Attention;
 using kvlane::Cache;
@@ -41,6 +47,30 @@ Floats queries_of(const Geometry &g, uint32_t n_queries = 1) {
 bool is_fast(const Geometry &g) { return std::string(Attention(g).kernel()).ends_with("/fast"); }
 
 bool multiplies_bytes() { return is_fast(geometry_of(Format::q4, Format::q4, 1)); }
+
+#if defined(__linux__)
+// A copy of memory whose last byte is the last that may be read.
+class Fenced {
+public:
+    Fenced(const void *from, int64_t bytes) {
+        const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE)), n = static_cast<size_t>(bytes);
+        const size_t readable = (n + page - 1) / page * page;
+        size_ = readable + page;
+        memory_ = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        REQUIRE(memory_ != MAP_FAILED);
+        auto *fence = static_cast<std::byte *>(memory_) + readable;
+        REQUIRE(mprotect(fence, page, PROT_NONE) == 0);
+        first_ = std::memcpy(fence - n, from, n);
+    }
+    ~Fenced() { munmap(memory_, size_); }
+    Fenced(const Fenced &) = delete;
+    const void *first() const { return first_; }
+
+private:
+    void *memory_, *first_;
+    size_t size_;
+};
+#endif
 
 }  // namespace
 
@@ -159,3 +189,34 @@ TEST_CASE("precision: the bits of fast do not depend on how memory is divided, n
         }
     }
 }
+
+#if defined(__linux__)
+TEST_CASE("precision: nothing is read behind the last row, nor behind its scales") {
+    for (const Format format : integers) {
+        for (const uint32_t head_dim : {32u, 64u, 96u, 128u, 160u}) {
+            for (const int64_t len : {61, 64}) {
+                Geometry g = geometry_of(format, format, 8, head_dim);
+                g.n_query_heads = 8;
+                g.n_kv_heads = 1;
+                const Cache cache = cache_of(g, len);
+                kvl_view view = cache.view(0);
+                const auto plane = [&](const void *first, int64_t stride, size_t row) {
+                    return Fenced(first, (len - 1) * stride + static_cast<int64_t>(row));
+                };
+                const kvl_span &from = *view.spans;
+                const size_t row = test::row_bytes(view.k_format, head_dim),
+                             entry = test::entry_bytes(view.k_format, head_dim);
+                const Fenced k = plane(from.k, view.k_token_stride_bytes, row);
+                const Fenced v = plane(from.v, view.v_token_stride_bytes, row);
+                const Fenced k_scales = plane(from.k_scales, view.k_scale_token_stride_bytes, entry);
+                const Fenced v_scales = plane(from.v_scales, view.v_scale_token_stride_bytes, entry);
+                const kvl_span fenced{k.first(), v.first(), len, k_scales.first(), v_scales.first()};
+                const Floats q = queries_of(g);
+                const test::Answer want = attend(Attention(g), view, len, q);
+                view.spans = &fenced;
+                CHECK(attend(Attention(g), view, len, q) == want);
+            }
+        }
+    }
+}
+#endif

@@ -32,6 +32,9 @@ TEST_CASE("isas are listed from the portable to the widest") {
     CHECK(place_of("avx512_vnni") < kvl_n_isas());
 #elif defined(__aarch64__)
     CHECK(place_of("neon") == 1);
+    CHECK(place_of("neon") < place_of("neon_dotprod"));
+    CHECK(place_of("neon_dotprod") < place_of("neon_i8mm"));
+    CHECK(place_of("neon_i8mm") < kvl_n_isas());
     CHECK(kvl_isa_supported(1) == 1);
 #endif
     CHECK(kvl_isa_name(kvl_n_isas()) == nullptr);

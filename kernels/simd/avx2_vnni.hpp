@@ -11,6 +11,7 @@ struct avx2_vnni : Avx2<avx2_vnni> {
 
     static constexpr bool multiplies_bytes = true;
     static constexpr int key_bias = 128;
+    static constexpr int value_bias = 0;
     static constexpr float most_weight = 255;
     using Int8s = __m256i;
     static Int8s load_int8s(const void *p) { return _mm256_loadu_si256(static_cast<const __m256i *>(p)); }
@@ -20,7 +21,7 @@ struct avx2_vnni : Avx2<avx2_vnni> {
         std::memcpy(part, p, static_cast<size_t>(n));
         return load_int8s(part);
     }
-    static Int8s biased(Int8s x) { return _mm256_xor_si256(x, _mm256_set1_epi8(-128)); }
+    static Int8s biased(Int8s x, int bias) { return _mm256_xor_si256(x, _mm256_set1_epi8(static_cast<char>(bias))); }
     using Avx2<avx2_vnni>::unpack_groups;
     // The bytes of four i of every key, side by side, of 4 bits each: those in the lower ones, and in the upper ones, times
     // byte N of their keys' multipliers, biased.
@@ -28,7 +29,7 @@ struct avx2_vnni : Avx2<avx2_vnni> {
     static void unpack_biased(Int8s fours, Int8s multipliers, Int8s &lower, Int8s &upper) {
         constexpr int64_t two = 0x0404040400000000 + 0x0101010101010101 * N, next_two = two + 0x0808080808080808;
         const Int8s multiplier = _mm256_shuffle_epi8(multipliers, _mm256_set_epi64x(next_two, two, next_two, two));
-        const Int8s less = biased(_mm256_slli_epi16(multiplier, 3));
+        const Int8s less = biased(_mm256_slli_epi16(multiplier, 3), key_bias);
         lower = nibble_products(lower_nibbles(fours), multiplier, less);
         upper = nibble_products(upper_nibbles(fours), multiplier, less);
     }

@@ -11,12 +11,13 @@ struct avx512_vnni : Avx512<avx512_vnni> {
 
     static constexpr bool multiplies_bytes = true;
     static constexpr int key_bias = 128;
+    static constexpr int value_bias = 0;
     static constexpr float most_weight = 255;
     using Int8s = __m512i;
     static Int8s load_int8s(const void *p) { return _mm512_loadu_si512(p); }
     static void store_int8s(std::byte *p, Int8s x) { _mm512_storeu_si512(p, x); }
     static Int8s load_int8s_partial(const void *p, int n) { return _mm512_maskz_loadu_epi8((uint64_t{1} << n) - 1, p); }
-    static Int8s biased(Int8s x) { return _mm512_xor_si512(x, _mm512_set1_epi8(-128)); }
+    static Int8s biased(Int8s x, int bias) { return _mm512_xor_si512(x, _mm512_set1_epi8(static_cast<char>(bias))); }
     using Avx512<avx512_vnni>::unpack_groups;
     // The bytes of four i of every key, side by side, of 4 bits each: those in the lower ones, and in the upper ones, times
     // byte N of their keys' multipliers, biased.
@@ -25,7 +26,7 @@ struct avx512_vnni : Avx512<avx512_vnni> {
         const Int8s multiplier =
             _mm512_shuffle_epi8(multipliers, _mm512_set4_epi32(0x0c0c0c0c + 0x01010101 * N, 0x08080808 + 0x01010101 * N,
                                                                0x04040404 + 0x01010101 * N, 0x01010101 * N));
-        const Int8s less = biased(_mm512_slli_epi16(multiplier, 3));
+        const Int8s less = biased(_mm512_slli_epi16(multiplier, 3), key_bias);
         lower = nibble_products(lower_nibbles(fours), multiplier, less);
         upper = nibble_products(upper_nibbles(fours), multiplier, less);
     }

@@ -4,8 +4,11 @@
 
 namespace kvlane::isa {
 
-struct neon : XsimdIsa<neon, xsimd::neon64> {
-    using Base = XsimdIsa<neon, xsimd::neon64>;
+template <class Self>
+struct Neon : XsimdIsa<Self, xsimd::neon64> {
+    using Base = XsimdIsa<Self, xsimd::neon64>;
+    using Base::lanes;
+    using typename Base::Vec;
     // 16 accumulators, 4 keys or values and a query: 21 of 32 registers.
     static constexpr int dot_accumulators = 16;
     static constexpr int sum_accumulators = 16;
@@ -87,21 +90,31 @@ struct neon : XsimdIsa<neon, xsimd::neon64> {
     // A group of 32 elements of 4 bits, the first half of it in the lower ones: 8 less than an element, times the
     // multiplier.
     static constexpr int nibble_groups = 1;
-    static void unpack_groups(const std::byte *p, const std::byte *multipliers, int, std::byte *to) {
-        const uint8x16_t both = vld1q_u8(reinterpret_cast<const uint8_t *>(p));
-        const uint8x16_t multiplier = vdupq_n_u8(static_cast<uint8_t>(*multipliers));
-        const uint8x16_t eight = vshlq_n_u8(multiplier, 3);
-        auto *bytes = reinterpret_cast<uint8_t *>(to);
-        vst1q_u8(bytes, vsubq_u8(vmulq_u8(vandq_u8(both, vdupq_n_u8(15)), multiplier), eight));
-        vst1q_u8(bytes + 16, vsubq_u8(vmulq_u8(vshrq_n_u8(both, 4), multiplier), eight));
+    static void unpack_groups(const std::byte *p, const std::byte *multipliers, int n, std::byte *to) {
+        int8x16_t halves[2];
+        unpack_groups(p, multipliers, n, halves);
+        vst1q_s8(reinterpret_cast<int8_t *>(to), halves[0]);
+        vst1q_s8(reinterpret_cast<int8_t *>(to) + 16, halves[1]);
     }
 
-private:
+protected:
+    static void unpack_groups(const std::byte *p, const std::byte *multipliers, int, int8x16_t (&to)[2]) {
+        multiply_nibbles(vld1q_u8(reinterpret_cast<const uint8_t *>(p)), vdupq_n_u8(static_cast<uint8_t>(*multipliers)),
+                         to[0], to[1]);
+    }
+    // 8 less than what stands in the lower bits, and in the upper ones, times the multiplier.
+    static void multiply_nibbles(uint8x16_t both, uint8x16_t multiplier, int8x16_t &lower, int8x16_t &upper) {
+        const uint8x16_t eight_times = vshlq_n_u8(multiplier, 3);
+        lower = vreinterpretq_s8_u8(vsubq_u8(vmulq_u8(vandq_u8(both, vdupq_n_u8(15)), multiplier), eight_times));
+        upper = vreinterpretq_s8_u8(vsubq_u8(vmulq_u8(vshrq_n_u8(both, 4), multiplier), eight_times));
+    }
     // One after the other: g++ would load everything first, for which there are not the registers.
     static Int32s in_turn(Int32s x) {
         __asm__ volatile("" : "+w"(x));
         return x;
     }
+
+private:
     static int8x8_t load_4(const std::byte *p) {
         int32_t bytes;
         std::memcpy(&bytes, p, sizeof bytes);
@@ -112,5 +125,7 @@ private:
     }
     static void store_u16(std::byte *p, uint16x4_t h) { vst1_u8(reinterpret_cast<uint8_t *>(p), vreinterpret_u8_u16(h)); }
 };
+
+struct neon : Neon<neon> {};
 
 }  // namespace kvlane::isa
