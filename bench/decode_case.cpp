@@ -53,8 +53,8 @@ std::vector<kvl_sequence> sequences_of(const std::vector<kvl_view> &views, uint3
                                        std::vector<float> &out) {
     std::vector<kvl_sequence> sequences;
     for (size_t i = 0; i < views.size(); ++i) {
-        sequences.push_back(
-            {sizeof(kvl_sequence), 0, n_queries, &views[i], views[i].len, q.data(), &out[i * q.size()], nullptr, nullptr});
+        sequences.push_back({sizeof(kvl_sequence), 0, n_queries, &views[i], views[i].len, q.data(), &out[i * q.size()],
+                             nullptr, nullptr, nullptr});
     }
     return sequences;
 }

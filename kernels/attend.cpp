@@ -6,12 +6,14 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <cstdio>
 #include <new>
 #include <numbers>
 
 #include "error.hpp"
+#include "mask.hpp"
 #include "registry.hpp"
 #include "sharing.hpp"
 #include "validate.hpp"
@@ -65,6 +67,7 @@ struct Tokens {
     int64_t n() const { return std::max<int64_t>(0, end - first); }
     int64_t first_chunk() const { return first / chunk_tokens; }
     int64_t end_chunk() const { return n() > 0 ? chunks_to(end) : first_chunk(); }
+    uint64_t word(int64_t position) const { return low_bits(end - position) & ~low_bits(first - position); }
     Tokens within(const Tokens &other) const { return {std::max(first, other.first), std::min(end, other.end)}; }
 };
 
@@ -87,6 +90,8 @@ struct Visible {
     int64_t count(int64_t first, int64_t n) const {
         return sinks.within({first, first + n}).n() + window.within({first, first + n}).n();
     }
+    // Of the 64 tokens from a position on, a bit each.
+    uint64_t word(int64_t first) const { return sinks.word(first) | window.word(first); }
 };
 
 Tokens asked_of(const kvl_sequence &s) { return s.range ? Tokens{s.range->first, s.range->end} : Tokens{0, s.len}; }
@@ -99,6 +104,26 @@ Visible visible_to(const kvl_attention &a, const kvl_sequence &s, int64_t from, 
     const Tokens asked = asked_of(s);
     const bool is_one_run = first <= a.n_sink_tokens;
     return {Tokens{0, is_one_run ? 0 : a.n_sink_tokens}.within(asked), Tokens{is_one_run ? 0 : first, len}.within(asked)};
+}
+
+// Of the tokens at positions [first, first + n), those that any of the queries sees.
+int64_t count_seen(const kvl_attention &a, const kvl_sequence &s, int64_t first, int64_t n) {
+    const uint32_t n_queries = queries_of(s);
+    if (!s.mask) {
+        return visible_to(a, s, s.len - (n_queries - 1), s.len).count(first, n);
+    }
+    const Tokens asked = Tokens{first, first + n}.within(asked_of(s)).within({0, s.len});
+    int64_t seen = 0;
+    for (int64_t position = asked.first; position < asked.end; position += word_tokens) {
+        const auto in_word = static_cast<int>(std::min<int64_t>(asked.end - position, word_tokens));
+        uint64_t by_any = 0;
+        for (uint32_t query = 0; query < n_queries; ++query) {
+            const int64_t len = s.len - (n_queries - 1 - query);
+            by_any |= visible_to(a, s, len, len).word(position) & unmasked(*s.mask, query, position, in_word);
+        }
+        seen += std::popcount(by_any);
+    }
+    return seen;
 }
 
 // The most chunks that any length up to max_len has.
@@ -352,7 +377,10 @@ void decode_tokens(const kvl_attention &a, const kvl_sequence &s, uint32_t kv_he
                              .fast_keys = a.fast_keys,
                              .fast_values = a.fast_values,
                              .rules = {a.softcap, a.slopes ? &a.slopes[uint64_t{kv_head} * a.group] : nullptr},
-                             .distance = tokens.first - (block.len - 1)});
+                             .position = tokens.first,
+                             .query_position = block.len - 1,
+                             .mask = s.mask,
+                             .first_query = block.first});
 }
 
 void decode_unit(const kvl_attention &a, const kvl_sequence &s, uint32_t kv_head, const Block &block, const Visible &visible,
@@ -673,11 +701,10 @@ kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *
         } else {  // all but the first find these read
             *bytes -= static_cast<uint64_t>(sharers.n_chunks * chunk_tokens * s.view->n_kv_heads * read_bytes(*s.view));
         }
-        const Visible visible = visible_to(*attention, s, s.len - (queries_of(s) - 1), s.len);
         int64_t first = view_first_of(s);
         for (const kvl_view *view = s.view; view; view = view->next) {
             const int64_t own = own_tokens(*view);
-            *bytes += static_cast<uint64_t>(visible.count(first, own) * view->n_kv_heads * read_bytes(*view));
+            *bytes += static_cast<uint64_t>(count_seen(*attention, s, first, own) * view->n_kv_heads * read_bytes(*view));
             first += own;
         }
     }

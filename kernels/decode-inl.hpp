@@ -5,6 +5,7 @@
 // Traffic: every key and value row once for as many rows as there is room for, at most max_tile_rows.
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <numeric>
 #include <type_traits>
@@ -12,6 +13,7 @@
 #include "dot-inl.hpp"
 #include "formats.hpp"
 #include "fours-inl.hpp"
+#include "mask.hpp"
 #include "quantize-inl.hpp"
 #include "rules-inl.hpp"
 #include "view.hpp"
@@ -20,15 +22,42 @@ namespace kvlane {
 
 enum class Plane { keys, values, key_scales, value_scales };
 
-// A place in one plane, at a row. Runs of the view are walked one by one; in a run, rows are a stride apart.
+// Which tokens of a chunk masks let a query see.
+struct Unmasked {
+    const uint64_t *words;  // from the chunk's first token on, and a last one of zeros; null: all tokens of the sequence
+    int64_t first;          // of that token, where others are counted from
+
+    int64_t end() const { return words ? first + chunk_tokens : INT64_MAX; }
+    uint64_t word(int64_t token) const {
+        if (!words) {
+            return ~uint64_t{0};
+        }
+        const int64_t word = (token - first) / word_tokens, skipped = (token - first) % word_tokens;
+        return words[word] >> skipped | (skipped > 0 ? words[word + 1] << (word_tokens - skipped) : 0);
+    }
+    // The first token from that one on that is visible, or the first that is not; end where there is none before it.
+    int64_t next(bool visible, int64_t token, int64_t end) const {
+        for (; words && token < end; token += word_tokens) {
+            if (const uint64_t found = visible ? word(token) : ~word(token)) {
+                return std::min(end, token + std::countr_zero(found));
+            }
+        }
+        return words ? end : visible ? token : end;
+    }
+};
+
+// A place in one plane, at a row. Runs of tokens that masks let be seen are walked one by one; in a run, rows are a stride
+// apart.
 template <Plane P>
 struct Cursor {
     const kvl_view *view;
+    Unmasked unmasked;  // of the view's tokens
+    int64_t end;        // of those that are visible
     uint32_t kv_head;
-    uint32_t next;         // run
-    int64_t n_visible;     // of the view's tokens,
-    int64_t behind;        // and of those, behind this run
-    const std::byte *row;  // the next row; null: behind the last head's,
+    uint32_t next;         // run in memory,
+    int64_t next_first;    // its first token,
+    int64_t token;         // and the one behind the straight ones
+    const std::byte *row;  // the next row; null: behind the last one,
     int64_t straight;      // and how many visible ones follow at that distance
     int64_t stride_bytes;
 };
@@ -71,58 +100,71 @@ KVLANE_INLINE int64_t row_bytes_of(const kvl_view &view) {
     }
 }
 
-// Goes on that many tokens behind the start of the next run, in the order of work: behind a head's last visible token comes
-// the next head's first one.
+// Goes on to the next run of tokens, in the order of work: behind a head's last visible token comes the next head's first
+// one, but for masks, which are known of one chunk.
 template <Plane P>
-static void enter_run(Cursor<P> &c, int64_t token) {
-    if (token >= c.behind) {
-        token -= c.behind;
-        c.behind = c.n_visible;
+static void enter_run(Cursor<P> &c) {
+    int64_t token = c.unmasked.next(true, c.token, c.end);
+    if (token >= c.end) {
         c.next = 0;
-        if (++c.kv_head >= c.view->n_kv_heads || token >= c.behind) {
+        c.next_first = token = 0;
+        if (c.unmasked.words || ++c.kv_head >= c.view->n_kv_heads) {
             c.row = nullptr;
             c.stride_bytes = 0;
             c.straight = INT64_MAX;
             return;
         }
     }
-    c.behind -= token;
-    c.next = run_of(*c.view, c.next, token);
-    const Run run = run_at(*c.view, c.next++);
-    c.row = row_at<P>(*c.view, run, c.kv_head, token);
-    c.straight = std::min(run.n_tokens - token, c.behind);
-    c.behind -= c.straight;
-}
-
-// ahead: rows from the one that is read to the one that is asked for.
-template <Plane P>
-static Stream<P> stream_of(const DecodeChunk &c, int64_t ahead, Prefetch into) {
-    const int64_t n_visible = c.first + c.n_visible;
-    const Cursor<P> start{c.view, c.kv_head, 0, n_visible, n_visible, nullptr, 0, stride_of<P>(*c.view)};
-    Stream<P> s{start, start, into};
-    enter_run(s.read, c.first);
-    enter_run(s.asked, c.first + ahead);
-    return s;
-}
-
-// Of rows, which are asked for as far ahead as the CPU wants it.
-template <Plane P>
-static Stream<P> stream_of(const DecodeChunk &c) {
-    const auto row_bytes = static_cast<int>(row_bytes_of<P>(*c.view));
-    const bool apart = !packed({nullptr, stride_of<P>(*c.view), 0}, row_bytes);
-    return stream_of<P>(c, (c.plan.bytes_ahead + row_bytes - 1) / row_bytes, apart ? c.plan.into_apart : c.plan.into);
+    if (token < c.next_first) {
+        c.row += (token - c.token) * c.stride_bytes;
+    } else {
+        int64_t in_run = token - c.next_first;
+        c.next = run_of(*c.view, c.next, in_run);
+        const Run run = run_at(*c.view, c.next++);
+        c.row = row_at<P>(*c.view, run, c.kv_head, in_run);
+        c.next_first = token - in_run + run.n_tokens;
+    }
+    c.token = c.unmasked.next(false, token, std::min(c.next_first, c.end));
+    c.straight = c.token - token;
 }
 
 // The next run of at most n rows; there must be one.
 template <Plane P>
 KVLANE_INLINE StoredRows next_run(Cursor<P> &c, int n) {
     if (c.straight == 0) {
-        enter_run(c, 0);
+        enter_run(c);
     }
     const StoredRows run{c.row, c.stride_bytes, c.straight < n ? static_cast<int>(c.straight) : n};
     c.row += run.n * c.stride_bytes;
     c.straight -= run.n;
     return run;
+}
+
+// ahead: rows from the one that is read to the one that is asked for.
+template <Plane P>
+static Stream<P> stream_of(const DecodeChunk &c, const Unmasked &unmasked, int64_t ahead, Prefetch into) {
+    Cursor<P> start{};
+    start.view = c.view;
+    start.unmasked = {unmasked.words, unmasked.first - c.position + c.first};
+    start.end = std::min(c.first + c.n_visible, start.unmasked.end());
+    start.kv_head = c.kv_head;
+    start.token = c.first;
+    start.stride_bytes = stride_of<P>(*c.view);
+    enter_run(start);
+    Stream<P> s{start, start, into};
+    for (int64_t left = ahead; left > 0;) {
+        left -= next_run(s.asked, static_cast<int>(left)).n;
+    }
+    return s;
+}
+
+// Of rows, which are asked for as far ahead as the CPU wants it.
+template <Plane P>
+static Stream<P> stream_of(const DecodeChunk &c, const Unmasked &unmasked) {
+    const auto row_bytes = static_cast<int>(row_bytes_of<P>(*c.view));
+    const bool apart = !packed({nullptr, stride_of<P>(*c.view), 0}, row_bytes);
+    return stream_of<P>(c, unmasked, (c.plan.bytes_ahead + row_bytes - 1) / row_bytes,
+                        apart ? c.plan.into_apart : c.plan.into);
 }
 
 // What is asked for while a run is worked on: the next of as many rows, of which runs behind the second one are left out.
@@ -219,6 +261,9 @@ struct Scratch {
     float q_scales[max_tile_rows];
     int32_t starts[max_tile_rows];  // of sums, where keys are multiplied as bytes
     float sum_scales[max_tile_rows];
+    alignas(64) float offsets[score_stride];  // of a tile's tokens, from its first one
+    alignas(64) float biases[score_stride];   // of them, for a query
+    uint64_t unmasked[max_tile_rows][chunk_tokens / word_tokens + 1];
 };
 
 // The scales of a tile's values, as shares of their largest that weights can be multiplied by to be integers; returns what
@@ -282,15 +327,15 @@ struct Streams {
     Stream<Plane::value_scales> value_scales, value_entries;
 };
 
-static Streams streams_of(const DecodeChunk &c) {
-    Streams s{stream_of<Plane::keys>(c), stream_of<Plane::values>(c), {}, {}, {}, {}};
+static Streams streams_of(const DecodeChunk &c, const Unmasked &unmasked) {
+    Streams s{stream_of<Plane::keys>(c, unmasked), stream_of<Plane::values>(c, unmasked), {}, {}, {}, {}};
     if (format::is_scaled(c.view->k_format)) {
-        s.key_scales = s.key_entries = stream_of<Plane::key_scales>(c, 0, c.plan.into);
+        s.key_scales = s.key_entries = stream_of<Plane::key_scales>(c, unmasked, 0, c.plan.into);
         ask_for_scales(s.key_scales);
         ask_for_scales(s.key_scales);
     }
     if (format::is_scaled(c.view->v_format)) {
-        s.value_scales = s.value_entries = stream_of<Plane::value_scales>(c, 0, c.plan.into);
+        s.value_scales = s.value_entries = stream_of<Plane::value_scales>(c, unmasked, 0, c.plan.into);
         ask_for_scales(s.value_scales);
         ask_for_scales(s.value_scales);
     }
@@ -321,36 +366,98 @@ struct Rows {
     }
 };
 
-// Scores of a tile of n tokens become weights. first: of its first token, the position less that of the last query.
+// Tokens that are worked on together: of at most tile_tokens, those that are visible.
+struct Tile {
+    int64_t first;     // of all, from the part's first one
+    uint64_t visible;  // a bit each
+    int n;             // that are set
+};
+static_assert(tile_tokens == word_tokens);
+
+// The first tile of a part, from that token on, that has a visible token; one of none behind the last.
+static Tile next_tile(const DecodeChunk &c, const Unmasked &unmasked, int64_t first) {
+    for (; first < c.n_tokens; first += tile_tokens) {
+        if (const uint64_t visible = low_bits(c.n_tokens - first) & unmasked.word(c.position + first)) {
+            return {first, visible, std::popcount(visible)};
+        }
+    }
+    return {first, 0, 0};
+}
+
+// body(i, t) for every visible token of a tile, the i-th of them, t from its first one.
+template <class Body>
+KVLANE_INLINE void for_each_visible(const Tile &tile, Body &&body) {
+    int i = 0;
+    for (uint64_t left = tile.visible; left != 0; left &= left - 1) {
+        body(i++, std::countr_zero(left));
+    }
+}
+
+template <class Isa>
+static void fill_offsets(const Tile &tile, float *offsets) {
+    if (tile.visible != low_bits(tile.n)) {
+        return for_each_visible(tile, [&](int i, int t) { offsets[i] = static_cast<float>(t); });
+    }
+    for (int t = 0; t < tile.n; t += Isa::lanes) {
+        Isa::store(offsets + t, Isa::broadcast(static_cast<float>(t)) + Isa::lane_numbers());
+    }
+}
+
+static const float *biases_of(const DecodeChunk &c, const Tile &tile, int query, float *room) {
+    const float *biases = biases_of(*c.mask, c.first_query + query) + c.position + tile.first;
+    for_each_visible(tile, [&](int i, int t) { room[i] = bias_in_log2(biases[t]); });
+    return room;
+}
+
+// The raw scores of one of the rows become those that rules make of them.
+template <class Isa, Numbers K>
+static void rule(const DecodeChunk &c, const Tile &tile, const Rows<Isa> &rows, int r, float factor, float *scores) {
+    Scratch &scratch = rows.scratch;
+    const int query = (rows.first + r) / c.group, head = (rows.first + r) % c.group;
+    const bool has_biases = c.mask && c.mask->biases;
+    apply_rules<Isa, K>(c.rules, {.scores = scores,
+                                  .n = tile.n,
+                                  .factor = factor,
+                                  .key_scales = scratch.key_scales,
+                                  .slope = c.rules.slopes ? c.rules.slopes[head] : 0,
+                                  .first = c.position + tile.first - (c.query_position - (c.n_queries - 1 - query)),
+                                  .offsets = scratch.offsets,
+                                  .biases = has_biases ? biases_of(c, tile, query, scratch.biases) : nullptr});
+}
+
+// Scores of a tile become weights.
 template <class Isa, Numbers K, Numbers V>
-static void weigh(const DecodeChunk &c, Streams &streams, int64_t first, int n, float *scores, const Rows<Isa> &rows) {
+static void weigh(const DecodeChunk &c, Streams &streams, const Tile &tile, float *scores, const Rows<Isa> &rows) {
     Scratch &scratch = rows.scratch;
     float sum_scale = 1;
     if constexpr (K != Numbers::floats) {
-        next_scales<Isa>(streams.key_scales, n, scratch.key_scales);
+        next_scales<Isa>(streams.key_scales, tile.n, scratch.key_scales);
     }
     if constexpr (V != Numbers::floats) {
-        sum_scale = next_value_shares<Isa, V>(streams.value_scales, n, scratch.value_shares);
+        sum_scale = next_value_shares<Isa, V>(streams.value_scales, tile.n, scratch.value_shares);
+    }
+    const bool has_rules = has_any(c.rules) || (c.mask && c.mask->biases);
+    if (c.rules.slopes) {
+        fill_offsets<Isa>(tile, scratch.offsets);
     }
     for (int r = 0; r < rows.n; ++r) {
         const float factor = K != Numbers::floats ? c.scale * scratch.q_scales[r] : c.scale;
-        TileRow tile = {scores + r * score_stride,
-                        n,
-                        factor,
-                        rows.o + r * Isa::lanes,
-                        rows_of(c),
-                        static_cast<int>(c.view->v_head_dim),
-                        scratch.key_scales,
-                        scratch.value_shares,
-                        weights_of<V>(scratch, r)};
+        TileRow row = {scores + r * score_stride,
+                       tile.n,
+                       factor,
+                       rows.o + r * Isa::lanes,
+                       rows_of(c),
+                       static_cast<int>(c.view->v_head_dim),
+                       scratch.key_scales,
+                       scratch.value_shares,
+                       weights_of<V>(scratch, r)};
         float share;
-        if (has_any(c.rules)) {
-            const int query = (rows.first + r) / c.group, head = (rows.first + r) % c.group;
-            apply_rules<Isa, K>(c.rules, scratch.key_scales, factor, head, first + c.n_queries - 1 - query, n, tile.scores);
-            tile.factor = 1;
-            share = softmax_row<Isa, Numbers::floats, V>(tile, rows.state[r]);
+        if (has_rules) {
+            rule<Isa, K>(c, tile, rows, r, factor, row.scores);
+            row.factor = 1;
+            share = softmax_row<Isa, Numbers::floats, V>(row, rows.state[r]);
         } else {
-            share = softmax_row<Isa, K, V>(tile, rows.state[r]);
+            share = softmax_row<Isa, K, V>(row, rows.state[r]);
         }
         scratch.sum_scales[r] = sum_scale * share;
     }
@@ -402,10 +509,14 @@ static void lay_out_queries(const DecodeChunk &c, const Rows<Isa> &rows) {
     }
 }
 
-// Takes the tokens of one part into the rows. The keys of a tile are scored before the values of the tile before it are
-// summed: what waits for scores then waits for none.
+// Takes the tokens of one part that are visible into the rows. The keys of a tile are scored before the values of the tile
+// before it are summed: what waits for scores then waits for none.
 template <class Isa, Numbers K, Numbers V>
-void decode_part(const DecodeChunk &c, const Rows<Isa> &rows) {
+void decode_part(const DecodeChunk &c, const Unmasked &unmasked, const Rows<Isa> &rows) {
+    Tile next = next_tile(c, unmasked, 0), last{};
+    if (next.n == 0) {
+        return;
+    }
     alignas(64) float scores[2][max_tile_rows * score_stride];
     Scratch &scratch = rows.scratch;
     const auto head_dim = static_cast<int>(c.view->head_dim);
@@ -417,37 +528,33 @@ void decode_part(const DecodeChunk &c, const Rows<Isa> &rows) {
         std::fill_n(scratch.sums, rows.n * sum_stride(c.view->v_head_dim), 0);
     }
     const int turn = turn_tokens<Isa, K>(c, rows.n);
-    Streams streams = streams_of(c);
+    Streams streams = streams_of(c, unmasked);
     float *new_scores = scores[0], *weights = scores[1];
-    int n_weights = 0;
-    for (int64_t tile = 0; tile < c.n_tokens + tile_tokens; tile += tile_tokens) {
-        const int n_scores = tokens_left(c.n_tokens, tile, tile_tokens);
-        if (n_weights > 0) {
-            weigh<Isa, K, V>(c, streams, c.distance + tile - tile_tokens, n_weights, weights, rows);
+    for (; next.n > 0 || last.n > 0; last = next, next = next_tile(c, unmasked, last.first + tile_tokens)) {
+        if (last.n > 0) {
+            weigh<Isa, K, V>(c, streams, last, weights, rows);
         }
-        for (int t = 0; t < std::max(n_scores, n_weights); t += turn) {
-            for_each_run(streams.keys, tokens_left(n_scores, t, turn), [&](int i, const StoredRows &k, const Ahead &ahead) {
+        for (int t = 0; t < std::max(next.n, last.n); t += turn) {
+            for_each_run(streams.keys, tokens_left(next.n, t, turn), [&](int i, const StoredRows &k, const Ahead &ahead) {
                 dot({scratch.queries, rows.n, head_dim, k, entries_of<K>(streams.key_entries, k), ahead, new_scores + t + i,
                      scratch.starts});
             });
-            for_each_run(streams.values, tokens_left(n_weights, t, turn),
-                         [&](int i, const StoredRows &v, const Ahead &ahead) {
-                             const StoredRows entries = entries_of<V>(streams.value_entries, v);
-                             if constexpr (V != Numbers::floats) {
-                                 sum({weights_of<V>(scratch, 0) + t + i, rows.n, v_head_dim, v, entries, ahead, scratch.sums,
-                                      rows.n, nullptr});
-                             } else {
-                                 sum({weights + t + i, rows.n, v_head_dim, v, entries, ahead, rows.o, rows_of(c), nullptr});
-                             }
-                         });
+            for_each_run(streams.values, tokens_left(last.n, t, turn), [&](int i, const StoredRows &v, const Ahead &ahead) {
+                const StoredRows entries = entries_of<V>(streams.value_entries, v);
+                if constexpr (V != Numbers::floats) {
+                    sum({weights_of<V>(scratch, 0) + t + i, rows.n, v_head_dim, v, entries, ahead, scratch.sums, rows.n,
+                         nullptr});
+                } else {
+                    sum({weights + t + i, rows.n, v_head_dim, v, entries, ahead, rows.o, rows_of(c), nullptr});
+                }
+            });
         }
         if constexpr (V != Numbers::floats) {
-            if (n_weights > 0) {
+            if (last.n > 0) {
                 add_sums<Isa, V>(c, rows.n, scratch, rows.o);
             }
         }
         std::swap(new_scores, weights);
-        n_weights = n_scores;
     }
 }
 
@@ -468,7 +575,7 @@ static void for_each_part(const DecodeChunk &c, Body &&body) {
         left.first = 0;
         left.n_visible -= own;
         left.n_tokens -= part.n_tokens;
-        left.distance += part.n_tokens;
+        left.position += part.n_tokens;
     }
 }
 
@@ -484,41 +591,71 @@ KVLANE_INLINE void with_numbers(bool is_scaled, bool fast, Body &&body) {
     }
 }
 
-// Tokens [from, to) of the chunk, for some rows.
+// What a query sees of a chunk, by position.
+struct Seen {
+    int64_t end;  // behind the query's own
+    Unmasked unmasked;
+};
+
+// words: room for what masks let it see. Where they hide nothing of the chunk, what lies behind it may be asked for.
+static Seen seen_by(const DecodeChunk &c, int query, uint64_t *words) {
+    const int64_t end = c.query_position - (c.n_queries - 1 - query) + 1;
+    bool hides = false;
+    for (int64_t t = 0; c.mask && t <= chunk_tokens; t += word_tokens) {
+        const int n = tokens_left(c.n_tokens, t, word_tokens);
+        words[t / word_tokens] = n > 0 ? unmasked(*c.mask, c.first_query + query, c.position + t, n) : 0;
+        hides |= words[t / word_tokens] != low_bits(n);
+    }
+    return {end, {hides ? words : nullptr, c.position}};
+}
+
+// Whether n queries see the same tokens of the part's tile that begins with that one.
+static bool see_alike(const DecodeChunk &part, const Seen *seen, int n, int64_t first) {
+    const auto visible = [&](const Seen &s) {
+        const int64_t position = part.position + first;
+        return low_bits(std::min(part.n_tokens - first, s.end - position)) & s.unmasked.word(position);
+    };
+    return std::all_of(seen + 1, seen + n, [&](const Seen &s) { return visible(s) == visible(*seen); });
+}
+
+// Tokens [from, to) of the part, as far as they are seen, for some rows.
 template <class Isa>
-static void decode_tokens(const DecodeChunk &c, int64_t from, int64_t to, const Rows<Isa> &rows) {
-    DecodeChunk tokens = c;
+static void decode_tokens(const DecodeChunk &part, int64_t from, int64_t to, const Seen &seen, const Rows<Isa> &rows) {
+    DecodeChunk tokens = part;
     tokens.first += from;
-    tokens.n_tokens = to - from;
+    tokens.position += from;
+    tokens.n_tokens = std::min(to - from, seen.end - tokens.position);
     tokens.n_visible -= from;
-    tokens.distance += from;
-    for_each_part(tokens, [&](const DecodeChunk &part) {
-        with_numbers<Isa>(format::is_scaled(part.view->k_format), c.fast_keys, [&](auto keys) {
-            with_numbers<Isa>(format::is_scaled(part.view->v_format), c.fast_values,
-                              [&](auto values) { decode_part<Isa, keys.value, values.value>(part, rows); });
-        });
+    with_numbers<Isa>(format::is_scaled(part.view->k_format), part.fast_keys, [&](auto keys) {
+        with_numbers<Isa>(format::is_scaled(part.view->v_format), part.fast_values,
+                          [&](auto values) { decode_part<Isa, keys.value, values.value>(tokens, seen.unmasked, rows); });
     });
 }
 
-// Tokens of the chunk that a query sees: those up to its own position.
-static int64_t tokens_seen(const DecodeChunk &c, int query) {
-    return std::clamp<int64_t>(1 - c.distance - (c.n_queries - 1 - query), 0, c.n_tokens);
-}
-
-// The end of the last whole tile among the chunk's first n tokens: each part's tiles begin with it.
-static int64_t whole_tiles(const DecodeChunk &c, int64_t n) {
-    int64_t start = 0, end = n;
-    for_each_part(c, [&](const DecodeChunk &part) {
-        if (start <= n && n < start + part.n_tokens) {
-            end = start + (n - start) / tile_tokens * tile_tokens;
+// Tiles that all of the rows' queries see alike are read once for all, others once for each query: to each row it is as if
+// it were alone.
+template <class Isa>
+static void decode_tiles(const DecodeChunk &part, const Seen *seen, const Rows<Isa> &rows) {
+    const int first_query = rows.first / part.group;
+    const int n_queries = (rows.first + rows.n - 1) / part.group - first_query + 1;
+    for (int64_t from = 0, to; from < part.n_tokens; from = to) {
+        const bool alike = see_alike(part, seen, n_queries, from);
+        for (to = from + tile_tokens; to < part.n_tokens && see_alike(part, seen, n_queries, to) == alike;) {
+            to += tile_tokens;
         }
-        start += part.n_tokens;
-    });
-    return end;
+        to = std::min(to, part.n_tokens);
+        if (alike) {
+            decode_tokens(part, from, to, *seen, rows);
+            continue;
+        }
+        for (int i = 0; i < n_queries; ++i) {
+            const int row = (first_query + i) * part.group - rows.first;
+            decode_tokens(part, from, to, seen[i], rows.sub(std::max(0, row), std::min(rows.n, row + part.group)));
+        }
+    }
 }
 
-// All of a chunk's tokens for rows [row, row + n_rows). Whole tiles that all of them see are read once for all, the rest
-// once for each query: to each row it is as if it were alone.
+// All of a chunk's tokens for rows [row, row + n_rows).
 template <class Isa>
 void decode_rows(const DecodeChunk &c, int row, int n_rows) {
     RowState<Isa> state[max_tile_rows];
@@ -528,16 +665,11 @@ void decode_rows(const DecodeChunk &c, int row, int n_rows) {
         state[r] = c.continues ? state_of<Isa>(c.out.m[row + r], c.out.l[row + r])
                                : RowState<Isa>{minus_infinity, Isa::broadcast(0)};
     }
-    const int first_query = row / c.group, last_query = (row + n_rows - 1) / c.group;
-    int64_t common = tokens_seen(c, first_query);
-    if (first_query < last_query) {
-        common = whole_tiles(c, common);
+    Seen seen[max_tile_rows];
+    for (int query = row / c.group, i = 0; query <= (row + n_rows - 1) / c.group; ++query, ++i) {
+        seen[i] = seen_by(c, query, scratch.unmasked[i]);
     }
-    decode_tokens(c, 0, common, rows);
-    for (int query = first_query; query <= last_query && common < c.n_tokens; ++query) {
-        const int from = std::max(0, query * c.group - row), to = std::min(n_rows, (query + 1) * c.group - row);
-        decode_tokens(c, common, tokens_seen(c, query), rows.sub(from, to));
-    }
+    for_each_part(c, [&](const DecodeChunk &part) { decode_tiles(part, seen, rows); });
     for (int r = 0; r < n_rows; ++r) {
         c.out.m[row + r] = state[r].m;
         c.out.l[row + r] = Isa::reduce_add(state[r].l);

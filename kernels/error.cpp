@@ -103,6 +103,7 @@ const char *kvl_status_name(kvl_status status) {
         KVLANE_STATUS(KVL_ERROR_BLOCK)
         KVLANE_STATUS(KVL_ERROR_STRIDE)
         KVLANE_STATUS(KVL_ERROR_OVERLAP)
+        KVLANE_STATUS(KVL_ERROR_MASK)
 #undef KVLANE_STATUS
     }
     return "unknown status";

@@ -59,7 +59,10 @@ struct DecodeChunk {
     bool fast_keys;    // integers meet those of 8 bits, else of 16
     bool fast_values;  // and these
     ScoreRules rules;
-    int64_t distance;  // position of the first token less that of the last query
+    int64_t position;        // of the first token,
+    int64_t query_position;  // and of the last query
+    const kvl_mask *mask;    // of the sequence; null: none
+    int64_t first_query;     // among the sequence's
 };
 
 // Partials of some queries' rows, merged in order, and what is wanted: the output and its lse, or the partial of them all.

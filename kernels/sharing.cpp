@@ -49,7 +49,7 @@ int64_t common_tokens(const kvl_view &a, const kvl_view &b) {
 // Tokens that all queries of the sequence see, if they may be shared: where each query sees others, or sees them at another
 // distance, there is nothing to share.
 int64_t sharable_tokens(const kvl_attention &a, const kvl_sequence &s) {
-    const bool alike = a.window == 0 && !a.slopes && !s.range && queries_of(s) <= a.block_queries;
+    const bool alike = a.window == 0 && !a.slopes && !s.range && !s.mask && queries_of(s) <= a.block_queries;
     return alike ? s.len - (queries_of(s) - 1) : 0;
 }
 

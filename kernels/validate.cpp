@@ -212,6 +212,30 @@ kvl_status check_whole(const kvl_sequence &s) {
     return check_not_null(s.out, "sequence: out");
 }
 
+kvl_status check_mask_stride(int64_t stride, int64_t unit, uint32_t n_queries, const char *name) {
+    return n_queries == 1 || (stride >= 0 && stride % unit == 0)
+               ? KVL_OK
+               : fail(KVL_ERROR_MASK, "mask: %s is %" PRId64 "; it must be 0 or a positive multiple of %" PRId64, name,
+                      stride, unit);
+}
+
+kvl_status check_mask(const kvl_sequence &s) {
+    const kvl_mask &mask = *s.mask;
+    KVLANE_TRY(check_desc(&mask, 0, "mask"));
+    KVLANE_TRY(check_reserved(mask.reserved, "mask"));
+    const int64_t end = s.range ? std::min(s.len, s.range->end) : s.len;
+    if (mask.n_tokens < end || mask.n_tokens > KVL_MAX_TOKENS) {
+        return fail(KVL_ERROR_MASK,
+                    "mask: n_tokens is %" PRId64 "; it must be from %" PRId64 ", what is asked about, to %" PRId64,
+                    mask.n_tokens, end, KVL_MAX_TOKENS);
+    }
+    KVLANE_TRY(mask.bits ? check_mask_stride(mask.bits_stride_bytes, sizeof *mask.bits, queries_of(s), "bits_stride_bytes")
+                         : KVL_OK);
+    return mask.biases
+               ? check_mask_stride(mask.biases_stride_bytes, sizeof *mask.biases, queries_of(s), "biases_stride_bytes")
+               : KVL_OK;
+}
+
 kvl_status check_sequence(const kvl_attention &a, const kvl_sequence &s) {
     KVLANE_TRY(check_desc(&s, 0, "sequence"));
     KVLANE_TRY(check_view(a, s.view));
@@ -219,6 +243,7 @@ kvl_status check_sequence(const kvl_attention &a, const kvl_sequence &s) {
     if (s.n_queries > 1 && s.n_queries > s.len) {
         return fail(KVL_ERROR_LENGTH, "sequence: n_queries is %u; it must be at most its len, %" PRId64, s.n_queries, s.len);
     }
+    KVLANE_TRY(s.mask ? check_mask(s) : KVL_OK);
     return check_not_null(s.q, "sequence: q");
 }
 
@@ -323,6 +348,19 @@ kvl_status check_read(const Written &w, uint32_t n_sequences, const Range &range
     return check_clear_of_workspace(w, range, of, name);
 }
 
+// Of a mask: rows of all queries, with what is between them.
+kvl_status check_mask_apart(const Written &w, uint32_t n_sequences, uint32_t of) {
+    const kvl_sequence &s = w.sequences[of];
+    const kvl_mask &mask = *s.mask;
+    const auto rows_at = [&](const void *first, int64_t stride, int64_t row_bytes) {
+        return range_at(first, first ? static_cast<uint64_t>((int64_t{queries_of(s)} - 1) * stride + row_bytes) : 0);
+    };
+    const Range bits = rows_at(mask.bits, mask.bits_stride_bytes, (mask.n_tokens + 63) / 64 * int64_t{sizeof *mask.bits});
+    KVLANE_TRY(check_read(w, n_sequences, bits, of, "mask's bits"));
+    const Range biases = rows_at(mask.biases, mask.biases_stride_bytes, mask.n_tokens * int64_t{sizeof *mask.biases});
+    return check_read(w, n_sequences, biases, of, "mask's biases");
+}
+
 // The rows of a span's visible tokens, or of blocks, with what is between them.
 kvl_status check_rows(const Written &w, uint32_t n_sequences, uint32_t of, const kvl_view &view, const kvl_span &span,
                       int64_t n_tokens, int64_t first_block, int64_t last_block) {
@@ -367,6 +405,7 @@ kvl_status check_overlaps(const kvl_attention &attention, const kvl_sequence *se
     }
     for (uint32_t i = 0; i < n_sequences; ++i) {
         KVLANE_TRY(check_read(w, n_sequences, query_of(attention, sequences[i]), i, "q"));
+        KVLANE_TRY(sequences[i].mask ? check_mask_apart(w, n_sequences, i) : KVL_OK);
         for (const kvl_view *view = sequences[i].view; view; view = view->next) {
             KVLANE_TRY(check_view_apart(w, n_sequences, i, *view));
         }

@@ -22,24 +22,33 @@ struct Answer {
 
 /// Attends to the first len tokens of the view, with the queries of the newest n_queries.
 inline Answer attend(const kvlane::Attention &attention, const kvl_view &view, int64_t len, const std::vector<float> &q,
-                     uint32_t n_queries = 1, const kvl_executor *executor = nullptr) {
+                     uint32_t n_queries = 1, const kvl_executor *executor = nullptr, const kvl_mask *mask = nullptr) {
     const size_t n_rows = q.size() / view.head_dim;
     Answer answer{std::vector<float>(n_rows * view.v_head_dim), std::vector<float>(n_rows)};
     kvlane::Workspace workspace = attention.workspace(1, len, n_queries);
-    const kvl_sequence sequence{sizeof(kvl_sequence), 0,      n_queries, &view, len, q.data(), answer.out.data(),
-                                answer.lse.data(),    nullptr};
+    const kvl_sequence sequence{.struct_size = sizeof(kvl_sequence),
+                                .flags = 0,
+                                .n_queries = n_queries,
+                                .view = &view,
+                                .len = len,
+                                .q = q.data(),
+                                .out = answer.out.data(),
+                                .lse = answer.lse.data(),
+                                .range = nullptr,
+                                .mask = mask};
     attention.attend(std::span(&sequence, 1), workspace, executor);
     return answer;
 }
 
-/// What the oracle says of one query, over keys and values as a cache decodes them.
+/// What the oracle says of one query, over keys and values as a cache decodes them, with its row of bits and of biases.
 inline oracle::Answer expected(const kvlane::Geometry &g, int64_t len, const std::vector<float> &q,
-                               const std::vector<float> &k, const std::vector<float> &v) {
+                               const std::vector<float> &k, const std::vector<float> &v, const uint64_t *bits = nullptr,
+                               const float *biases = nullptr) {
     const double scale = g.scale != 0 ? g.scale : 1 / std::sqrt(static_cast<double>(g.head_dim));
     return oracle::attend(g.n_kv_heads, g.n_query_heads / g.n_kv_heads, g.head_dim, g.v_head_dim ? g.v_head_dim : g.head_dim,
                           len, scale, q.data(), k.data(), v.data(),
                           {g.window, g.n_sink_tokens, g.softcap, g.alibi_slopes.empty() ? nullptr : g.alibi_slopes.data(),
-                           g.sink_logits.empty() ? nullptr : g.sink_logits.data()});
+                           g.sink_logits.empty() ? nullptr : g.sink_logits.data(), bits, biases});
 }
 
 /// |out - reference| / |reference|; a reference that cancels counts as large as least_norm, the square of a norm.

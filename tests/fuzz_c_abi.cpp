@@ -310,7 +310,9 @@ private:
     // A sequence over the cache, with correct buffers, and the workspace for it.
     struct Call {
         kvl_view view;
-        std::vector<float> q, out, lse;
+        std::vector<float> q, out, lse, biases;
+        std::vector<uint64_t> bits;
+        kvl_mask mask;
         kvl_sequence sequence;
         std::unique_ptr<kvlane::Workspace> workspace;
     };
@@ -333,9 +335,13 @@ private:
                          input_.pointer(call.q.data()),
                          input_.pointer(call.out.data()),
                          input_.pointer(call.lse.data()),
+                         nullptr,
                          nullptr};
         if (!input_.one_in(4)) {
             call.sequence.len = call.view.len;
+        }
+        if (input_.one_in(2)) {
+            make_mask(call);
         }
         size_t bytes = 0;
         require(kvl_attention_workspace_size(attention_, 1, most_tokens, most_queries, &bytes) == KVL_OK,
@@ -343,6 +349,30 @@ private:
         call.workspace = std::make_unique<kvlane::Workspace>(bytes);
         std::memset(call.workspace->data(), 0, bytes);
         return true;
+    }
+
+    // Rows as long as the mask says they are; behind each other, or one for all.
+    void make_mask(Call &call) {
+        const int64_t n_tokens = input_.one_in(4) ? input_.byte() : sum(call.sequence.len, input_.byte() % 9);
+        const auto n_words = static_cast<size_t>(std::clamp<int64_t>(n_tokens, 0, 2 * most_tokens) + 63) / 64;
+        const size_t n_queries = std::max(1u, call.sequence.n_queries);
+        call.bits.resize(n_queries * n_words);
+        call.biases.resize(n_queries * n_words * 64);
+        for (uint64_t &word : call.bits) {
+            word = uint64_t{input_.byte()} * 0x0102040810204081;
+        }
+        for (float &bias : call.biases) {
+            bias = input_.one_in(3) ? -INFINITY : 1;
+        }
+        call.mask = {input_.struct_size(sizeof(kvl_mask)),
+                     input_.flags(0),
+                     input_.flags(0),
+                     input_.one_in(3) ? nullptr : call.bits.data(),
+                     input_.one_in(2) ? nullptr : call.biases.data(),
+                     n_tokens,
+                     input_.one_in(4) ? 0 : static_cast<int64_t>(8 * n_words) - input_.one_in(16),
+                     input_.one_in(4) ? 0 : static_cast<int64_t>(256 * n_words) - input_.one_in(16)};
+        call.sequence.mask = &call.mask;
     }
 
     void check_call(const Call &call, kvl_status status) const {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <vector>
 
@@ -20,6 +21,8 @@ struct Rules {
     double softcap = 0;                   // 0: none
     const float *alibi_slopes = nullptr;  // [n_kv_heads * group]
     const float *sink_logits = nullptr;   // [n_kv_heads * group]
+    const uint64_t *bits = nullptr;       // [len], 64 a word: set where a token is visible
+    const float *biases = nullptr;        // [len], of scores
 };
 
 // q [n_kv_heads * group, head_dim], k [len, n_kv_heads, head_dim], v [len, n_kv_heads, v_head_dim]
@@ -48,6 +51,12 @@ inline Answer attend(long n_kv_heads, long group, long head_dim, long v_head_dim
                 score[t] += rules.alibi_slopes[h] * static_cast<double>(t - (len - 1));
             }
             if (rules.window > 0 && t < len - rules.window && t >= rules.n_sink_tokens) {
+                score[t] = -infinity;
+            }
+            if (rules.biases) {
+                score[t] += rules.biases[t];
+            }
+            if ((rules.bits && !(rules.bits[t / 64] >> t % 64 & 1)) || (rules.biases && rules.biases[t] == -infinity)) {
                 score[t] = -infinity;
             }
             largest = std::max(largest, score[t]);

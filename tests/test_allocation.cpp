@@ -127,7 +127,8 @@ TEST_CASE("attention does not allocate, in either form") {
         const std::vector<float> q = test::random_values(66 * 40, 2);
         std::vector<float> out(66 * 40), lse(66);
         const kvl_view view = cache.view(0);
-        const kvl_sequence sequence{sizeof sequence, 0, 0, &view, view.len, q.data(), out.data(), lse.data(), nullptr};
+        const kvl_sequence sequence{sizeof sequence, 0,          0,          &view,   view.len,
+                                    q.data(),        out.data(), lse.data(), nullptr, nullptr};
         kvlane::Partial partial(1, 66, 40);
         const kvl_range range{sizeof range, 0, 0, 0, 100, 1500, partial.get()};
         kvl_sequence part = sequence;

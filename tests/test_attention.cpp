@@ -145,7 +145,8 @@ Answer attend(const Attention &attention, const kvl_view &view, int64_t len, con
     Guarded out(n_heads * view.v_head_dim, shifts.out, canary);
     Guarded lse(n_heads, shifts.out, canary);
     kvlane::Workspace workspace = attention.workspace(1, len);
-    const kvl_sequence sequence{sizeof(kvl_sequence), 0, 0, &view, len, query.data(), out.data(), lse.data(), nullptr};
+    const kvl_sequence sequence{sizeof(kvl_sequence), 0,          0,          &view,   len,
+                                query.data(),         out.data(), lse.data(), nullptr, nullptr};
     attention.attend(std::span(&sequence, 1), workspace);
     CHECK(query.is_intact());
     CHECK(out.is_intact());

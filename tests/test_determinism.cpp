@@ -82,7 +82,7 @@ struct Answer {
     explicit Answer(size_t n_heads) : out(n_heads * v_head_dim), lse(n_heads) {}
 
     kvl_sequence sequence(const kvl_view &view, std::span<const float> q) {
-        return {sizeof(kvl_sequence), 0, 0, &view, view.len, q.data(), out.data(), lse.data(), nullptr};
+        return {sizeof(kvl_sequence), 0, 0, &view, view.len, q.data(), out.data(), lse.data(), nullptr, nullptr};
     }
 
     // By bits, so that NaN equals itself and 0 is not -0.

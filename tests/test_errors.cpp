@@ -92,6 +92,9 @@ struct World {
     kvlane::Partial partials[2] = {{1, 4, 8}, {1, 4, 8}};
     kvl_partial list[2] = {partials[0].get(), partials[1].get()};
     kvl_range range{sizeof(kvl_range), 0, 0, 10, 11, 13, list[0]};  // of the view's tokens at 10 to 12, the last two
+    std::vector<uint64_t> bits = std::vector<uint64_t>(2, ~uint64_t{0});
+    std::vector<float> biases = std::vector<float>(6);
+    kvl_mask mask{sizeof(kvl_mask), 0, 0, bits.data(), biases.data(), 3, 8, 12};  // of two queries that see all three tokens
 
     World() {
         std::memset(workspace.data(), 0, workspace.size());
@@ -101,9 +104,16 @@ struct World {
         span = *view.spans;
         view.spans = &span;
         for (int i = 0; i < 2; ++i) {
-            pair[i] = {sizeof(kvl_sequence), 0,      0, &view, view.len, values.data(), out.data() + 32 * i,
-                       lse.data() + 4 * i,   nullptr};
+            pair[i] = {sizeof(kvl_sequence), 0,       0,      &view, view.len, values.data(), out.data() + 32 * i,
+                       lse.data() + 4 * i,   nullptr, nullptr};
         }
+    }
+
+    // Makes the second sequence one of two queries.
+    void ask_twice() {
+        pair[1].n_queries = 2;
+        pair[1].out = pool.data();
+        pair[1].lse = nullptr;
     }
 
     struct State {
@@ -714,6 +724,59 @@ Failures failures_of_ranges(kvl_status (World::*call)()) {
     };
 }
 
+// What is wrong with the second sequence's mask.
+Failures failures_of_masks(kvl_status (World::*call)()) {
+    const auto with = [=](std::function<void(World &, kvl_mask &)> spoil) {
+        return [=](World &w) {
+            w.pair[1].mask = &w.mask;
+            spoil(w, w.mask);
+            return (w.*call)();
+        };
+    };
+    return {
+        {"mask's struct_size", KVL_ERROR_STRUCT_SIZE, {"mask", "struct_size", "5"}, with([](World &, kvl_mask &m) {
+             m.struct_size = 5;
+         })},
+        {"mask's flags", KVL_ERROR_FLAGS, {"mask", "flags", "0x2"}, with([](World &, kvl_mask &m) { m.flags = 2; })},
+        {"mask's reserved", KVL_ERROR_FLAGS, {"mask", "reserved", "3"}, with([](World &, kvl_mask &m) { m.reserved = 3; })},
+        {"short mask", KVL_ERROR_MASK, {"mask", "n_tokens", "2", "3"}, with([](World &, kvl_mask &m) { m.n_tokens = 2; })},
+        {"mask of less than none", KVL_ERROR_MASK, {"mask", "n_tokens", "-1", "3"}, with([](World &, kvl_mask &m) {
+             m.n_tokens = -1;
+         })},
+        {"mask that is too long", KVL_ERROR_MASK, {"mask", "n_tokens", "2147483649"}, with([](World &, kvl_mask &m) {
+             m.n_tokens = KVL_MAX_TOKENS + 1;
+         })},
+        {"short mask of a range", KVL_ERROR_MASK, {"mask", "n_tokens", "12", "13"}, with([](World &w, kvl_mask &m) {
+             w.pair[1].range = &w.range;
+             w.pair[1].len = 20;
+             m.n_tokens = 12;
+         })},
+        {"short mask before a range's end", KVL_ERROR_MASK, {"mask", "n_tokens", "3", "11"}, with([](World &w, kvl_mask &) {
+             w.pair[1].range = &w.range;
+             w.pair[1].len = 11;
+         })},
+        {"bits' stride", KVL_ERROR_MASK, {"mask", "bits_stride_bytes", "4", "8"}, with([](World &w, kvl_mask &m) {
+             w.ask_twice();
+             m.bits_stride_bytes = 4;
+         })},
+        {"biases' stride", KVL_ERROR_MASK, {"mask", "biases_stride_bytes", "-4", "4"}, with([](World &w, kvl_mask &m) {
+             w.ask_twice();
+             m.biases_stride_bytes = -4;
+         })},
+        {"out in bits",
+         KVL_ERROR_OVERLAP,
+         {"sequences[0]", "out", "sequences[1]'s mask's bits"},
+         with([](World &w, kvl_mask &m) { m.bits = reinterpret_cast<const uint64_t *>(w.out.data() + 30); })},
+        {"lse in biases",
+         KVL_ERROR_OVERLAP,
+         {"sequences[0]", "lse", "sequences[1]'s mask's biases"},
+         with([](World &w, kvl_mask &m) {
+             w.pair[0].lse = w.biases.data() + 2;
+             m.bits = nullptr;
+         })},
+    };
+}
+
 Failures failures_of_merge() {
     const auto with = [](std::function<void(kvl_partial(&)[2])> spoil) {
         return [=](World &w) {
@@ -852,6 +915,9 @@ Failures all_failures() {
                                  failures_of_ranges(&World::attend),
                                  failures_of_ranges(&World::begin),
                                  failures_of_ranges(&World::count_bytes),
+                                 failures_of_masks(&World::attend),
+                                 failures_of_masks(&World::begin),
+                                 failures_of_masks(&World::count_bytes),
                                  failures_of_merge(),
                                  failures_of_blocks(&World::attend),
                                  failures_of_blocks(&World::begin),
@@ -979,7 +1045,7 @@ TEST_CASE("a view of scaled rows needs its scales") {
         view.spans = &span;
         const std::vector<float> q(8, 1.0f);
         std::vector<float> out(8, 7.0f);
-        const kvl_sequence sequence{sizeof sequence, 0, 0, &view, 2, q.data(), out.data(), nullptr, nullptr};
+        const kvl_sequence sequence{sizeof sequence, 0, 0, &view, 2, q.data(), out.data(), nullptr, nullptr, nullptr};
         CHECK(kvl_attend(attention.get(), &sequence, 1, workspace.data(), workspace.size(), nullptr) == KVL_ERROR_NULL);
         CHECK(std::string(kvl_last_error()).find(of_keys ? "k_scales" : "v_scales") != std::string::npos);
         CHECK(out == std::vector<float>(8, 7.0f));
@@ -1003,6 +1069,17 @@ TEST_CASE("memory that only looks wrong is allowed") {
     w.view.len = w.pair[0].len = w.pair[1].len = 1;
     w.view.k_token_stride_bytes = w.view.v_token_stride_bytes = 0;
     CHECK(w.attend() == KVL_OK);
+}
+
+TEST_CASE("an output may not overlap the last query's row of a mask") {
+    World w;
+    w.ask_twice();
+    w.pair[1].mask = &w.mask;
+    CHECK(w.count_bytes() == KVL_OK);
+    w.pair[0].lse = w.biases.data() + 5;
+    CHECK(w.count_bytes() == KVL_ERROR_OVERLAP);
+    w.mask.biases_stride_bytes = 0;  // the first one's row then
+    CHECK(w.count_bytes() == KVL_OK);
 }
 
 TEST_CASE("an output overlaps that of any other sequence, in whatever order they stand") {

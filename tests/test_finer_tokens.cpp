@@ -80,7 +80,7 @@ Floats attend(const Attention &attention, const kvl_view &view, int64_t len, con
     const Floats q = queries();
     Floats out(size_t{n_kv_heads} * group * v_head_dim, 7.0f);
     kvlane::Workspace workspace = attention.workspace(1, len);
-    const kvl_sequence sequence{sizeof sequence, 0, 0, &view, len, q.data(), out.data(), nullptr, nullptr};
+    const kvl_sequence sequence{sizeof sequence, 0, 0, &view, len, q.data(), out.data(), nullptr, nullptr, nullptr};
     attention.attend(std::span(&sequence, 1), workspace, executor);
     return out;
 }
@@ -310,8 +310,8 @@ TEST_CASE("finer tokens: many rows of long heads, several sequences in a call, a
         cache.clear();
         test::fill_random(cache, token_counts[i], 1);
         views[i] = cache.view(0);
-        sequences.push_back(
-            {sizeof(kvl_sequence), 0, 0, &views[i], token_counts[i], q.data(), out[i].data(), lse[i].data(), nullptr});
+        sequences.push_back({sizeof(kvl_sequence), 0, 0, &views[i], token_counts[i], q.data(), out[i].data(), lse[i].data(),
+                             nullptr, nullptr});
     }
     kvlane::Workspace workspace = attention.workspace(3, 700);
     attention.attend(sequences, workspace);
@@ -397,7 +397,7 @@ TEST_CASE("finer tokens: a layer says what of it is in force, and a call what it
     const int64_t n_integers = 640 - 128 - 64;
     CHECK(cache.bytes() == (700 - n_integers) * bytes_in_f16 + n_integers * cache.info(0).bytes_per_token);
     const auto bytes_at = [&](int64_t len) {
-        kvl_sequence sequence{sizeof sequence, 0, 0, &view, len, nullptr, nullptr, nullptr, nullptr};
+        kvl_sequence sequence{sizeof sequence, 0, 0, &view, len, nullptr, nullptr, nullptr, nullptr, nullptr};
         const Floats q = queries();
         Floats out(size_t{n_kv_heads} * group * v_head_dim);
         sequence.q = q.data();
@@ -542,7 +542,8 @@ TEST_CASE("view: a part that does not fit is refused, wherever it stands") {
         PartedView view(cache.view(0), {0, 64, 128});
         spoilt.spoil(view);
         Floats out(size_t{n_kv_heads} * group * v_head_dim, 7.0f);
-        const kvl_sequence sequence{sizeof sequence, 0, 0, &view.parts[0], 100, q.data(), out.data(), nullptr, nullptr};
+        const kvl_sequence sequence{sizeof sequence, 0,          0,       &view.parts[0], 100,
+                                    q.data(),        out.data(), nullptr, nullptr,        nullptr};
         CHECK(kvl_attend(attention.get(), &sequence, 1, workspace.data(), workspace.size(), nullptr) == spoilt.status);
         for (const char *word : spoilt.says) {
             INFO(kvl_last_error());

@@ -80,7 +80,8 @@ std::vector<Partial> partials_of(const Attention &attention, const kvl_view &vie
     ranges.reserve(ends.size());
     for (size_t i = 0; i < ends.size(); ++i) {
         ranges.push_back({sizeof(kvl_range), 0, 0, 0, i == 0 ? 0 : ends[i - 1], ends[i], partials[i].get()});
-        sequences.push_back({sizeof(kvl_sequence), 0, n_queries, &view, len, q.data(), nullptr, nullptr, &ranges[i]});
+        sequences.push_back(
+            {sizeof(kvl_sequence), 0, n_queries, &view, len, q.data(), nullptr, nullptr, &ranges[i], nullptr});
     }
     kvlane::Workspace workspace = attention.workspace(static_cast<uint32_t>(ends.size()), len, n_queries);
     attention.attend(sequences, workspace, executor);
@@ -110,7 +111,7 @@ Partial partial_of(const Attention &attention, const Cache &cache, int64_t first
     Partial partial(n_queries, n_query_heads, v_head_dim);
     const kvl_view view = cache.view(0);
     const kvl_range range{sizeof range, 0, 0, first, first, first + view.len, partial.get()};
-    const kvl_sequence sequence{sizeof sequence, 0, n_queries, &view, len, q.data(), nullptr, nullptr, &range};
+    const kvl_sequence sequence{sizeof sequence, 0, n_queries, &view, len, q.data(), nullptr, nullptr, &range, nullptr};
     kvlane::Workspace workspace = attention.workspace(1, len, n_queries);
     attention.attend(std::span(&sequence, 1), workspace);
     return partial;
@@ -332,7 +333,7 @@ TEST_CASE("partials: ranges and whole sequences share a call, on any threads") {
     }
     Answer whole{Floats(want.out.size()), Floats(want.lse.size())};
     const auto sequence = [&](float *out, float *lse, const kvl_range *range) {
-        return kvl_sequence{sizeof(kvl_sequence), 0, 20, &view, 1300, q.data(), out, lse, range};
+        return kvl_sequence{sizeof(kvl_sequence), 0, 20, &view, 1300, q.data(), out, lse, range, nullptr};
     };
     const kvl_sequence sequences[] = {sequence(nullptr, nullptr, &ranges[2]),
                                       sequence(whole.out.data(), whole.lse.data(), nullptr),
@@ -395,7 +396,7 @@ TEST_CASE("partials: what a range reads is counted, and no more") {
     const Floats q = queries_of(1);
     const auto bytes_of = [&](int64_t len, int64_t first, int64_t end) {
         const kvl_range range{sizeof range, 0, 0, 100, first, end, partial.get()};
-        const kvl_sequence sequence{sizeof sequence, 0, 0, &view, len, q.data(), nullptr, nullptr, &range};
+        const kvl_sequence sequence{sizeof sequence, 0, 0, &view, len, q.data(), nullptr, nullptr, &range, nullptr};
         uint64_t bytes = 0;
         kvlane::check(kvl_attend_bytes(Attention(g).get(), &sequence, 1, &bytes));
         return bytes;
@@ -417,7 +418,7 @@ TEST_CASE("partials: nothing is written beside them, nor beside what they merge 
     constexpr size_t n = n_query_heads, n_o = n * v_head_dim;
     Floats m(n + 2, canary), l(n + 2, canary), o(n_o + 2, canary), out(n_o + 2, canary), lse(n + 2, canary);
     const kvl_range range{sizeof range, 0, 0, 0, 0, 600, {&m[1], &l[1], &o[1]}};
-    const kvl_sequence sequence{sizeof sequence, 0, 0, &view, 600, q.data(), nullptr, nullptr, &range};
+    const kvl_sequence sequence{sizeof sequence, 0, 0, &view, 600, q.data(), nullptr, nullptr, &range, nullptr};
     kvlane::Workspace workspace = attention.workspace(1, 600);
     attention.attend(std::span(&sequence, 1), workspace);
     const Floats written[] = {m, l, o};

@@ -92,7 +92,7 @@ struct Texts {
         }
         for (size_t i = 0; i < texts.size(); ++i) {
             sequences.push_back({sizeof(kvl_sequence), 0, texts[i].n_queries, &views[i], views[i].len, queries[i].data(),
-                                 got[i].out.data(), got[i].lse.data(), nullptr});
+                                 got[i].out.data(), got[i].lse.data(), nullptr, nullptr});
         }
         kvlane::Workspace workspace = attention.workspace(static_cast<uint32_t>(texts.size()), most, most_queries);
         attention.attend(sequences, workspace, executor);

@@ -179,7 +179,7 @@ TEST_CASE("queries: sequences with different numbers of them share a call, on an
         const size_t n = std::max(1u, n_queries[i]);
         answers[i] = {Floats(n * g.n_query_heads * v_head_dim), Floats(n * g.n_query_heads)};
         sequences.push_back({sizeof(kvl_sequence), 0, n_queries[i], &view, lens[i], q.data(), answers[i].out.data(),
-                             answers[i].lse.data(), nullptr});
+                             answers[i].lse.data(), nullptr, nullptr});
     }
     kvlane::Workspace workspace = attention.workspace(4, 1100, 20);
     test::ThreadPool pool(3);

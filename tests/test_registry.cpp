@@ -95,8 +95,9 @@ TEST_CASE("every status has its name") {
     KVLANE_CHECK_NAME(KVL_ERROR_BLOCK);
     KVLANE_CHECK_NAME(KVL_ERROR_STRIDE);
     KVLANE_CHECK_NAME(KVL_ERROR_OVERLAP);
+    KVLANE_CHECK_NAME(KVL_ERROR_MASK);
 #undef KVLANE_CHECK_NAME
-    CHECK(std::string(kvl_status_name(kvl_status(KVL_ERROR_OVERLAP + 1))) == "unknown status");
+    CHECK(std::string(kvl_status_name(kvl_status(KVL_ERROR_MASK + 1))) == "unknown status");
 }
 
 TEST_CASE("a kernel's name tells the isa, the formats and the group") {
@@ -118,8 +119,9 @@ TEST_CASE("a call reads each visible row once") {
                                        .v_format = Format::f32});
     const kvl_view view = cache.view(0);
     std::vector<float> q(12 * 64), out(2 * 12 * 32);
-    const kvl_sequence sequences[] = {{sizeof(kvl_sequence), 0, 0, &view, 10, q.data(), out.data(), nullptr, nullptr},
-                                      {sizeof(kvl_sequence), 0, 0, &view, 3, q.data(), &out[12 * 32], nullptr, nullptr}};
+    const kvl_sequence sequences[] = {
+        {sizeof(kvl_sequence), 0, 0, &view, 10, q.data(), out.data(), nullptr, nullptr, nullptr},
+        {sizeof(kvl_sequence), 0, 0, &view, 3, q.data(), &out[12 * 32], nullptr, nullptr, nullptr}};
     uint64_t bytes = 0;
     REQUIRE(kvl_attend_bytes(attention.get(), sequences, 2, &bytes) == KVL_OK);
     CHECK(bytes == 13 * 2 * (64 * 2 + 32 * 4));

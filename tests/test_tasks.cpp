@@ -60,7 +60,7 @@ public:
             const kvl_view &view = views_[first + i];
             sequences.push_back(
                 {sizeof(kvl_sequence), 0, 0, &view, view.len, q_.data() + (first + i) * n_query_heads * head_dim,
-                 to.out.data() + i * n_query_heads * v_head_dim, to.lse.data() + i * n_query_heads, nullptr});
+                 to.out.data() + i * n_query_heads * v_head_dim, to.lse.data() + i * n_query_heads, nullptr, nullptr});
         }
         kvlane::Workspace workspace = attention_.workspace(n, 1500);
         run(sequences, workspace);

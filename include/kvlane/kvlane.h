@@ -72,7 +72,8 @@ typedef enum kvl_status {
     KVL_ERROR_PRECISION,           /* an unknown precision, or one for formats that have none */
     KVL_ERROR_BLOCK,               /* a block's index is out of range */
     KVL_ERROR_STRIDE,              /* rows of a view would overlap */
-    KVL_ERROR_OVERLAP              /* an output or the workspace overlaps what else the call reads or writes */
+    KVL_ERROR_OVERLAP,             /* an output or the workspace overlaps what else the call reads or writes */
+    KVL_ERROR_MASK                 /* a mask is too short, or its rows lie where no row can */
 } kvl_status;
 
 /* How a key or value row is stored.
@@ -434,6 +435,28 @@ typedef struct kvl_range {
     kvl_partial out;
 } kvl_range;
 
+/// Which tokens each query sees of those that it would see without a mask, its window and its own position considered: of a
+/// tree of drafts, each its own branch; of a padded batch, no padding. A query sees token t where bit t % 64 of word t / 64
+/// of its row of bits is set; and bias t of its row of biases is added to the token's scores, of every head, behind all
+/// other rules. A bias of -infinity hides the token as its bit does, and so does one of less than -2.36e38, which is that in
+/// units of log2. What is hidden from a query does not reach its output, NaN and infinity included, and keys and values that
+/// are hidden from all queries are not read. Where all are hidden, it is as where there are none: out is 0 and lse is
+/// -infinity or the sink's logit. A bias of infinity or NaN that a query sees makes its output NaN. Shape:  bits [n_queries,
+/// (n_tokens + 63) / 64], of which bits from n_tokens on are not looked at; biases
+///         [n_queries, n_tokens]; each by position in the sequence, whatever the range
+/// Units:  biases in natural log; strides in bytes
+/// Pre:    a stride is 0, and all queries have the same row, or more, in whole words or floats; with one query it is unused
+typedef struct kvl_mask {
+    size_t struct_size;
+    uint32_t flags;       /* none are defined */
+    uint32_t reserved;    /* 0 */
+    const uint64_t *bits; /* null: all are visible */
+    const float *biases;  /* null: none */
+    int64_t n_tokens;     /* of every row: at least the sequence's len or, where that is less, its range's end */
+    int64_t bits_stride_bytes;
+    int64_t biases_stride_bytes;
+} kvl_mask;
+
 /// One sequence of a call: what is asked, what is seen, where the answer goes. Query i is that of the token at position
 /// len - n_queries + i, and sees tokens up to that one: of a draft to be verified, for example, or of a prompt.
 /// Shape:  q [n_queries, n_query_heads, head_dim] f32; out [n_queries, n_query_heads, v_head_dim] f32;
@@ -451,6 +474,7 @@ typedef struct kvl_sequence {
     float *out;
     float *lse;
     const kvl_range *range; /* null: all tokens; else out and lse are unused, and len is at most KVL_MAX_TOKENS */
+    const kvl_mask *mask;   /* null: none */
 } kvl_sequence;
 
 /// Runs task(context, i) once for every i in [0, n_tasks), in any order, on any threads, and returns when all are done.
@@ -469,7 +493,7 @@ typedef struct kvl_executor {
 /// Shape:  as in kvl_sequence
 /// Pre:    workspace is aligned to KVL_WORKSPACE_ALIGNMENT, of at least kvl_attention_workspace_size bytes, and used by
 ///         one call at a time
-/// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _GEOMETRY, _LENGTH, _STRIDE, _BLOCK, _OVERLAP, _WORKSPACE_SIZE,
+/// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _GEOMETRY, _LENGTH, _STRIDE, _BLOCK, _MASK, _OVERLAP, _WORKSPACE_SIZE,
 ///         _WORKSPACE_ALIGNMENT, _RANGE, all before anything is written; KVL_ERROR_TASK when the executor left tasks out,
 ///         and outputs are incomplete
 /// Bound:  relative L2 error against exact arithmetic on the decoded values <= 2e-6 for scores of unit variance and
@@ -514,7 +538,8 @@ KVL_API kvl_status kvl_merge(const kvl_attention *attention, const kvl_partial *
                              uint32_t n_queries, float *out, float *lse);
 
 /// Computes how many bytes the keys and values have that a call's queries see, each row counted once. A call reads them once
-/// for as many rows of queries and heads as share a read: 32 at most, fewer of large head_dims, and one query's in a window.
+/// for as many rows of queries and heads as share a read: 32 at most, fewer of large head_dims, and one query's in a window
+/// or of 64 tokens of which masks show queries different ones. Masks themselves are not counted.
 /// Errors: as kvl_attend, for sequences
 KVL_API kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences,
                                     uint64_t *bytes);

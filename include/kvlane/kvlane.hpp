@@ -265,7 +265,7 @@ public:
     /// Shape:  q [n_query_heads, head_dim]; out [n_query_heads, v_head_dim]
     void attend(const kvl_view &view, const float *q, float *out, Workspace &workspace,
                 const kvl_executor *executor = nullptr) const {
-        const kvl_sequence sequence{sizeof(kvl_sequence), 0, 0, &view, view.len, q, out, nullptr, nullptr};
+        const kvl_sequence sequence{sizeof(kvl_sequence), 0, 0, &view, view.len, q, out, nullptr, nullptr, nullptr};
         attend(std::span(&sequence, 1), workspace, executor);
     }
 

@@ -1,0 +1,50 @@
+#pragma once
+
+// What a call's masks let queries see, 64 tokens at a time: bit i of a word is the token i behind its first.
+// This header is read by units of every isa, so it defines no function with external linkage.
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <numbers>
+
+#include "kvlane/kvlane.h"
+
+namespace kvlane {
+
+static constexpr int word_tokens = 64;
+
+static inline uint64_t low_bits(int64_t n) { return n <= 0 ? 0 : n >= word_tokens ? ~uint64_t{0} : (uint64_t{1} << n) - 1; }
+
+// Of one query, by position.
+static inline const uint64_t *bits_of(const kvl_mask &mask, int64_t query) {
+    return reinterpret_cast<const uint64_t *>(reinterpret_cast<const std::byte *>(mask.bits) +
+                                              query * mask.bits_stride_bytes);
+}
+static inline const float *biases_of(const kvl_mask &mask, int64_t query) {
+    return reinterpret_cast<const float *>(reinterpret_cast<const std::byte *>(mask.biases) +
+                                           query * mask.biases_stride_bytes);
+}
+
+static inline float bias_in_log2(float bias) { return bias * std::numbers::log2e_v<float>; }
+
+// Of the n <= 64 tokens from a position on, those that are visible. No word is read that has none of their bits.
+static inline uint64_t unmasked(const kvl_mask &mask, int64_t query, int64_t position, int n) {
+    uint64_t visible = low_bits(n);
+    if (mask.bits) {
+        const uint64_t *word = bits_of(mask, query) + position / word_tokens;
+        const auto skipped = static_cast<int>(position % word_tokens);
+        const bool has_two = skipped + n > word_tokens;
+        visible &= word[0] >> skipped | (has_two ? word[1] << (word_tokens - skipped) : 0);
+    }
+    if (mask.biases) {
+        const float *biases = biases_of(mask, query) + position;
+        for (int i = 0; i < n; ++i) {
+            const bool hides = bias_in_log2(biases[i]) == -std::numeric_limits<float>::infinity();
+            visible &= ~(uint64_t{hides} << i);
+        }
+    }
+    return visible;
+}
+
+}  // namespace kvlane

@@ -1,0 +1,584 @@
+// Masks: what each query sees is what its own bits and biases say, whoever shares the reads.
+
+#include <doctest/doctest.h>
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <random>
+#include <string>
+
+#include "rules.hpp"
+
+using kvlane::Attention;
+using kvlane::Cache;
+using kvlane::Format;
+using kvlane::Geometry;
+using test::Answer;
+using test::attend;
+
+namespace {
+
+using Floats = std::vector<float>;
+
+constexpr uint32_t n_kv_heads = 2;
+constexpr uint32_t head_dim = 48;
+constexpr uint32_t v_head_dim = 40;
+constexpr float infinity = std::numeric_limits<float>::infinity();
+constexpr float quiet_nan = std::numeric_limits<float>::quiet_NaN();
+
+// Rows of bits and of biases that are used or not, behind each other with a gap.
+class Mask {
+public:
+    Mask(uint32_t n_queries, int64_t n_tokens)
+        : n_tokens_(n_tokens),
+          words_(static_cast<size_t>(n_tokens + 63) / 64 + 1),
+          floats_(static_cast<size_t>(n_tokens) + 3),
+          bits_(words_ * n_queries),
+          biases_(floats_ * n_queries) {}
+
+    void show(uint32_t query, int64_t token, bool is_visible = true) {
+        uint64_t &word = bits_[query * words_ + static_cast<size_t>(token) / 64];
+        const uint64_t bit = uint64_t{1} << token % 64;
+        word = is_visible ? word | bit : word & ~bit;
+    }
+    bool shows(uint32_t query, int64_t token) const { return bits(query)[token / 64] >> token % 64 & 1; }
+    float &bias(uint32_t query, int64_t token) { return biases_[query * floats_ + static_cast<size_t>(token)]; }
+    const uint64_t *bits(uint32_t query) const { return &bits_[query * words_]; }
+    const float *biases(uint32_t query) const { return &biases_[query * floats_]; }
+
+    // Of the queries from that one on.
+    kvl_mask get(bool has_bits = true, bool has_biases = false, uint32_t first = 0) const {
+        return {sizeof(kvl_mask),
+                0,
+                0,
+                has_bits ? bits(first) : nullptr,
+                has_biases ? biases(first) : nullptr,
+                n_tokens_,
+                static_cast<int64_t>(words_ * sizeof(uint64_t)),
+                static_cast<int64_t>(floats_ * sizeof(float))};
+    }
+
+private:
+    int64_t n_tokens_;
+    size_t words_, floats_;
+    std::vector<uint64_t> bits_;
+    Floats biases_;
+};
+
+// What share of the tokens is visible, by the tile or token by token.
+struct Pattern {
+    const char *name;
+    double (*share)(int64_t token, std::mt19937 &generator);
+    bool is_tree = false;  // queries differ in the last tokens alone
+};
+
+constexpr Pattern patterns[] = {
+    {"all", [](int64_t, std::mt19937 &) { return 1.0; }},
+    {"none", [](int64_t, std::mt19937 &) { return 0.0; }},
+    {"few", [](int64_t, std::mt19937 &) { return 0.03; }},
+    {"half", [](int64_t, std::mt19937 &) { return 0.5; }},
+    {"most", [](int64_t, std::mt19937 &) { return 0.97; }},
+    {"padding in front", [](int64_t token, std::mt19937 &) { return token < 301 ? 0.0 : 1.0; }},
+    {"a chunk of none", [](int64_t token, std::mt19937 &) { return token / KVL_CHUNK_TOKENS == 1 ? 0.0 : 0.8; }},
+    {"every other tile", [](int64_t token, std::mt19937 &) { return token / 64 % 2 == 0 ? 0.0 : 0.9; }},
+    {"a tree", [](int64_t, std::mt19937 &) { return 1.0; }, true},
+};
+
+// Biases hide what bits of another seed hide.
+Mask mask_of(const Pattern &pattern, uint32_t n_queries, int64_t len) {
+    Mask mask(n_queries, len);
+    std::mt19937 generator(3);
+    std::uniform_real_distribution<double> uniform;
+    for (uint32_t query = 0; query < n_queries; ++query) {
+        for (int64_t t = 0; t < len; ++t) {
+            const double share = pattern.share(t, generator);
+            const bool is_of_branch =
+                !pattern.is_tree || t < len - n_queries || t == len - n_queries + query || (t + query) % 3 == 0;
+            mask.show(query, t, uniform(generator) < share && is_of_branch);
+            const bool hides = uniform(generator) >= share || !is_of_branch;
+            mask.bias(query, t) = hides ? -infinity : static_cast<float>(4 * uniform(generator) - 2);
+        }
+    }
+    return mask;
+}
+
+Geometry geometry_of(Format format, uint32_t group) {
+    return {.n_query_heads = n_kv_heads * group,
+            .n_kv_heads = n_kv_heads,
+            .head_dim = head_dim,
+            .v_head_dim = v_head_dim,
+            .k_format = format,
+            .v_format = format};
+}
+
+Cache cache_of(Format format, int64_t len) {
+    Cache cache(1, {n_kv_heads, head_dim, v_head_dim, format, format}, len, KVL_CACHE_NO_HUGE_PAGES);
+    test::fill_random(cache, len, 1);
+    return cache;
+}
+
+Floats queries_of(const Geometry &g, uint32_t n_queries) {
+    return test::random_values(size_t{n_queries} * g.n_query_heads * head_dim, 5);
+}
+
+Floats query_of(const Geometry &g, const Floats &q, uint32_t i) {
+    const auto row = static_cast<std::ptrdiff_t>(g.n_query_heads * head_dim);
+    return {q.begin() + i * row, q.begin() + (i + 1) * row};
+}
+
+// The queries of the newest n_queries of len tokens, a call for each with its own rows of the mask.
+Answer one_by_one(const Geometry &g, const kvl_view &view, int64_t len, uint32_t n_queries, const Floats &q,
+                  const Mask &mask, bool has_bits, bool has_biases) {
+    Answer answer;
+    for (uint32_t i = 0; i < n_queries; ++i) {
+        const kvl_mask own = mask.get(has_bits, has_biases, i);
+        const Answer one = attend(Attention(g), view, len - n_queries + 1 + i, query_of(g, q, i), 1, nullptr, &own);
+        answer.out.insert(answer.out.end(), one.out.begin(), one.out.end());
+        answer.lse.insert(answer.lse.end(), one.lse.begin(), one.lse.end());
+    }
+    return answer;
+}
+
+// A view's tokens as two spans that meet at one of them.
+struct Split {
+    kvl_span spans[2];
+    kvl_view view;
+
+    Split(const kvl_view &of, int64_t at) : view(of) {
+        const kvl_span &whole = *of.spans;
+        const auto behind = [&](const void *first, int64_t stride) {
+            return first ? static_cast<const std::byte *>(first) + at * stride : nullptr;
+        };
+        spans[0] = whole;
+        spans[0].n_tokens = at;
+        spans[1] = {behind(whole.k, of.k_token_stride_bytes), behind(whole.v, of.v_token_stride_bytes), of.len - at,
+                    behind(whole.k_scales, of.k_scale_token_stride_bytes),
+                    behind(whole.v_scales, of.v_scale_token_stride_bytes)};
+        view.spans = spans;
+        view.n_spans = 2;
+    }
+};
+
+void check_against_oracle(const Geometry &g, const Cache &cache, int64_t len, uint32_t n_queries, const Mask &mask,
+                          bool has_bits, bool has_biases) {
+    const Floats q = queries_of(g, n_queries), k = cache.read_k(0), v = cache.read_v(0);
+    const kvl_mask given = mask.get(has_bits, has_biases);
+    const Answer got = attend(Attention(g), cache.view(0), len, q, n_queries, nullptr, &given);
+    for (uint32_t i = 0; i < n_queries; ++i) {
+        const oracle::Answer want = test::expected(g, len - n_queries + 1 + i, query_of(g, q, i), k, v,
+                                                   has_bits ? mask.bits(i) : nullptr, has_biases ? mask.biases(i) : nullptr);
+        const auto out = std::span(got.out).subspan(i * want.out.size(), want.out.size());
+        CHECK(test::relative_error(out, want.out, test::usual_norm(out.size(), len)) <= test::bound(g));
+        for (size_t h = 0; h < want.lse.size(); ++h) {
+            const float lse = got.lse[i * want.lse.size() + h];
+            const bool is_near = std::abs(lse - want.lse[h]) <= test::bound(g) * std::max(1.0, std::abs(want.lse[h]));
+            CHECK((is_near || lse == want.lse[h]));
+        }
+    }
+}
+
+bool is_nan(float x) { return std::isnan(x); }
+
+}  // namespace
+
+TEST_CASE("masks: bits, biases and both equal the oracle, for every format, group and rule") {
+    constexpr uint32_t groups[] = {1, 4, 8}, numbers[] = {1, 5, 2, 9};
+    size_t i = 0;
+    for (const Format format : test::all_formats()) {
+        for (const Pattern &pattern : patterns) {
+            for (const test::NamedRules &rule : test::rules) {
+                const uint32_t n_queries = numbers[i % std::size(numbers)];
+                Geometry g = geometry_of(format, groups[i % std::size(groups)]);
+                g.precision = kvlane::Precision::exact;
+                const Floats slopes = test::of_heads(g.n_query_heads, 0.5f, 0.7f);
+                const Floats logits = test::of_heads(g.n_query_heads, 4, -0.9f);
+                rule.apply(g, slopes, logits);
+                const int64_t len = i % 2 ? 1200 : 650;
+                const bool has_bits = i % 5 < 3, has_biases = i % 5 > 1;
+                INFO(std::string(test::name_of(format))
+                     << ", " << std::string(pattern.name) << (has_bits ? ", bits" : "") << (has_biases ? ", biases" : "")
+                     << ", " << std::string(rule.name) << ", " << g.n_query_heads << " query heads, " << n_queries
+                     << " queries");
+                check_against_oracle(g, cache_of(format, len), len, n_queries, mask_of(pattern, n_queries, len), has_bits,
+                                     has_biases);
+                ++i;
+            }
+        }
+    }
+}
+
+TEST_CASE("masks: each query has the bits that it has alone, whatever it shares reads with, on any threads") {
+    constexpr int64_t len = 1100;
+    test::ThreadPool pool(3);
+    const kvl_executor executor = pool.executor();
+    for (const Format format : test::all_formats()) {
+        const Cache cache = cache_of(format, len);
+        for (const uint32_t group : {1u, 4u, 8u, 40u}) {
+            for (const Pattern &pattern : patterns) {
+                for (const bool has_biases : {false, true}) {
+                    const Geometry g = geometry_of(format, group);
+                    const uint32_t n_queries = group > 8 ? 3 : 11;
+                    const Mask mask = mask_of(pattern, n_queries, len);
+                    const kvl_mask given = mask.get(!has_biases, has_biases);
+                    const Floats q = queries_of(g, n_queries);
+                    INFO(std::string(test::name_of(format)) << ", " << std::string(pattern.name)
+                                                            << (has_biases ? ", biases" : ", bits") << ", group " << group);
+                    CHECK(attend(Attention(g), cache.view(0), len, q, n_queries, &executor, &given) ==
+                          one_by_one(g, cache.view(0), len, n_queries, q, mask, !has_biases, has_biases));
+                }
+            }
+        }
+    }
+}
+
+TEST_CASE("masks: a row has the same bits whatever other query heads share its group") {
+    constexpr int64_t len = 700;
+    for (const Format format : test::all_formats()) {
+        Geometry g = geometry_of(format, 4);
+        g.precision = kvlane::Precision::exact;  // fast ones choose by the group
+        const Cache cache = cache_of(format, len);
+        const Mask mask = mask_of(patterns[3], 1, len);
+        const kvl_mask given = mask.get(true, true);
+        const Floats q = queries_of(g, 1);
+        const Answer all = attend(Attention(g), cache.view(0), len, q, 1, nullptr, &given);
+        Geometry alone = g;
+        alone.n_query_heads = n_kv_heads;
+        Floats two(q.begin(), q.begin() + head_dim);
+        two.insert(two.end(), q.begin() + 4 * head_dim, q.begin() + 5 * head_dim);
+        const Answer got = attend(Attention(alone), cache.view(0), len, two, 1, nullptr, &given);
+        for (const size_t i : {size_t{0}, size_t{1}}) {
+            CHECK(test::same_bits(std::span(got.out).subspan(i * v_head_dim, v_head_dim),
+                                  std::span(all.out).subspan(i * 4 * v_head_dim, v_head_dim)));
+        }
+    }
+}
+
+TEST_CASE("masks: one that shows all gives the bits of none") {
+    constexpr int64_t len = 1300;
+    for (const Format format : test::all_formats()) {
+        Geometry g = geometry_of(format, 3);
+        const Cache cache = cache_of(format, len);
+        const Floats slopes(g.n_query_heads, 0.05f);
+        for (const int64_t window : {0, 100, 600}) {
+            for (const bool has_slopes : {false, true}) {
+                g.window = window;
+                g.alibi_slopes = has_slopes ? std::span<const float>(slopes) : std::span<const float>();
+                const Floats q = queries_of(g, 6);
+                const Mask mask = mask_of(patterns[0], 6, len);
+                const kvl_mask given = mask.get();
+                CHECK(attend(Attention(g), cache.view(0), len, q, 6, nullptr, &given) ==
+                      attend(Attention(g), cache.view(0), len, q, 6));
+            }
+        }
+    }
+}
+
+TEST_CASE("masks: what lies behind a query, or is hidden by a bias too, makes no difference to its bits") {
+    constexpr int64_t len = 300;
+    const Geometry g = geometry_of(Format::f16, 2);
+    const Cache cache = cache_of(Format::f16, len);
+    const Floats q = queries_of(g, 4);
+    Mask mask = mask_of(patterns[3], 4, len), behind = mask;
+    for (uint32_t query = 0; query < 4; ++query) {
+        for (int64_t t = 0; t < len; ++t) {
+            mask.bias(query, t) = mask.shows(query, t) ? 0.25f : -infinity;
+            behind.bias(query, t) = mask.bias(query, t);
+            if (t > len - 4 + query) {
+                behind.show(query, t, !mask.shows(query, t));
+                behind.bias(query, t) = quiet_nan;
+            }
+        }
+    }
+    const auto with = [&](const Mask &m, bool has_bits, bool has_biases) {
+        const kvl_mask given = m.get(has_bits, has_biases);
+        return attend(Attention(g), cache.view(0), len, q, 4, nullptr, &given);
+    };
+    CHECK(with(mask, true, false) == with(behind, true, false));
+    CHECK(with(mask, false, true) == with(behind, false, true));
+    CHECK(with(mask, false, true) == with(mask, true, true));
+}
+
+TEST_CASE("masks: hidden tokens do not leak, NaN and infinity included, where another query sees them too") {
+    constexpr int64_t len = 640, n_queries = 4;
+    for (const Format format : test::all_formats()) {
+        for (const Pattern &pattern : {patterns[2], patterns[3], patterns[4]}) {
+            for (const bool has_biases : {false, true}) {
+                const Geometry g = geometry_of(format, 2);
+                Mask mask = mask_of(pattern, n_queries, len);
+                const auto spoils = [](int64_t t) { return t % 7 == 3; };
+                for (int64_t t = 0; t < len; ++t) {  // the third query alone sees what is spoilt, another tile's none
+                    for (uint32_t query = 0; spoils(t) && query < n_queries; ++query) {
+                        const bool is_visible = query == 2 && t >= 128;
+                        mask.show(query, t, is_visible);
+                        mask.bias(query, t) = is_visible ? 1 : -infinity;
+                    }
+                }
+                Floats k = test::random_values(len * n_kv_heads * head_dim, 1);
+                Floats v = test::random_values(len * n_kv_heads * v_head_dim, 2);
+                Cache clean(1, {n_kv_heads, head_dim, v_head_dim, format, format}, len), spoilt = clean.copy();
+                clean.append(0, k, v);
+                clean.advance(len);
+                for (int64_t t = 0; t < len; ++t) {
+                    if (spoils(t)) {
+                        std::fill_n(k.begin() + t * n_kv_heads * head_dim, n_kv_heads * head_dim, quiet_nan);
+                        std::fill_n(v.begin() + t * n_kv_heads * v_head_dim, n_kv_heads * v_head_dim,
+                                    t % 2 ? infinity : quiet_nan);
+                    }
+                }
+                spoilt.append(0, k, v);
+                spoilt.advance(len);
+                const Floats q = queries_of(g, n_queries);
+                const kvl_mask given = mask.get(!has_biases, has_biases);
+                const Answer want = attend(Attention(g), clean.view(0), len, q, n_queries, nullptr, &given);
+                Answer got = attend(Attention(g), spoilt.view(0), len, q, n_queries, nullptr, &given);
+                const size_t rows = g.n_query_heads, third = rows * v_head_dim;
+                CHECK(std::all_of(got.out.begin() + 2 * third, got.out.begin() + 3 * third, is_nan));
+                std::copy_n(want.out.begin() + 2 * third, third, got.out.begin() + 2 * third);
+                std::copy_n(want.lse.begin() + 2 * rows, rows, got.lse.begin() + 2 * rows);
+                INFO(std::string(test::name_of(format)) << ", " << std::string(pattern.name));
+                CHECK(got == want);
+            }
+        }
+    }
+}
+
+TEST_CASE("masks: keys and values that are hidden from all queries are not read") {
+    constexpr int64_t len = 700;
+    void *const forbidden = mmap(nullptr, 1 << 20, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    REQUIRE(forbidden != MAP_FAILED);
+    for (const Format format : test::all_formats()) {
+        const Geometry g = geometry_of(format, 4);
+        const Cache cache = cache_of(format, len);
+        const Floats q = queries_of(g, 3);
+        for (const auto &[first, end] : {std::pair{0, 64}, {64, 192}, {70, 71}, {100, 110}, {130, 520}, {512, 697}}) {
+            Mask mask = mask_of(patterns[8], 3, len);
+            for (uint32_t query = 0; query < 3; ++query) {
+                for (int64_t t = first; t < end; ++t) {
+                    mask.show(query, t, false);
+                }
+            }
+            const Split before(cache.view(0), first), behind(cache.view(0), end);
+            const kvl_span spans[] = {
+                before.spans[0], {forbidden, forbidden, end - first, forbidden, forbidden}, behind.spans[1]};
+            kvl_view view = cache.view(0);
+            view.spans = spans;
+            view.n_spans = 3;
+            const kvl_mask given = mask.get();
+            INFO(std::string(test::name_of(format)) << ", " << first << " to " << end);
+            CHECK(attend(Attention(g), view, len, q, 3, nullptr, &given) ==
+                  attend(Attention(g), cache.view(0), len, q, 3, nullptr, &given));
+        }
+    }
+    munmap(forbidden, 1 << 20);
+}
+
+TEST_CASE("masks: spans give the bits of straight memory") {
+    constexpr int64_t len = 1100;
+    for (const Format format : test::all_formats()) {
+        const Geometry g = geometry_of(format, 2);
+        const Cache cache = cache_of(format, len);
+        const Floats q = queries_of(g, 5);
+        for (const Pattern &pattern : patterns) {
+            const Mask mask = mask_of(pattern, 5, len);
+            const kvl_mask given = mask.get(true, true);
+            const Answer want = attend(Attention(g), cache.view(0), len, q, 5, nullptr, &given);
+            for (const int64_t at : {0, 1, 100, 512, 1099}) {
+                const Split split(cache.view(0), at);
+                INFO(std::string(test::name_of(format)) << ", " << std::string(pattern.name) << ", split at " << at);
+                CHECK(attend(Attention(g), split.view, len, q, 5, nullptr, &given) == want);
+            }
+        }
+    }
+}
+
+TEST_CASE("masks: tokens that are kept in f16 beside integers are seen by position") {
+    constexpr int64_t len = 700;
+    Geometry g = geometry_of(Format::q8, 2);
+    g.precision = kvlane::Precision::exact;
+    const Floats slopes = test::of_heads(g.n_query_heads, 0.1f, 0.5f);
+    g.alibi_slopes = slopes;
+    Cache cache(1,
+                {.n_kv_heads = n_kv_heads,
+                 .head_dim = head_dim,
+                 .v_head_dim = v_head_dim,
+                 .k_format = Format::q8,
+                 .v_format = Format::q8,
+                 .n_first_f16 = 64,
+                 .n_recent_f16 = 128},
+                len);
+    test::fill_random(cache, len, 1);
+    const Floats q = queries_of(g, 6);
+    for (const Pattern &pattern : patterns) {
+        const Mask mask = mask_of(pattern, 6, len);
+        const kvl_mask given = mask.get(true, true);
+        INFO(std::string(pattern.name));
+        check_against_oracle(g, cache, len, 6, mask, true, true);
+        CHECK(attend(Attention(g), cache.view(0), len, q, 6, nullptr, &given) ==
+              one_by_one(g, cache.view(0), len, 6, q, mask, true, true));
+    }
+}
+
+TEST_CASE("masks: parts of a view may begin anywhere") {
+    Geometry g = geometry_of(Format::q8, 2);
+    g.k_rotation = g.v_rotation = kvlane::Rotation::none;
+    const auto layer = [&](Format format) {
+        return kvlane::Layer{n_kv_heads, head_dim, v_head_dim, format, format, g.k_rotation, g.v_rotation};
+    };
+    Cache first(1, layer(Format::f16), 100), second(1, layer(Format::q8), 600);
+    test::fill_random(first, 100, 1);
+    test::fill_random(second, 600, 2);
+    const kvl_view rest = second.view(0);
+    kvl_view view = first.view(0);
+    view.len = 700;
+    view.next = &rest;
+    const Floats q = queries_of(g, 8);
+    for (const Pattern &pattern : patterns) {
+        for (const int64_t len : {106, 170, 700}) {
+            const Mask mask = mask_of(pattern, 8, len);
+            const kvl_mask given = mask.get(true, true);
+            INFO(std::string(pattern.name) << ", len " << len);
+            CHECK(attend(Attention(g), view, len, q, 8, nullptr, &given) ==
+                  one_by_one(g, view, len, 8, q, mask, true, true));
+        }
+    }
+}
+
+TEST_CASE("masks: partials of whole chunks, of memory that holds no more, merge to the bits of the whole call") {
+    constexpr int64_t len = 1300, n_queries = 5;
+    for (const Format format : test::all_formats()) {
+        for (const Pattern &pattern : patterns) {
+            for (const int64_t window : {0, 700}) {
+                Geometry g = geometry_of(format, 3);
+                g.window = window;
+                g.n_sink_tokens = window ? 5 : 0;
+                const Attention attention(g);
+                const Cache cache = cache_of(format, len);
+                const Floats q = queries_of(g, n_queries);
+                const Mask mask = mask_of(pattern, n_queries, len);
+                const kvl_mask given = mask.get(true, true);
+                std::vector<kvlane::Partial> partials(3, kvlane::Partial(n_queries, g.n_query_heads, v_head_dim));
+                std::vector<kvl_partial> list;
+                for (int64_t i = 0; i < 3; ++i) {
+                    const int64_t first = i * KVL_CHUNK_TOKENS, end = std::min<int64_t>(first + KVL_CHUNK_TOKENS, len);
+                    const Split split(cache.view(0), first);
+                    kvl_view view = split.view;
+                    view.spans = &split.spans[1];
+                    view.n_spans = 1;
+                    view.len = end - first;
+                    list.push_back(partials[static_cast<size_t>(i)].get());
+                    const kvl_range range{sizeof range, 0, 0, first, first, end, list.back()};
+                    kvl_mask of_range = given;
+                    of_range.n_tokens = end;
+                    const kvl_sequence sequence{sizeof sequence, 0,       n_queries, &view,  len,
+                                                q.data(),        nullptr, nullptr,   &range, &of_range};
+                    kvlane::Workspace workspace = attention.workspace(1, len, n_queries);
+                    attention.attend(std::span(&sequence, 1), workspace);
+                }
+                const Answer want = attend(attention, cache.view(0), len, q, n_queries, nullptr, &given);
+                Answer got{Floats(want.out.size()), Floats(want.lse.size())};
+                attention.merge(list, n_queries, got.out.data(), got.lse.data());
+                INFO(std::string(test::name_of(format)) << ", " << std::string(pattern.name) << ", window " << window);
+                CHECK(got == want);
+            }
+        }
+    }
+}
+
+TEST_CASE("masks: where all is hidden, out is 0, and lse minus infinity or the sink's logit") {
+    Geometry g = geometry_of(Format::q4, 3);
+    const Cache cache = cache_of(Format::q4, 600);
+    const Floats q = queries_of(g, 2), logits = test::of_heads(g.n_query_heads, 2, 0.5f);
+    const Mask mask = mask_of(patterns[1], 2, 600);
+    for (const bool has_biases : {false, true}) {
+        const kvl_mask given = mask.get(!has_biases, has_biases);
+        g.sink_logits = {};
+        const Answer nothing = attend(Attention(g), cache.view(0), 600, q, 2, nullptr, &given);
+        CHECK(test::same_bits(nothing.out, Floats(nothing.out.size(), 0.0f)));
+        CHECK(test::same_bits(nothing.lse, Floats(nothing.lse.size(), -infinity)));
+        g.sink_logits = logits;
+        const Answer sinks = attend(Attention(g), cache.view(0), 600, q, 2, nullptr, &given);
+        CHECK(test::same_bits(sinks.out, Floats(sinks.out.size(), 0.0f)));
+        for (size_t i = 0; i < sinks.lse.size(); ++i) {
+            CHECK(sinks.lse[i] == doctest::Approx(logits[i % logits.size()]).epsilon(1e-6));
+        }
+    }
+}
+
+TEST_CASE("masks: a bias that is infinite or NaN shows, the lowest number hides") {
+    const Geometry g = geometry_of(Format::f32, 2);
+    const Cache cache = cache_of(Format::f32, 100);
+    const Floats q = queries_of(g, 1);
+    const auto with = [&](float bias) {
+        Mask mask = mask_of(patterns[3], 1, 100);
+        mask.show(0, 70);
+        mask.bias(0, 70) = bias;
+        const kvl_mask given = mask.get(true, true);
+        return attend(Attention(g), cache.view(0), 100, q, 1, nullptr, &given);
+    };
+    for (const float bias : {infinity, quiet_nan}) {
+        const Answer got = with(bias);
+        CHECK(std::all_of(got.out.begin(), got.out.end(), is_nan));
+    }
+    CHECK(with(std::numeric_limits<float>::lowest()) == with(-infinity));
+}
+
+TEST_CASE("masks: queries share a row where the stride is 0, and a sequence without a mask shares the call") {
+    constexpr int64_t len = 400, n_queries = 3;
+    const Geometry g = geometry_of(Format::f16, 4);
+    const Attention attention(g);
+    const Cache cache = cache_of(Format::f16, len);
+    const kvl_view view = cache.view(0);
+    const Floats q = queries_of(g, n_queries);
+    const Mask one = mask_of(patterns[5], 1, len);
+    Mask three(n_queries, len);
+    for (uint32_t query = 0; query < n_queries; ++query) {
+        for (int64_t t = 0; t < len; ++t) {
+            three.show(query, t, one.shows(0, t));
+        }
+    }
+    kvl_mask shared = one.get();
+    shared.bits_stride_bytes = 0;
+    const kvl_mask given = three.get();
+    const Answer want = attend(attention, view, len, q, n_queries, nullptr, &given);
+    CHECK(attend(attention, view, len, q, n_queries, nullptr, &shared) == want);
+    Answer plain = want, masked = want;
+    const kvl_sequence sequences[] = {
+        {sizeof(kvl_sequence), 0, n_queries, &view, len, q.data(), plain.out.data(), plain.lse.data(), nullptr, nullptr},
+        {sizeof(kvl_sequence), 0, n_queries, &view, len, q.data(), masked.out.data(), masked.lse.data(), nullptr, &shared}};
+    kvlane::Workspace workspace = attention.workspace(2, len, n_queries);
+    attention.attend(sequences, workspace);
+    CHECK(plain == attend(attention, view, len, q, n_queries));
+    CHECK(masked == want);
+}
+
+TEST_CASE("masks: bytes are counted of tokens that any query sees") {
+    constexpr int64_t len = 700;
+    constexpr uint64_t token = n_kv_heads * (head_dim + v_head_dim) * 2;
+    Geometry g = geometry_of(Format::f16, 2);
+    const Cache cache = cache_of(Format::f16, len);
+    const kvl_view view = cache.view(0);
+    const Floats q = queries_of(g, 3);
+    Floats out(size_t{3} * g.n_query_heads * v_head_dim);
+    Mask mask(3, len);
+    for (const auto &[query, t] : {std::pair{0, 5}, {1, 5}, {1, 64}, {2, 300}, {0, 697}, {0, 698}, {2, 699}}) {
+        mask.show(static_cast<uint32_t>(query), t);
+    }
+    const auto bytes_of = [&](const kvl_mask &given, const kvl_range *range = nullptr) {
+        const kvl_sequence sequence{sizeof sequence, 0, 3, &view, len, q.data(), out.data(), nullptr, range, &given};
+        uint64_t bytes = 0;
+        kvlane::check(kvl_attend_bytes(Attention(g).get(), &sequence, 1, &bytes));
+        return bytes;
+    };
+    CHECK(bytes_of(mask.get()) == 5 * token);  // the first query does not see the token behind its own
+    mask.bias(1, 64) = -infinity;
+    CHECK(bytes_of(mask.get(true, true)) == 4 * token);
+    CHECK(bytes_of(mask.get(false, true)) == len * token);
+    kvlane::Partial partial(3, g.n_query_heads, v_head_dim);
+    const kvl_range range{sizeof range, 0, 0, 0, 60, 698, partial.get()};
+    CHECK(bytes_of(mask.get(), &range) == 3 * token);
+    g.window = 390;
+    CHECK(bytes_of(mask.get()) == 2 * token);  // the third query's window begins behind 300
+}
