@@ -1,6 +1,6 @@
 // The benchmarks: decode/<model>/<format>/ctx:<n>[/queries:<n>]/threads:<n>/<cold|hot>; naive/…, batch/…, append/… and, by
-// score rule, window/…, softcap/… and alibi/…, by layout of the memory, token-major/…, blocks:<n>/… and prefix/… alike;
-// exact/… with that precision.
+// score rule, window/…, softcap/…, alibi/… and mask/…, by layout of the memory, token-major/…, blocks:<n>/… and prefix/…
+// alike; exact/… with that precision.
 
 #include <benchmark/benchmark.h>
 
@@ -113,7 +113,7 @@ void add_details(const Model &model, int all_threads) {
         add("decode", {model, Format::f16, Format::f16, 8192, 1, true, 1, Rule::none, n_queries}, decode);
     }
     for (const auto &[kind, rule] :
-         {std::pair{"window", Rule::window}, {"softcap", Rule::softcap}, {"alibi", Rule::alibi}}) {
+         {std::pair{"window", Rule::window}, {"softcap", Rule::softcap}, {"alibi", Rule::alibi}, {"mask", Rule::mask}}) {
         add(kind, {model, Format::f16, Format::f16, 8192, 1, true, 1, rule}, decode);
     }
     for (const auto &[kind, layout] : {std::pair{"token-major", Layout::token_major},

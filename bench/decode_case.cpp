@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <random>
 
 #include "timing.hpp"
 
@@ -31,7 +32,8 @@ kvlane::Attention attention_of(const Shape &shape) {
                               .k_format = shape.k_format,
                               .v_format = shape.v_format};
     switch (shape.rule) {
-        case Rule::none: break;
+        case Rule::none:
+        case Rule::mask: break;
         case Rule::window: geometry.window = window_tokens; break;
         case Rule::softcap: geometry.softcap = 50; break;
         case Rule::alibi: geometry.alibi_slopes = slopes; break;
@@ -48,13 +50,21 @@ std::vector<LaidOut> memory_of(const Shape &shape) {
     return memory;
 }
 
+// Half of the tokens, by 64 of them, at random.
+std::vector<uint64_t> half_of(int64_t n_tokens) {
+    std::vector<uint64_t> bits(static_cast<size_t>(n_tokens + 63) / 64);
+    std::fill_n(bits.begin(), bits.size() / 2, ~uint64_t{0});
+    std::shuffle(bits.begin(), bits.end(), std::mt19937(1));
+    return bits;
+}
+
 // One for each view, with its part of out.
 std::vector<kvl_sequence> sequences_of(const std::vector<kvl_view> &views, uint32_t n_queries, const std::vector<float> &q,
-                                       std::vector<float> &out) {
+                                       std::vector<float> &out, const kvl_mask *mask) {
     std::vector<kvl_sequence> sequences;
     for (size_t i = 0; i < views.size(); ++i) {
         sequences.push_back({sizeof(kvl_sequence), 0, n_queries, &views[i], views[i].len, q.data(), &out[i * q.size()],
-                             nullptr, nullptr, nullptr});
+                             nullptr, nullptr, mask});
     }
     return sequences;
 }
@@ -74,7 +84,9 @@ DecodeCase::DecodeCase(const Shape &shape)
       naive_out_(q_.size()),
       scores_(shape.model.n_query_heads * static_cast<size_t>(shape.ctx)),
       views_(views_of_layer()),
-      sequences_(sequences_of(views_, shape.n_queries, q_, out_)),
+      mask_bits_(half_of(shape.ctx)),
+      mask_{sizeof(kvl_mask), 0, 0, mask_bits_.data(), nullptr, shape.ctx, 0, 0},
+      sequences_(sequences_of(views_, shape.n_queries, q_, out_, shape.rule == Rule::mask ? &mask_ : nullptr)),
       limits_(kv_bytes(), shape.threads, shape.cold) {}
 
 std::vector<kvl_view> DecodeCase::views_of_layer() {

@@ -61,6 +61,8 @@ private:
     std::vector<float> scores_;
     uint32_t layer_ = 0;  // that the views show
     std::vector<kvl_view> views_;
+    std::vector<uint64_t> mask_bits_;
+    kvl_mask mask_;  // that the sequences have by rule
     std::vector<kvl_sequence> sequences_;
     ReadLimits limits_;
 };

@@ -33,8 +33,8 @@ const Model &model_of(const std::string &name);
 inline constexpr int64_t window_tokens = 1024;  // where there is one
 inline constexpr int64_t own_tokens = 128;      // behind a prefix
 
-// What else an attention object is made with.
-enum class Rule { none, window, softcap, alibi, exact };
+// What else an attention object is made with, or a call.
+enum class Rule { none, window, softcap, alibi, mask, exact };
 
 struct Shape {
     Model model;
@@ -52,7 +52,9 @@ struct Shape {
     std::string format_name() const;  // "f16", or "f16+bf16" where K and V differ
     kvlane::Layer layer() const { return {model.n_kv_heads, model.head_dim, 0, k_format, v_format}; }
     uint64_t bytes_per_token() const;  // that one layer of a cache takes
-    int64_t visible(int64_t len) const { return rule == Rule::window ? std::min(len, window_tokens) : len; }
+    int64_t visible(int64_t len) const {
+        return rule == Rule::window ? std::min(len, window_tokens) : rule == Rule::mask ? len / 2 : len;
+    }
     int64_t max_len() const { return layout == Layout::prefix ? ctx + own_tokens : ctx; }
     std::vector<int64_t> lengths() const;  // of the sequences' caches: ctx, and shorter ones where there are several
 };

@@ -597,20 +597,24 @@ struct Seen {
     Unmasked unmasked;
 };
 
-// words: room for what masks let it see. Where they hide nothing of the chunk, what lies behind it may be asked for.
-static Seen seen_by(const DecodeChunk &c, int query, uint64_t *words) {
-    const int64_t end = c.query_position - (c.n_queries - 1 - query) + 1;
+// words: room for them. Where masks hide nothing of the chunk, what lies behind it may be asked for.
+[[gnu::noinline]] static Unmasked unmasked_by(const DecodeChunk &c, int query, uint64_t *words) {
     bool hides = false;
-    for (int64_t t = 0; c.mask && t <= chunk_tokens; t += word_tokens) {
+    for (int64_t t = 0; t <= chunk_tokens; t += word_tokens) {
         const int n = tokens_left(c.n_tokens, t, word_tokens);
         words[t / word_tokens] = n > 0 ? unmasked(*c.mask, c.first_query + query, c.position + t, n) : 0;
         hides |= words[t / word_tokens] != low_bits(n);
     }
-    return {end, {hides ? words : nullptr, c.position}};
+    return {hides ? words : nullptr, c.position};
+}
+
+static Seen seen_by(const DecodeChunk &c, int query, uint64_t *words) {
+    const int64_t end = c.query_position - (c.n_queries - 1 - query) + 1;
+    return {end, c.mask ? unmasked_by(c, query, words) : Unmasked{nullptr, c.position}};
 }
 
 // Whether n queries see the same tokens of the part's tile that begins with that one.
-static bool see_alike(const DecodeChunk &part, const Seen *seen, int n, int64_t first) {
+[[gnu::noinline]] static bool see_alike(const DecodeChunk &part, const Seen *seen, int n, int64_t first) {
     const auto visible = [&](const Seen &s) {
         const int64_t position = part.position + first;
         return low_bits(std::min(part.n_tokens - first, s.end - position)) & s.unmasked.word(position);
@@ -638,6 +642,9 @@ template <class Isa>
 static void decode_tiles(const DecodeChunk &part, const Seen *seen, const Rows<Isa> &rows) {
     const int first_query = rows.first / part.group;
     const int n_queries = (rows.first + rows.n - 1) / part.group - first_query + 1;
+    if (n_queries == 1) {
+        return decode_tokens(part, 0, part.n_tokens, *seen, rows);
+    }
     for (int64_t from = 0, to; from < part.n_tokens; from = to) {
         const bool alike = see_alike(part, seen, n_queries, from);
         for (to = from + tile_tokens; to < part.n_tokens && see_alike(part, seen, n_queries, to) == alike;) {

@@ -111,6 +111,29 @@ TEST_CASE("blocks: in any order and anywhere they give the bits of straight memo
     }
 }
 
+TEST_CASE("blocks: masks give the bits of straight memory") {
+    constexpr int64_t len = 700;
+    constexpr uint32_t n_queries = 3;
+    std::vector<uint64_t> bits(n_queries * 11);
+    for (size_t i = 0; i < bits.size(); ++i) {
+        bits[i] = i % 11 < 4 ? (i % 2 ? ~uint64_t{0} : 0) : 0xf0f3a5ffffff0001u >> i;
+    }
+    const kvl_mask mask{sizeof mask, 0, 0, bits.data(), nullptr, len, 11 * sizeof(uint64_t), 0};
+    for (const Format format : test::all_formats()) {
+        const Cache cache = filled(2, 64, 64, format, format, len);
+        const kvl_view straight = cache.view(0);
+        const Attention attention({6, 2, 64, 64, format, format});
+        const std::vector<float> q = test::random_values(size_t{n_queries} * 6 * 64, 9);
+        const Answer want = test::attend(attention, straight, len, q, n_queries, nullptr, &mask);
+        for (const uint32_t block_tokens : all_block_tokens) {
+            CAPTURE(attention.kernel());
+            CAPTURE(block_tokens);
+            const Paged paged(straight, 0, len, block_tokens, 0);
+            CHECK(test::attend(attention, paged.view, len, q, n_queries, nullptr, &mask) == want);
+        }
+    }
+}
+
 TEST_CASE("blocks: windows and several queries give the bits of straight memory") {
     constexpr int64_t len = 1500;
     for (const Format format : test::all_formats()) {

@@ -113,7 +113,8 @@ void Model::attend_all(uint32_t layer, std::span<const Feed> feeds) {
                           .q = &q_[at * config_.dim],
                           .out = &attended_[at * config_.dim],
                           .lse = nullptr,
-                          .range = nullptr});
+                          .range = nullptr,
+                          .mask = nullptr});
         at += n;
     }
     attention_.attend(calls_, workspace_, executor_);
