@@ -441,9 +441,9 @@ typedef struct kvl_range {
 /// other rules. A bias of -infinity hides the token as its bit does, and so does one of less than -2.36e38, which is that in
 /// units of log2. What is hidden from a query does not reach its output, NaN and infinity included, and keys and values that
 /// are hidden from all queries are not read. Where all are hidden, it is as where there are none: out is 0 and lse is
-/// -infinity or the sink's logit. A bias of infinity or NaN that a query sees makes its output NaN. Shape:  bits [n_queries,
-/// (n_tokens + 63) / 64], of which bits from n_tokens on are not looked at; biases
-///         [n_queries, n_tokens]; each by position in the sequence, whatever the range
+/// -infinity or the sink's logit. A bias of infinity or NaN that a query sees makes its output NaN.
+/// Shape:  bits [n_queries, (n_tokens + 63) / 64], of which bits from n_tokens on are not looked at;
+///         biases [n_queries, n_tokens]; each by position in the sequence, whatever the range
 /// Units:  biases in natural log; strides in bytes
 /// Pre:    a stride is 0, and all queries have the same row, or more, in whole words or floats; with one query it is unused
 typedef struct kvl_mask {
@@ -497,8 +497,8 @@ typedef struct kvl_executor {
 ///         _WORKSPACE_ALIGNMENT, _RANGE, all before anything is written; KVL_ERROR_TASK when the executor left tasks out,
 ///         and outputs are incomplete
 /// Bound:  relative L2 error against exact arithmetic on the decoded values <= 2e-6 for scores of unit variance and
-///         4096 tokens; <= 2e-4 where keys or values are q8 or q4, in exact precision, see kvl_precision. Bits do not depend on the executor, its threads, or the
-///         other sequences and queries; they may differ by isa
+///         4096 tokens; <= 2e-4 where keys or values are q8 or q4, in exact precision, see kvl_precision. Bits do not depend
+///         on the executor, its threads, or the other sequences and queries; they may differ by isa
 /// Threads: the executor's; the calling thread's where executor is null   Allocates: no
 /// Source: M. Milakov, N. Gimelshein, "Online normalizer calculation for softmax" (2018); T. Dao et al.,
 ///         "Flash-Decoding for long-context inference" (2023)
