@@ -152,7 +152,7 @@ static Stream<P> stream_of(const DecodeChunk &c, const Unmasked &unmasked, int64
     start.stride_bytes = stride_of<P>(*c.view);
     enter_run(start);
     Stream<P> s{start, start, into};
-    for (int64_t left = ahead; left > 0;) {
+    for (int64_t left = std::min(ahead, 2 * start.end); left > 0;) {  // of short heads no more than the next
         left -= next_run(s.asked, static_cast<int>(left)).n;
     }
     return s;
