@@ -190,13 +190,16 @@ TEST_CASE("masks: bits, biases and both equal the oracle, for every format, grou
     for (const Format format : test::all_formats()) {
         for (const Pattern &pattern : patterns) {
             for (const test::NamedRules &rule : test::rules) {
-                const uint32_t n_queries = numbers[i % std::size(numbers)];
-                Geometry g = geometry_of(format, groups[i % std::size(groups)]);
+                if (++i % 2 == 0) {
+                    continue;  // every other one takes half as long
+                }
+                const uint32_t n_queries = numbers[i / 2 % std::size(numbers)];
+                Geometry g = geometry_of(format, groups[i / 2 % std::size(groups)]);
                 g.precision = kvlane::Precision::exact;
                 const Floats slopes = test::of_heads(g.n_query_heads, 0.5f, 0.7f);
                 const Floats logits = test::of_heads(g.n_query_heads, 4, -0.9f);
                 rule.apply(g, slopes, logits);
-                const int64_t len = i % 2 ? 1200 : 650;
+                const int64_t len = i % 4 == 1 ? 1200 : 650;
                 const bool has_bits = i % 5 < 3, has_biases = i % 5 > 1;
                 INFO(std::string(test::name_of(format))
                      << ", " << std::string(pattern.name) << (has_bits ? ", bits" : "") << (has_biases ? ", biases" : "")
@@ -204,7 +207,6 @@ TEST_CASE("masks: bits, biases and both equal the oracle, for every format, grou
                      << " queries");
                 check_against_oracle(g, cache_of(format, len), len, n_queries, mask_of(pattern, n_queries, len), has_bits,
                                      has_biases);
-                ++i;
             }
         }
     }
@@ -219,6 +221,9 @@ TEST_CASE("masks: each query has the bits that it has alone, whatever it shares 
         for (const uint32_t group : {1u, 4u, 8u, 40u}) {
             for (const Pattern &pattern : patterns) {
                 for (const bool has_biases : {false, true}) {
+                    if (group != 4 && has_biases != (group == 8)) {
+                        continue;  // both of one group, one of the others
+                    }
                     const Geometry g = geometry_of(format, group);
                     const uint32_t n_queries = group > 8 ? 3 : 11;
                     const Mask mask = mask_of(pattern, n_queries, len);

@@ -95,6 +95,9 @@ TEST_CASE("precision: fast equals the oracle within the rounding to 8 bits, for 
     for (const Format k : integers) {
         for (const Format v : integers) {
             for (const uint32_t head_dim : {8u, 32u, 40u, 64u, 77u, 80u, 96u, 128u, 192u, 256u, 576u}) {
+                if (!multiplies_bytes() && head_dim % 64 != 0) {
+                    continue;  // as in exact precision
+                }
                 for (const uint32_t group : {5u, 8u, 12u}) {
                     const Geometry g = geometry_of(k, v, group, head_dim);
                     const Cache cache = cache_of(g, 600);
