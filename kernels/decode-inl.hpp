@@ -27,8 +27,8 @@ struct Unmasked {
     const uint64_t *words;  // from the chunk's first token on, and a last one of zeros; null: all tokens of the sequence
     int64_t first;          // of that token, where others are counted from
 
-    int64_t end() const { return words ? first + chunk_tokens : INT64_MAX; }
-    uint64_t word(int64_t token) const {
+    KVLANE_INLINE int64_t end() const { return words ? first + chunk_tokens : INT64_MAX; }
+    KVLANE_INLINE uint64_t word(int64_t token) const {
         if (!words) {
             return ~uint64_t{0};
         }
@@ -36,7 +36,7 @@ struct Unmasked {
         return words[word] >> skipped | (skipped > 0 ? words[word + 1] << (word_tokens - skipped) : 0);
     }
     // The first token from that one on that is visible, or the first that is not; end where there is none before it.
-    int64_t next(bool visible, int64_t token, int64_t end) const {
+    KVLANE_INLINE int64_t next(bool visible, int64_t token, int64_t end) const {
         for (; words && token < end; token += word_tokens) {
             if (const uint64_t found = visible ? word(token) : ~word(token)) {
                 return std::min(end, token + std::countr_zero(found));
