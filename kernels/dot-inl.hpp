@@ -174,16 +174,6 @@ private:
     }
 };
 
-template <class Isa, class Format, Numbers N, int R = Isa::max_rows>
-KVLANE_INLINE void dot_some(const DotRows &a, int first_row) {
-    if constexpr (R > 1) {
-        if (a.n_rows - first_row < R) {
-            return dot_some<Isa, Format, N, R - 1>(a, first_row);
-        }
-    }
-    DotMicro<Isa, Format, N, R>::run(a, first_row);
-}
-
 template <class Isa, class Format, Numbers N>
 void dot(const DotRows &a) {
     if constexpr (N == Numbers::bytes) {
@@ -196,9 +186,9 @@ void dot(const DotRows &a) {
             dot<Isa, format::q8, N>({a.q, a.n_rows, a.head_dim, rows, {}, {}, a.scores + t, nullptr});
         });
     } else {
-        for (int r = 0; r < a.n_rows; r += Isa::max_rows) {
-            dot_some<Isa, Format, N>(a, r);
-        }
+        for_each_kernel<Isa>(
+            a.n_rows, [&](auto rows, int first)
+                          __attribute__((always_inline)) { DotMicro<Isa, Format, N, rows>::run(a, first); });
     }
 }
 

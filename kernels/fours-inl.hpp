@@ -208,9 +208,9 @@ KVLANE_INLINE void value_fours_of_nibbles(const StoredRows &values, const Stored
     }
 }
 
-// work(t, rows of fours, elements in each) for every few values, from token t on: an element of four tokens, then the next,
-// in the order that Isa::interleave leaves, up to whole sets of vectors.
-template <class Isa, class Format, class Work>
+// work(t, rows of fours, elements in each) for every few values of 4 bits, from token t on: an element of four tokens, then
+// the next, in the order that Isa::interleave leaves, up to whole sets of vectors.
+template <class Isa, class Work>
 KVLANE_INLINE void for_each_value_fours(const StoredRows rows, const StoredRows entries, const int dim, const Ahead ahead,
                                         Work &&work) {
     alignas(64) std::byte fours[bytes_of_fours];
@@ -222,13 +222,13 @@ KVLANE_INLINE void for_each_value_fours(const StoredRows rows, const StoredRows 
         const int n = std::min(most, rows.n - t);
         std::byte *to = fours;
         for (int i = 0; i < n; i += 4, to += stride) {
-            if (Format::group > 0 && dim % format::q4::group == 0 && t + i + 4 <= rows.n) {
+            if (dim % format::q4::group == 0 && t + i + 4 <= rows.n) {
                 const StoredRows values{rows.first + (t + i) * rows.stride_bytes, rows.stride_bytes, 4};
                 ask_for_rows(ahead, values, t + i, dim / 2);
                 value_fours_of_nibbles<Isa>(
                     values, {entries.first + (t + i) * entries.stride_bytes, entries.stride_bytes, 4}, dim, to);
             } else {
-                value_fours<Isa>(integer_rows<Isa, Format, 4>(rows, entries, dim, ahead, t + i, room), dim, to);
+                value_fours<Isa>(integer_rows<Isa, format::q4, 4>(rows, entries, dim, ahead, t + i, room), dim, to);
             }
         }
         work(t, StoredRows{fours, stride, (n + 3) / 4}, n_fours);

@@ -115,6 +115,26 @@ KVLANE_INLINE void unroll(Body &&body) {
     (std::make_integer_sequence<int, N>{});
 }
 
+// body(as a constant) for n, where it is at most N.
+template <int N, class Body>
+KVLANE_INLINE void with_constant(int n, Body &&body) {
+    if constexpr (N > 1) {
+        if (n < N) {
+            return with_constant<N - 1>(n, body);
+        }
+    }
+    body(std::integral_constant<int, N>{});
+}
+
+// body(rows as a constant, the first of them) for as many of n rows at a time as a micro-kernel has.
+template <class Isa, class Body>
+KVLANE_INLINE void for_each_kernel(int n_rows, Body &&body) {
+    for (int r = 0; r < n_rows; r += Isa::max_rows) {
+        with_constant<Isa::max_rows>(
+            n_rows - r, [&](auto rows) __attribute__((always_inline)) { body(rows, r); });
+    }
+}
+
 // Asks for Bytes bytes.
 template <int Bytes>
 KVLANE_INLINE void prefetch(const std::byte *p, Prefetch into) {

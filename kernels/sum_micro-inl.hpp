@@ -176,21 +176,11 @@ private:
     }
 };
 
-template <class Isa, class Format, Numbers N, int R = Isa::max_rows>
-KVLANE_INLINE void sum_some(const SumRows &a, int first_row) {
-    if constexpr (R > 1) {
-        if (a.n_rows - first_row < R) {
-            return sum_some<Isa, Format, N, R - 1>(a, first_row);
-        }
-    }
-    SumMicro<Isa, Format, N, R>::run(a, first_row);
-}
-
 template <class Isa, class Format, Numbers N>
 void sum_rows(const SumRows &a) {
-    for (int r = 0; r < a.n_rows; r += Isa::max_rows) {
-        sum_some<Isa, Format, N>(a, r);
-    }
+    for_each_kernel<Isa>(
+        a.n_rows, [&](auto rows, int first)
+                      __attribute__((always_inline)) { SumMicro<Isa, Format, N, rows>::run(a, first); });
 }
 
 }  // namespace kvlane

@@ -20,6 +20,26 @@ struct Answer {
     bool operator==(const Answer &other) const { return same_bits(out, other.out) && same_bits(lse, other.lse); }
 };
 
+/// A cache of one layer that fits the attention, with len random tokens.
+inline kvlane::Cache cache_of(const kvlane::Geometry &g, int64_t len, uint32_t seed = 1, int64_t max_tokens = 0) {
+    kvlane::Cache cache(1, {g.n_kv_heads, g.head_dim, g.v_head_dim, g.k_format, g.v_format},
+                        std::max({max_tokens, len, int64_t{1}}), KVL_CACHE_NO_HUGE_PAGES);
+    if (len > 0) {
+        fill_random(cache, len, seed);
+    }
+    return cache;
+}
+
+inline std::vector<float> queries_of(const kvlane::Geometry &g, uint32_t n_queries = 1) {
+    return random_values(size_t{n_queries} * g.n_query_heads * g.head_dim, 7);
+}
+
+/// The i-th of them alone.
+inline std::vector<float> query_of(const kvlane::Geometry &g, const std::vector<float> &q, uint32_t i) {
+    const auto row = static_cast<std::ptrdiff_t>(g.n_query_heads * g.head_dim);
+    return {q.begin() + i * row, q.begin() + (i + 1) * row};
+}
+
 /// Attends to the first len tokens of the view, with the queries of the newest n_queries.
 inline Answer attend(const kvlane::Attention &attention, const kvl_view &view, int64_t len, const std::vector<float> &q,
                      uint32_t n_queries = 1, const kvl_executor *executor = nullptr, const kvl_mask *mask = nullptr) {

@@ -2,6 +2,11 @@
 
 // Score rules to be tested with, and how far a result by them may be from the oracle's.
 
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <span>
 #include <vector>
 
 #include "answers.hpp"
@@ -23,6 +28,16 @@ inline Floats of_heads(uint32_t n, float first, float factor) {
 
 // As without rules: f32's rounding of scores up to 50, where softcaps are; 16 bits where rows are integers.
 inline double bound(const Geometry &g) { return is_scaled(g.k_format) || is_scaled(g.v_format) ? 6e-4 : 1e-5; }
+
+/// Checks one query's answer, of so many visible tokens.
+inline void check_near(const Geometry &g, std::span<const float> out, std::span<const float> lse, const oracle::Answer &want,
+                       int64_t n_visible) {
+    CHECK(relative_error(out, want.out, usual_norm(out.size(), n_visible)) <= bound(g));
+    for (size_t h = 0; h < lse.size(); ++h) {
+        const bool is_near = std::abs(lse[h] - want.lse[h]) <= bound(g) * std::max(1.0, std::abs(want.lse[h]));
+        CHECK((is_near || lse[h] == want.lse[h]));
+    }
+}
 
 struct NamedRules {
     const char *name;

@@ -18,6 +18,8 @@ using kvlane::Format;
 using kvlane::Geometry;
 using test::Answer;
 using test::attend;
+using test::queries_of;
+using test::query_of;
 
 namespace {
 
@@ -114,20 +116,7 @@ Geometry geometry_of(Format format, uint32_t group) {
             .v_format = format};
 }
 
-Cache cache_of(Format format, int64_t len) {
-    Cache cache(1, {n_kv_heads, head_dim, v_head_dim, format, format}, len, KVL_CACHE_NO_HUGE_PAGES);
-    test::fill_random(cache, len, 1);
-    return cache;
-}
-
-Floats queries_of(const Geometry &g, uint32_t n_queries) {
-    return test::random_values(size_t{n_queries} * g.n_query_heads * head_dim, 5);
-}
-
-Floats query_of(const Geometry &g, const Floats &q, uint32_t i) {
-    const auto row = static_cast<std::ptrdiff_t>(g.n_query_heads * head_dim);
-    return {q.begin() + i * row, q.begin() + (i + 1) * row};
-}
+Cache cache_of(Format format, int64_t len) { return test::cache_of(geometry_of(format, 1), len); }
 
 // The queries of the newest n_queries of len tokens, a call for each with its own rows of the mask.
 Answer one_by_one(const Geometry &g, const kvl_view &view, int64_t len, uint32_t n_queries, const Floats &q,
@@ -171,12 +160,8 @@ void check_against_oracle(const Geometry &g, const Cache &cache, int64_t len, ui
         const oracle::Answer want = test::expected(g, len - n_queries + 1 + i, query_of(g, q, i), k, v,
                                                    has_bits ? mask.bits(i) : nullptr, has_biases ? mask.biases(i) : nullptr);
         const auto out = std::span(got.out).subspan(i * want.out.size(), want.out.size());
-        CHECK(test::relative_error(out, want.out, test::usual_norm(out.size(), len)) <= test::bound(g));
-        for (size_t h = 0; h < want.lse.size(); ++h) {
-            const float lse = got.lse[i * want.lse.size() + h];
-            const bool is_near = std::abs(lse - want.lse[h]) <= test::bound(g) * std::max(1.0, std::abs(want.lse[h]));
-            CHECK((is_near || lse == want.lse[h]));
-        }
+        const auto lse = std::span(got.lse).subspan(i * want.lse.size(), want.lse.size());
+        test::check_near(g, out, lse, want, len);
     }
 }
 

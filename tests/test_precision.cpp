@@ -23,6 +23,8 @@ using kvlane::Format;
 using kvlane::Geometry;
 using kvlane::Precision;
 using test::attend;
+using test::cache_of;
+using test::queries_of;
 
 namespace {
 
@@ -30,18 +32,8 @@ using Floats = std::vector<float>;
 
 constexpr Format integers[] = {Format::q8, Format::q4};
 
-Cache cache_of(const Geometry &g, int64_t len) {
-    Cache cache(1, {g.n_kv_heads, g.head_dim, g.v_head_dim, g.k_format, g.v_format}, len, KVL_CACHE_NO_HUGE_PAGES);
-    test::fill_random(cache, len, 1);
-    return cache;
-}
-
 Geometry geometry_of(Format k_format, Format v_format, uint32_t group, uint32_t head_dim = 64) {
     return {.n_query_heads = 2 * group, .n_kv_heads = 2, .head_dim = head_dim, .k_format = k_format, .v_format = v_format};
-}
-
-Floats queries_of(const Geometry &g, uint32_t n_queries = 1) {
-    return test::random_values(size_t{n_queries} * g.n_query_heads * g.head_dim, 7);
 }
 
 bool is_fast(const Geometry &g) { return std::string(Attention(g).kernel()).ends_with("/fast"); }
@@ -181,13 +173,10 @@ TEST_CASE("precision: the bits of fast do not depend on how memory is divided, n
             divided.spans = spans.data();
             divided.n_spans = static_cast<uint32_t>(spans.size());
             CHECK(attend(Attention(g), divided, 300, q, 3) == want);
-            const size_t row = size_t{g.n_query_heads} * head_dim;
-            for (size_t i = 0; i < 3; ++i) {
-                const Floats own(q.begin() + static_cast<std::ptrdiff_t>(i * row),
-                                 q.begin() + static_cast<std::ptrdiff_t>((i + 1) * row));
-                const test::Answer alone = attend(Attention(g), whole, 298 + static_cast<int64_t>(i), own);
-                CHECK(
-                    std::equal(alone.out.begin(), alone.out.end(), want.out.begin() + static_cast<std::ptrdiff_t>(i * row)));
+            for (uint32_t i = 0; i < 3; ++i) {
+                const test::Answer alone = attend(Attention(g), whole, 298 + i, test::query_of(g, q, i));
+                const auto of_row = static_cast<std::ptrdiff_t>(i * alone.out.size());
+                CHECK(std::equal(alone.out.begin(), alone.out.end(), want.out.begin() + of_row));
             }
         }
     }

@@ -29,14 +29,8 @@ Geometry geometry_of(Format format, uint32_t group) {
             .v_format = format};
 }
 
-// All of one capacity, and so of the same strides.
-Cache cache_of(const Geometry &g, int64_t len, uint32_t seed) {
-    Cache cache(1, {g.n_kv_heads, g.head_dim, 0, g.k_format, g.v_format}, 3000, KVL_CACHE_NO_HUGE_PAGES);
-    if (len > 0) {
-        test::fill_random(cache, len, seed);
-    }
-    return cache;
-}
+// All caches are of one capacity, and so of the same strides.
+constexpr int64_t max_tokens = 3000;
 
 // One of the sequences that share: so many of its tokens are the prefix's, and so many its own.
 struct Text {
@@ -56,10 +50,10 @@ struct Texts {
     std::vector<Text> texts;
 
     Texts(const Geometry &geometry, int64_t prefix_len, std::vector<Text> all)
-        : g(geometry), prefix(cache_of(g, prefix_len, 1)), texts(std::move(all)) {
+        : g(geometry), prefix(test::cache_of(g, prefix_len, 1, max_tokens)), texts(std::move(all)) {
         spans.reserve(2 * texts.size());
         for (uint32_t i = 0; i < texts.size(); ++i) {
-            caches.push_back(cache_of(g, texts[i].own, 10 + i));
+            caches.push_back(test::cache_of(g, texts[i].own, 10 + i, max_tokens));
             kvl_view view = prefix.view(0);
             spans.push_back(*view.spans);
             spans.back().n_tokens = texts[i].of_prefix;

@@ -14,6 +14,9 @@ using kvlane::Format;
 using kvlane::Geometry;
 using test::Answer;
 using test::attend;
+using test::cache_of;
+using test::queries_of;
+using test::query_of;
 
 namespace {
 
@@ -32,28 +35,15 @@ Geometry geometry_of(Format k_format, Format v_format, uint32_t group) {
             .v_format = v_format};
 }
 
-Cache cache_of(const Geometry &g, int64_t len) {
-    Cache cache(1, {n_kv_heads, head_dim, v_head_dim, g.k_format, g.v_format}, len, KVL_CACHE_NO_HUGE_PAGES);
-    test::fill_random(cache, len, 1);
-    return cache;
-}
-
 // The queries of the newest n_queries of len tokens, a call for each.
 Answer one_by_one(const Geometry &g, const kvl_view &view, int64_t len, uint32_t n_queries, const Floats &q) {
     Answer answer;
-    const size_t row = size_t{g.n_query_heads} * head_dim;
     for (uint32_t i = 0; i < n_queries; ++i) {
-        const Floats own(q.begin() + static_cast<std::ptrdiff_t>(i * row),
-                         q.begin() + static_cast<std::ptrdiff_t>((i + 1) * row));
-        const Answer one = attend(Attention(g), view, len - n_queries + 1 + i, own);
+        const Answer one = attend(Attention(g), view, len - n_queries + 1 + i, query_of(g, q, i));
         answer.out.insert(answer.out.end(), one.out.begin(), one.out.end());
         answer.lse.insert(answer.lse.end(), one.lse.begin(), one.lse.end());
     }
     return answer;
-}
-
-Floats queries_of(const Geometry &g, uint32_t n_queries) {
-    return test::random_values(size_t{n_queries} * g.n_query_heads * head_dim, 5);
 }
 
 void check_alike(const Geometry &g, const Cache &cache, int64_t len, uint32_t n_queries) {

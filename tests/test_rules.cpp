@@ -16,7 +16,9 @@ using kvlane::Geometry;
 using test::Answer;
 using test::attend;
 using test::bound;
+using test::cache_of;
 using test::of_heads;
+using test::queries_of;
 
 namespace {
 
@@ -34,25 +36,12 @@ Geometry geometry_of(Format format, uint32_t group = 3, uint32_t head_dim = 64) 
             .precision = kvlane::Precision::exact};
 }
 
-Cache cache_of(const Geometry &g, int64_t len, uint32_t seed = 1) {
-    Cache cache(1, {g.n_kv_heads, g.head_dim, g.v_head_dim, g.k_format, g.v_format}, std::max<int64_t>(len, 1),
-                KVL_CACHE_NO_HUGE_PAGES);
-    test::fill_random(cache, len, seed);
-    return cache;
-}
-
-Floats queries_of(const Geometry &g) { return test::random_values(size_t{g.n_query_heads} * g.head_dim, 7); }
-
 void check_against_oracle(const Geometry &g, const Cache &cache, int64_t len) {
     const Floats q = queries_of(g);
     const Answer got = attend(Attention(g), cache.view(0), len, q);
     const oracle::Answer want = test::expected(g, len, q, cache.read_k(0), cache.read_v(0));
     const int64_t n_visible = g.window > 0 ? std::min(len, g.window + g.n_sink_tokens) : len;
-    CHECK(test::relative_error(got.out, want.out, test::usual_norm(got.out.size(), n_visible)) <= bound(g));
-    for (size_t h = 0; h < got.lse.size(); ++h) {
-        const bool is_near = std::abs(got.lse[h] - want.lse[h]) <= bound(g) * std::max(1.0, std::abs(want.lse[h]));
-        CHECK((is_near || got.lse[h] == want.lse[h]));
-    }
+    test::check_near(g, got.out, got.lse, want, n_visible);
 }
 
 }  // namespace

@@ -97,10 +97,12 @@ struct Avx2 : XsimdIsa<Self, xsimd::fma3<xsimd::avx2>> {
     static Int16s widen_pairs(const std::byte *a, const std::byte *b) {
         return _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(load_8(a), load_8(b)));
     }
-    static Int16Pair broadcast_pair(const int16_t *p) {
-        int pair;
-        std::memcpy(&pair, p, sizeof pair);
-        return _mm256_set1_epi32(pair);
+    static Int16Pair broadcast_pair(const int16_t *p) { return broadcast_four(p); }
+    // Of bytes, into every lane.
+    static __m256i broadcast_four(const void *p) {
+        int four;
+        std::memcpy(&four, p, sizeof four);
+        return _mm256_set1_epi32(four);
     }
     // One product after the other: g++ would make all of them first, for which there are not the registers.
     static Int32s multiply_add(Int16s a, Int16s b, Int32s c) {

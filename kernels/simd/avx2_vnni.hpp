@@ -16,11 +16,6 @@ struct avx2_vnni : Avx2<avx2_vnni> {
     using Int8s = __m256i;
     static Int8s load_int8s(const void *p) { return _mm256_loadu_si256(static_cast<const __m256i *>(p)); }
     static void store_int8s(std::byte *p, Int8s x) { _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), x); }
-    static Int8s load_int8s_partial(const void *p, int n) {
-        std::byte part[sizeof(Int8s)] = {};
-        std::memcpy(part, p, static_cast<size_t>(n));
-        return load_int8s(part);
-    }
     static Int8s biased(Int8s x, int bias) { return _mm256_xor_si256(x, _mm256_set1_epi8(static_cast<char>(bias))); }
     using Avx2<avx2_vnni>::unpack_groups;
     // The bytes of four i of every key, side by side, of 4 bits each: those in the lower ones, and in the upper ones, times
@@ -40,11 +35,6 @@ struct avx2_vnni : Avx2<avx2_vnni> {
         return in_turn(_mm256_dpbusd_avx_epi32(c, weight, value));
     }
     static Int32s broadcast_int32(int32_t x) { return _mm256_set1_epi32(x); }
-    static Int8s broadcast_four(const void *p) {
-        int four;
-        std::memcpy(&four, p, sizeof four);
-        return _mm256_set1_epi32(four);
-    }
     static void store_bytes(uint8_t *p, Vec x) {
         const __m128i words = int16s_of(x);
         _mm_storel_epi64(reinterpret_cast<__m128i *>(p), _mm_packus_epi16(words, words));

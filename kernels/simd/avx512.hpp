@@ -127,10 +127,12 @@ struct Avx512 : XsimdIsa<Self, xsimd::avx512bw> {
         return _mm512_cvtepi8_epi16(
             _mm256_set_m128i(_mm_unpackhi_epi8(rows[0], rows[1]), _mm_unpacklo_epi8(rows[0], rows[1])));
     }
-    static Int16Pair broadcast_pair(const int16_t *p) {
-        int pair;
-        std::memcpy(&pair, p, sizeof pair);
-        return _mm512_set1_epi32(pair);
+    static Int16Pair broadcast_pair(const int16_t *p) { return broadcast_four(p); }
+    // Of bytes, into every lane.
+    static __m512i broadcast_four(const void *p) {
+        int four;
+        std::memcpy(&four, p, sizeof four);
+        return _mm512_set1_epi32(four);
     }
     static Int32s multiply_add(Int16s a, Int16s b, Int32s c) { return _mm512_add_epi32(c, _mm512_madd_epi16(a, b)); }
     static Vec to_float(Int32s x) { return _mm512_cvtepi32_ps(x); }

@@ -37,11 +37,6 @@ struct avx512_vnni : Avx512<avx512_vnni> {
         return in_turn(_mm512_dpbusd_epi32(c, weight, value));
     }
     static Int32s broadcast_int32(int32_t x) { return _mm512_set1_epi32(x); }
-    static Int8s broadcast_four(const void *p) {
-        int four;
-        std::memcpy(&four, p, sizeof four);
-        return _mm512_set1_epi32(four);
-    }
     static void store_bytes(uint8_t *p, Vec x) {
         _mm_storeu_si128(reinterpret_cast<__m128i *>(p), _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(x)));
     }

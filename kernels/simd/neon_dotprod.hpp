@@ -20,11 +20,6 @@ struct NeonDotprod : Neon<Self> {
     using Int8s = int8x16_t;
     static Int8s load_int8s(const void *p) { return vld1q_s8(static_cast<const int8_t *>(p)); }
     static void store_int8s(std::byte *p, Int8s x) { vst1q_s8(reinterpret_cast<int8_t *>(p), x); }
-    static Int8s load_int8s_partial(const void *p, int n) {
-        std::byte part[sizeof(Int8s)] = {};
-        std::memcpy(part, p, static_cast<size_t>(n));
-        return load_int8s(part);
-    }
     static Int8s biased(Int8s x, int bias) { return veorq_s8(x, vdupq_n_s8(static_cast<int8_t>(bias))); }
     using Base::unpack_groups;
     // The bytes of four i of every key, side by side, of 4 bits each: those in the lower ones, and in the upper ones, times

@@ -64,6 +64,13 @@ struct XsimdIsa {
         return Self::load(format, row);
     }
 
+    // The same of bytes, four of which a lane holds.
+    static auto load_int8s_partial(const void *p, int n) {
+        std::byte row[4 * lanes] = {};
+        std::memcpy(row, p, static_cast<size_t>(n));
+        return Self::load_int8s(row);
+    }
+
     // The first n < lanes elements; nothing behind them is written.
     template <class Format>
     static void store_partial(Format format, std::byte *p, Vec x, int n) {
