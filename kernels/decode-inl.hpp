@@ -171,7 +171,10 @@ static Stream<P> stream_of(const DecodeChunk &c, const Unmasked &unmasked) {
 template <Plane P>
 KVLANE_INLINE Ahead next_ahead(Stream<P> &s, const StoredRows &run) {
     StoredRows asked = next_run(s.asked, run.n);
-    Ahead ahead{asked.first ? s.into : Prefetch::none, asked.n, asked.first - run.first, 0};
+    if (!asked.first) {
+        return {};
+    }
+    Ahead ahead{s.into, asked.n, asked.first - run.first, 0};
     for (int t = asked.n; t < run.n; t += asked.n) {
         asked = next_run(s.asked, run.n - t);
         if (t == ahead.turn && asked.first) {
