@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <new>
 #include <numbers>
+#include <span>
 
 #include "error.hpp"
 #include "mask.hpp"
@@ -30,7 +31,7 @@ struct Share {
     uint32_t end;          // and the one behind the last
     uint32_t first_query;  // of this one among those of all
     uint32_t n_queries;    // of all
-    const float **queries;
+    Query *queries;
 };
 
 // At the start of a workspace. Behind it: the first unit and the first partial of every sequence and their ends, what each
@@ -78,6 +79,7 @@ struct Visible {
 
     // A chunk that holds some of both is one of the sinks'.
     int64_t window_chunk() const { return std::max(window.first_chunk(), sinks.end_chunk()); }
+    int64_t first() const { return sinks.n() > 0 ? sinks.first : window.first; }
     int64_t sink_chunks() const { return sinks.end_chunk() - sinks.first_chunk(); }
     int64_t n_chunks() const {
         return std::max<int64_t>(1, sink_chunks() + std::max<int64_t>(0, window.end_chunk() - window_chunk()));
@@ -126,11 +128,11 @@ int64_t count_seen(const kvl_attention &a, const kvl_sequence &s, int64_t first,
     return seen;
 }
 
-// The most chunks that any length up to max_len has.
+// The most chunks that a block of queries sees some of, at any length up to max_len.
 int64_t max_chunks(const kvl_attention &a, int64_t max_len) {
-    const int64_t all_seen = a.window > 0 ? std::min(max_len, a.n_sink_tokens + a.window) : max_len;
-    const int64_t sliding =
-        max_len > all_seen ? chunks_to(a.n_sink_tokens) + (a.window + 2 * chunk_tokens - 2) / chunk_tokens : 0;
+    const int64_t window = a.window + a.block_queries - 1;
+    const int64_t all_seen = a.window > 0 ? std::min(max_len, a.n_sink_tokens + window) : max_len;
+    const int64_t sliding = max_len > all_seen ? chunks_to(a.n_sink_tokens) + (window + 2 * chunk_tokens - 2) / chunk_tokens : 0;
     return std::max({int64_t{1}, chunks_to(all_seen), sliding});
 }
 
@@ -149,6 +151,10 @@ Block block_of(const kvl_attention &a, const kvl_sequence &s, uint32_t block) {
     const uint32_t first = block * a.block_queries;
     const uint32_t n = std::min(a.block_queries, queries_of(s) - first);
     return {first, n, s.len - (queries_of(s) - (first + n))};
+}
+
+Visible visible_to(const kvl_attention &a, const kvl_sequence &s, const Block &block) {
+    return visible_to(a, s, block.len - (block.n - 1), block.len);
 }
 
 // The same for all blocks of a sequence; units beyond a block's own chunks have nothing to do.
@@ -201,7 +207,7 @@ Layout layout_of(const kvl_attention &a, uint32_t n_sequences, uint32_t max_quer
     layout.shares = layout.first_partial + aligned((uint64_t{n_sequences} + 1) * sizeof(uint32_t));
     layout.queries = layout.shares + aligned(n_sequences * sizeof(Share));
     const uint64_t sharing_queries = uint64_t{n_sequences} * std::min(max_queries, a.block_queries);
-    layout.chunks_left = layout.queries + aligned(sharing_queries * sizeof(const float *));
+    layout.chunks_left = layout.queries + aligned(sharing_queries * sizeof(Query));
     layout.is_run = layout.chunks_left + aligned(n_merges * sizeof(uint32_t));
     layout.partials = layout.is_run + aligned(n_partials);
     layout.floats = layout.partials + aligned(n_partials * sizeof(kvl_partial));
@@ -240,16 +246,20 @@ kvl_status begun_call(void *workspace, Call *&call) {
                : fail(KVL_ERROR_WORKSPACE_STATE, "workspace at %p holds no call; kvl_attend_begin makes one", workspace);
 }
 
+Query query_of(const kvl_attention &a, const kvl_sequence &s, uint32_t query) {
+    return {s.q + uint64_t{query} * a.n_query_heads * a.head_dim, s.len - (queries_of(s) - query)};
+}
+
 // What sequences share, and the queries that do.
-void lay_out_shares(Call &call, const float **queries) {
+void lay_out_shares(Call &call, Query *queries) {
     const kvl_attention &a = *call.attention;
     for (uint32_t first = 0; first < call.n_sequences;) {
         const Sharers sharers = sharers_from(a, call.sequences, call.n_sequences, first);
-        const float **of_first = queries;
+        Query *const of_first = queries;
         for (uint32_t s = first; s < sharers.end; ++s) {
             call.shares[s] = {sharers.n_chunks, first, sharers.end, static_cast<uint32_t>(queries - of_first), 0, of_first};
             for (uint32_t i = 0; sharers.n_chunks > 0 && i < queries_of(call.sequences[s]); ++i) {
-                *queries++ = call.sequences[s].q + uint64_t{i} * a.n_query_heads * a.head_dim;
+                *queries++ = query_of(a, call.sequences[s], i);
             }
         }
         for (uint32_t s = first; s < sharers.end; ++s) {
@@ -308,7 +318,7 @@ void lay_out(const kvl_attention &a, const kvl_sequence *sequences, uint32_t n_s
                                       reinterpret_cast<uint32_t *>(base + layout.chunks_left),
                                       reinterpret_cast<uint8_t *>(base + layout.is_run),
                                       reinterpret_cast<kvl_partial *>(base + layout.partials)};
-    lay_out_shares(*call, reinterpret_cast<const float **>(base + layout.queries));
+    lay_out_shares(*call, reinterpret_cast<Query *>(base + layout.queries));
     const uint64_t merges = merges_of(a, max_queries);
     uint32_t unit = 0, partial = 0;
     for (uint32_t s = 0; s < n_sequences; ++s) {
@@ -355,54 +365,49 @@ void merge_block(const kvl_attention &a, const kvl_sequence &s, const Share &sha
                       .sinks = a.sink_logits && !s.range ? &a.sink_logits[uint64_t{kv_head} * a.group] : nullptr});
 }
 
-// Takes those of a chunk's tokens into out that are among the seen.
-void decode_tokens(const kvl_attention &a, const kvl_sequence &s, uint32_t kv_head, const float *const *queries,
-                   const Block &block, const Tokens &seen, const Tokens &chunk, const kvl_partial &out, bool continues) {
-    const Tokens tokens = seen.within(chunk);
+// queries: of the block that begins with first_query, or of several sequences, where there is no mask.
+void decode_unit(const kvl_attention &a, const kvl_sequence &s, uint32_t kv_head, std::span<const Query> queries,
+                 uint32_t first_query, const Visible &visible, const Tokens &chunk, const kvl_partial &out) {
+    const Tokens all{asked_of(s).first, visible.window.end};
+    const Tokens tokens = all.within(chunk);
     a.kernels->decode_chunk({.kernels = a.kernels,
                              .view = s.view,
                              .kv_head = kv_head,
                              .first = tokens.first - view_first_of(s),
                              .n_tokens = tokens.n(),
-                             .n_visible = seen.end - tokens.first,
-                             .queries = queries,
+                             .n_visible = all.end - tokens.first,
+                             .queries = queries.data(),
                              .first_element = int64_t{kv_head} * a.group * a.head_dim,
-                             .n_queries = static_cast<int>(block.n),
+                             .n_queries = static_cast<int>(queries.size()),
                              .group = static_cast<int>(a.group),
                              .scale = a.log2_scale,
                              .plan = a.read_plan,
                              .out = out,
-                             .continues = continues,
                              .rotates_q = a.k_rotation == KVL_ROTATION_HADAMARD,
                              .fast_keys = a.fast_keys,
                              .fast_values = a.fast_values,
                              .rules = {a.softcap, a.slopes ? &a.slopes[uint64_t{kv_head} * a.group] : nullptr},
                              .position = tokens.first,
-                             .query_position = block.len - 1,
+                             .first_visible = visible.first(),
+                             .window = a.window > 0 ? a.window : KVL_MAX_TOKENS,
+                             .n_sink_tokens = a.n_sink_tokens,
                              .mask = s.mask,
-                             .first_query = block.first});
+                             .first_query = first_query});
 }
 
-void decode_unit(const kvl_attention &a, const kvl_sequence &s, uint32_t kv_head, const Block &block, const Visible &visible,
-                 const Tokens &chunk, const kvl_partial &out) {
-    const float *queries[max_tile_rows];
+void decode_own(const kvl_attention &a, const kvl_sequence &s, uint32_t kv_head, const Block &block, const Visible &visible,
+                const Tokens &chunk, const kvl_partial &out) {
+    Query queries[max_tile_rows];
     for (uint32_t i = 0; i < block.n; ++i) {
-        queries[i] = s.q + (uint64_t{block.first} + i) * a.n_query_heads * a.head_dim;
+        queries[i] = query_of(a, s, block.first + i);
     }
-    const bool has_sinks = visible.sinks.within(chunk).n() > 0;
-    if (has_sinks) {
-        decode_tokens(a, s, kv_head, queries, block, visible.sinks, chunk, out, false);
-    }
-    if (!has_sinks || visible.window.within(chunk).n() > 0) {
-        decode_tokens(a, s, kv_head, queries, block, visible.window, chunk, out, has_sinks);
-    }
+    decode_unit(a, s, kv_head, {queries, block.n}, block.first, visible, chunk, out);
 }
 
-// A chunk that the queries of several sequences see all of: to none of them is it the last.
 void decode_shared(const kvl_attention &a, const kvl_sequence &leader, const Share &share, uint32_t kv_head,
                    const Tokens &chunk, const kvl_partial &out) {
-    const Block block{0, share.n_queries, chunk.end + share.n_queries};
-    decode_tokens(a, leader, kv_head, share.queries, block, {0, leader.len}, chunk, out, false);
+    const Visible all{{0, 0}, {0, leader.len}};
+    decode_unit(a, leader, kv_head, {share.queries, share.n_queries}, 0, all, chunk, out);
 }
 
 // One of the chunks that a sequence's block of queries waits for is done.
@@ -415,7 +420,7 @@ void finish_chunk(const Call &call, uint32_t sequence, uint32_t kv_head, uint32_
     if (chunks_left.fetch_sub(1, std::memory_order_acq_rel) == 1) {
         const Block block = block_of(a, s, index);
         merge_block(a, s, call.shares[sequence], kv_head, block, partials_of(call, sequence, kv_head) + index, n_blocks,
-                    visible_to(a, s, block.len, block.len).n_chunks());
+                    visible_to(a, s, block).n_chunks());
     }
 }
 
@@ -434,7 +439,7 @@ void run_unit(const Call &call, uint32_t unit) {
     const uint32_t chunk = first_chunk + (n_blocks == 1 ? of_head : of_head / n_blocks);
     const uint32_t index = of_head - (chunk - first_chunk) * n_blocks;
     const Block block = block_of(a, s, index);
-    const Visible visible = visible_to(a, s, block.len, block.len);
+    const Visible visible = visible_to(a, s, block);
     const kvl_partial &out = partials_of(call, sequence, kv_head)[chunk * n_blocks + index];
     if (chunk < share.n_chunks) {
         decode_shared(a, s, share, kv_head, visible.chunk(chunk), out);
@@ -442,7 +447,7 @@ void run_unit(const Call &call, uint32_t unit) {
             finish_chunk(call, other, kv_head, 0);
         }
     } else if (chunk < visible.n_chunks()) {
-        decode_unit(a, s, kv_head, block, visible, visible.chunk(chunk), out);
+        decode_own(a, s, kv_head, block, visible, visible.chunk(chunk), out);
     }
     finish_chunk(call, sequence, kv_head, index);
 }
@@ -544,7 +549,7 @@ kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_attention **
     KVLANE_TRY(kernels_in_force(kernels));
     const uint32_t group = desc->n_query_heads / desc->n_kv_heads;
     const uint32_t rows_of_query = std::clamp(group, 1u, uint32_t{max_tile_rows});
-    const uint32_t block_queries = desc->window > 0 ? 1 : max_tile_rows / rows_of_query;
+    const uint32_t block_queries = max_tile_rows / rows_of_query;
     std::unique_ptr<kvl_attention> made;
     try {
         made.reset(new kvl_attention{.kernels = kernels,

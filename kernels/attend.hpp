@@ -22,7 +22,7 @@ struct kvl_attention {
     float log2_scale;  // of raw scores, into units of log2
     int64_t window;    // 0: all
     int64_t n_sink_tokens;
-    uint32_t block_queries;                // that share reads: in a window each sees other tokens
+    uint32_t block_queries;                // that share reads
     float softcap;                         // and these in units of log2
     std::unique_ptr<float[]> slopes;       // [n_query_heads] or null
     std::unique_ptr<float[]> sink_logits;  // [n_query_heads] or null

@@ -22,12 +22,15 @@ namespace kvlane {
 
 enum class Plane { keys, values, key_scales, value_scales };
 
-// Which tokens of a chunk masks let a query see.
-struct Unmasked {
-    const uint64_t *words;  // from the chunk's first token on, and a last one of zeros; null: all tokens of the sequence
-    int64_t first;          // of that token, where others are counted from
+// Tokens that are looked at to see which of them are hidden: a chunk's, and those that are asked for meanwhile.
+static constexpr int64_t known_tokens = 2 * chunk_tokens;
 
-    KVLANE_INLINE int64_t end() const { return words ? first + chunk_tokens : INT64_MAX; }
+// Which of the tokens up to a query's own it sees.
+struct Unmasked {
+    const uint64_t *words;  // of the known ones, and a last one of zeros; null: all tokens from the first one on
+    int64_t first;          // of the known ones, where others are counted from
+
+    KVLANE_INLINE int64_t end() const { return words ? first + known_tokens : INT64_MAX; }
     KVLANE_INLINE uint64_t word(int64_t token) const {
         if (!words) {
             return ~uint64_t{0};
@@ -51,8 +54,9 @@ struct Unmasked {
 template <Plane P>
 struct Cursor {
     const kvl_view *view;
-    Unmasked unmasked;  // of the view's tokens
-    int64_t end;        // of those that are visible
+    Unmasked unmasked;   // of the view's tokens
+    int64_t head_first;  // of a head's tokens that are visible,
+    int64_t end;         // and behind the last
     uint32_t kv_head;
     uint32_t next;         // run in memory,
     int64_t next_first;    // its first token,
@@ -101,14 +105,16 @@ KVLANE_INLINE int64_t row_bytes_of(const kvl_view &view) {
 }
 
 // Goes on to the next run of tokens, in the order of work: behind a head's last visible token comes the next head's first
-// one, but for masks, which are known of one chunk.
+// one, where it is known whether it is hidden.
 template <Plane P>
 static void enter_run(Cursor<P> &c) {
     int64_t token = c.unmasked.next(true, c.token, c.end);
     if (token >= c.end) {
         c.next = 0;
-        c.next_first = token = 0;
-        if (c.unmasked.words || ++c.kv_head >= c.view->n_kv_heads) {
+        c.next_first = 0;
+        const bool is_known = !c.unmasked.words || c.head_first >= c.unmasked.first;
+        token = is_known ? c.unmasked.next(true, c.head_first, c.end) : c.end;
+        if (token >= c.end || ++c.kv_head >= c.view->n_kv_heads) {
             c.row = nullptr;
             c.stride_bytes = 0;
             c.straight = INT64_MAX;
@@ -145,7 +151,9 @@ template <Plane P>
 static Stream<P> stream_of(const DecodeChunk &c, const Unmasked &unmasked, int64_t ahead, Prefetch into) {
     Cursor<P> start{};
     start.view = c.view;
-    start.unmasked = {unmasked.words, unmasked.first - c.position + c.first};
+    const int64_t view_first = c.position - c.first;
+    start.unmasked = {unmasked.words, unmasked.first - view_first};
+    start.head_first = std::max<int64_t>(0, c.first_visible - view_first);
     start.end = std::min(c.first + c.n_visible, start.unmasked.end());
     start.kv_head = c.kv_head;
     start.token = c.first;
@@ -266,7 +274,7 @@ struct Scratch {
     float sum_scales[max_tile_rows];
     alignas(64) float offsets[score_stride];  // of a tile's tokens, from its first one
     alignas(64) float biases[score_stride];   // of them, for a query
-    uint64_t unmasked[max_tile_rows][chunk_tokens / word_tokens + 1];
+    uint64_t unmasked[max_tile_rows][known_tokens / word_tokens + 1];
 };
 
 // The scales of a tile's values, as shares of their largest that weights can be multiplied by to be integers; returns what
@@ -423,7 +431,7 @@ static void rule(const DecodeChunk &c, const Tile &tile, const Rows<Isa> &rows, 
                                   .factor = factor,
                                   .key_scales = scratch.key_scales,
                                   .slope = c.rules.slopes ? c.rules.slopes[head] : 0,
-                                  .first = c.position + tile.first - (c.query_position - (c.n_queries - 1 - query)),
+                                  .first = c.position + tile.first - c.queries[query].position,
                                   .offsets = scratch.offsets,
                                   .biases = has_biases ? biases_of(c, tile, query, scratch.biases) : nullptr});
 }
@@ -470,7 +478,7 @@ static void weigh(const DecodeChunk &c, Streams &streams, const Tile &tile, floa
 template <class Isa>
 static const float *query_of(const DecodeChunk &c, int query_index, int head, float *room) {
     const auto head_dim = static_cast<int>(c.view->head_dim);
-    const float *query = c.queries[query_index] + c.first_element + head * head_dim;
+    const float *query = c.queries[query_index].q + c.first_element + head * head_dim;
     if (!c.rotates_q && head_dim % Isa::lanes == 0) {
         return query;
     }
@@ -600,20 +608,25 @@ struct Seen {
     Unmasked unmasked;
 };
 
-// words: room for them. Where masks hide nothing of the chunk, what lies behind it may be asked for.
-[[gnu::noinline]] static Unmasked unmasked_by(const DecodeChunk &c, int query, uint64_t *words) {
+// words: room for them. first: of the tokens that the query's window holds.
+[[gnu::noinline]] static Unmasked unmasked_by(const DecodeChunk &c, int query, int64_t first, uint64_t *words) {
     bool hides = false;
-    for (int64_t t = 0; t <= chunk_tokens; t += word_tokens) {
-        const int n = tokens_left(c.n_tokens, t, word_tokens);
-        words[t / word_tokens] = n > 0 ? unmasked(*c.mask, c.first_query + query, c.position + t, n) : 0;
-        hides |= words[t / word_tokens] != low_bits(n);
+    for (int64_t t = 0; t <= known_tokens; t += word_tokens, ++words) {
+        const int64_t position = c.position + t;
+        const int n = tokens_left(std::min(c.n_visible, known_tokens), t, word_tokens);
+        *words = low_bits(n) & (low_bits(c.n_sink_tokens - position) | ~low_bits(first - position));
+        if (c.mask && *words != 0) {
+            *words &= unmasked(*c.mask, c.first_query + query, position, n);
+        }
+        hides |= *words != low_bits(n);
     }
-    return {hides ? words : nullptr, c.position};
+    return {hides ? words - known_tokens / word_tokens - 1 : nullptr, c.position};
 }
 
 static Seen seen_by(const DecodeChunk &c, int query, uint64_t *words) {
-    const int64_t end = c.query_position - (c.n_queries - 1 - query) + 1;
-    return {end, c.mask ? unmasked_by(c, query, words) : Unmasked{nullptr, c.position}};
+    const int64_t end = c.queries[query].position + 1, first = end - c.window;
+    const bool may_hide = c.mask || first > std::max(c.position, c.n_sink_tokens);
+    return {end, may_hide ? unmasked_by(c, query, first, words) : Unmasked{nullptr, c.position}};
 }
 
 // Whether n queries see the same tokens of the part's tile that begins with that one.
@@ -672,8 +685,7 @@ void decode_rows(const DecodeChunk &c, int row, int n_rows) {
     Scratch scratch;
     const Rows<Isa> rows{row, n_rows, c.out.o + row * Isa::lanes, state, scratch};
     for (int r = 0; r < n_rows; ++r) {
-        state[r] = c.continues ? state_of<Isa>(c.out.m[row + r], c.out.l[row + r])
-                               : RowState<Isa>{minus_infinity, Isa::broadcast(0)};
+        state[r] = {minus_infinity, Isa::broadcast(0)};
     }
     Seen seen[max_tile_rows];
     for (int query = row / c.group, i = 0; query <= (row + n_rows - 1) / c.group; ++query, ++i) {
@@ -689,9 +701,7 @@ void decode_rows(const DecodeChunk &c, int row, int n_rows) {
 template <class Isa>
 void decode_chunk(const DecodeChunk &c) {
     const int n_rows = rows_of(c);
-    if (!c.continues) {
-        std::fill_n(c.out.o, n_rows * partial_stride(c.view->v_head_dim), 0.0f);
-    }
+    std::fill_n(c.out.o, n_rows * partial_stride(c.view->v_head_dim), 0.0f);
     bool integer_keys = false, integer_values = false;
     for_each_part(c, [&](const DecodeChunk &part) {
         integer_keys |= format::is_scaled(part.view->k_format);

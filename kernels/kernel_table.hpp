@@ -39,30 +39,36 @@ struct SumRows;
 using DotFn = void (*)(const DotRows &);
 using SumFn = void (*)(const SumRows &);
 
+struct Query {
+    const float *q;    // [n_query_heads, head_dim]
+    int64_t position;  // of its token
+};
+
 // One chunk of one KV head, for the query heads that share it, of the newest tokens' queries: n_queries * group rows.
 struct DecodeChunk {
     const KernelTable *kernels;
     const kvl_view *view;
     uint32_t kv_head;
     int64_t first;                // first token
-    int64_t n_tokens;             // that the last query sees, at most chunk_tokens; 0 where there are none
+    int64_t n_tokens;             // up to the last query's, at most chunk_tokens; 0 where there are none
     int64_t n_visible;            // of the sequence, from first on
-    const float *const *queries;  // [n_queries] of [n_query_heads, head_dim],
+    const Query *queries;         // [n_queries]
     int64_t first_element;        // of this KV head's in each
     int n_queries;
     int group;
     float scale;  // of the scores, into units of log2
     ReadPlan plan;
     kvl_partial out;
-    bool continues;  // out holds what earlier tokens of the same chunk came to
     bool rotates_q;
     bool fast_keys;    // integers meet those of 8 bits, else of 16
     bool fast_values;  // and these
     ScoreRules rules;
-    int64_t position;        // of the first token,
-    int64_t query_position;  // and of the last query
-    const kvl_mask *mask;    // of the sequence; null: none
-    int64_t first_query;     // among the sequence's
+    int64_t position;       // of the first token,
+    int64_t first_visible;  // and of the first one that any query sees
+    int64_t window;         // tokens up to a query's own that it sees,
+    int64_t n_sink_tokens;  // beside the sequence's first ones
+    const kvl_mask *mask;   // of the sequence; null: none
+    int64_t first_query;    // among the sequence's
 };
 
 // Partials of some queries' rows, merged in order, and what is wanted: the output and its lse, or the partial of them all.

@@ -46,11 +46,10 @@ int64_t common_tokens(const kvl_view &a, const kvl_view &b) {
     return std::min(n_tokens, most);
 }
 
-// Tokens that all queries of the sequence see, if they may be shared: where each query sees others, or sees them at another
-// distance, there is nothing to share.
+// Tokens from the first one on that all queries of the sequence see, if they may be shared.
 int64_t sharable_tokens(const kvl_attention &a, const kvl_sequence &s) {
-    const bool alike = a.window == 0 && !a.slopes && !s.range && !s.mask && queries_of(s) <= a.block_queries;
-    return alike ? s.len - (queries_of(s) - 1) : 0;
+    const bool is_whole = !s.range && !s.mask && (a.window == 0 || s.len - a.window <= a.n_sink_tokens);
+    return is_whole && queries_of(s) <= a.block_queries ? s.len - (queries_of(s) - 1) : 0;
 }
 
 }  // namespace

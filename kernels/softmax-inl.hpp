@@ -63,12 +63,6 @@ struct RowState {
     typename Isa::Vec l;
 };
 
-// The state that ended with that m and l.
-template <class Isa>
-KVLANE_INLINE RowState<Isa> state_of(float m, float l) {
-    return {m, Isa::first_lanes(Isa::broadcast(l), 1, 0.0f)};
-}
-
 // A partial's m in natural log, and back. What in_log2 returns, it returns again after to_natural_log, bit by bit: this was
 // tried for every float.
 static KVLANE_INLINE float to_natural_log(float m) { return m * 0.693147181f; }

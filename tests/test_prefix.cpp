@@ -146,8 +146,13 @@ TEST_CASE("prefix: rules change nothing, be it shared by them or not") {
     g.sink_logits = logits;
     const uint64_t shared = Texts(g, 1280, all).check();
     g.alibi_slopes = slopes;
+    CHECK(Texts(g, 1280, all).check() == shared);
+    g.window = 1580;
+    CHECK(Texts(g, 1280, all).check() == shared);
+    g.window = 1579;  // hides the first token from one text's last query
     CHECK(Texts(g, 1280, all).check() > shared);
-    g.alibi_slopes = {};
+    g.n_sink_tokens = 1;
+    CHECK(Texts(g, 1280, all).check() == shared);
     g.window = 700;
     Texts(g, 1280, all).check();
     g.n_sink_tokens = 600;

@@ -489,7 +489,7 @@ typedef struct kvl_executor {
 /// Computes attention for the newest tokens' queries of each of n_sequences sequences.
 ///         out[h] = softmax(scale * q[h] K[h / group]^T) V[h / group], with the rules of kvl_attention_desc
 /// Sequences that follow each other in the array and begin with the same memory, in spans or blocks alike, have its whole
-/// chunks of KVL_CHUNK_TOKENS read once for all of them, where there is no window, slope or range.
+/// chunks of KVL_CHUNK_TOKENS read once for all of them, where windows hide none of them, without ranges and masks.
 /// Shape:  as in kvl_sequence
 /// Pre:    workspace is aligned to KVL_WORKSPACE_ALIGNMENT, of at least kvl_attention_workspace_size bytes, and used by
 ///         one call at a time
@@ -538,8 +538,8 @@ KVL_API kvl_status kvl_merge(const kvl_attention *attention, const kvl_partial *
                              uint32_t n_queries, float *out, float *lse);
 
 /// Computes how many bytes the keys and values have that a call's queries see, each row counted once. A call reads them once
-/// for as many rows of queries and heads as share a read: 32 at most, fewer of large head_dims, and one query's in a window
-/// or of 64 tokens of which masks show queries different ones. Masks themselves are not counted.
+/// for as many rows of queries and heads as share a read: 32 at most, fewer of large head_dims, and one query's of 64 tokens
+/// of which windows or masks show queries different ones. Masks themselves are not counted.
 /// Errors: as kvl_attend, for sequences
 KVL_API kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences,
                                     uint64_t *bytes);
