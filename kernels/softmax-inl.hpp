@@ -150,72 +150,93 @@ KVLANE_INLINE float softmax_row(const TileRow &tile, RowState<Isa> &row) {
 
 // A row in one of the partials.
 struct PartialRow {
-    const kvl_partial &partial;
-    int row;
-    int n_rows;
+    float m;
+    float l;
+    const float *o;
+    int64_t step;  // floats from one vector of o to the next
+    float weight;  // in the merged row
 };
 
-static KVLANE_INLINE PartialRow row_of(const Merge &merge, int64_t partial, int row) {
-    const bool is_shared = partial < merge.n_shared;
-    return {merge.partials[partial * merge.stride], is_shared ? merge.shared_row + row : row,
-            is_shared ? merge.shared_rows : merge.n_queries * merge.group};
+template <class Isa>
+KVLANE_INLINE PartialRow row_of(const Merge &merge, int64_t index, int row) {
+    const kvl_partial &partial = merge.partials[index * merge.stride];
+    if (merge.is_plain) {
+        return {in_log2(partial.m[row]), partial.l[row], partial.o + row * int64_t{merge.v_head_dim}, Isa::lanes, 0};
+    }
+    const bool is_shared = index < merge.n_shared;
+    const int n_rows = is_shared ? merge.shared_rows : merge.n_queries * merge.group;
+    row += is_shared ? merge.shared_row : 0;
+    return {partial.m[row], partial.l[row], partial.o + row * Isa::lanes, o_step<Isa>(n_rows), 0};
 }
 
-static KVLANE_INLINE float m_of(const Merge &merge, int64_t partial, int r) {
-    const PartialRow row = row_of(merge, partial, r);
-    return merge.is_plain ? in_log2(row.partial.m[row.row]) : row.partial.m[row.row];
-}
+// Partials that are taken in at a time.
+static constexpr int64_t merged_at_once = 16;
 
 // A row of all partials together; room for a whole vector follows o.
 struct MergedRow {
     float m;
     float l;
-    alignas(64) float o[KVL_MAX_HEAD_DIM + 16];
+    alignas(64) float o[KVL_MAX_HEAD_DIM + 16];  // of all but the last few,
+    PartialRow partials[merged_at_once];         // and these
+    int64_t n_partials;
 };
 
-// to += weight * o, or what it is without to where there is none yet.
+// to = factor * (o + those of the last few), N vectors of it from element d on, or what is left there.
+template <class Isa, int N>
+KVLANE_INLINE void store_sums(const MergedRow &row, bool has_o, int d, int n_elements, float factor, float *to) {
+    typename Isa::Vec sum[N];
+    unroll<N>([&](auto i) __attribute__((always_inline)) {
+        sum[i] = has_o ? Isa::load(row.o + d + i * Isa::lanes) : Isa::broadcast(0);
+    });
+    const bool is_part = n_elements < N * Isa::lanes;
+    for (int64_t p = 0; p < row.n_partials; ++p) {
+        const PartialRow &partial = row.partials[p];
+        const float *o = partial.o + d / Isa::lanes * partial.step;
+        const auto weight = Isa::broadcast(partial.weight);
+        unroll<N>([&](auto i) __attribute__((always_inline)) {
+            const auto *at = reinterpret_cast<const std::byte *>(o + i * partial.step);
+            sum[i] = Isa::fma(weight,
+                              is_part ? Isa::load_partial(format::f32{}, at, n_elements) : Isa::load(format::f32{}, at),
+                              sum[i]);
+        });
+    }
+    unroll<N>([&](auto i) __attribute__((always_inline)) {
+        auto *const at = reinterpret_cast<std::byte *>(to + d + i * Isa::lanes);
+        const auto scaled = sum[i] * Isa::broadcast(factor);
+        is_part ? Isa::store_partial(format::f32{}, at, scaled, n_elements) : Isa::store(format::f32{}, at, scaled);
+    });
+}
+
 template <class Isa>
-KVLANE_INLINE void add_o(const Merge &merge, const PartialRow &row, float weight, bool is_first, float *to) {
-    const auto dim = static_cast<int>(merge.v_head_dim);
-    const int64_t step = merge.is_plain ? Isa::lanes : o_step<Isa>(row.n_rows);
-    const float *o = row.partial.o + (merge.is_plain ? int64_t{row.row} * dim : row.row * Isa::lanes);
-    for (int d = 0; d < dim; d += Isa::lanes, o += step) {
-        const bool is_part = merge.is_plain && d + Isa::lanes > dim;
-        const auto of_partial =
-            is_part ? Isa::load_partial(format::f32{}, reinterpret_cast<const std::byte *>(o), dim - d) : Isa::load(o);
-        const auto sum = is_first ? Isa::broadcast(0) : Isa::load(to + d);
-        Isa::store(to + d, Isa::fma(Isa::broadcast(weight), of_partial, sum));
+static void store_o(const MergedRow &row, bool has_o, int dim, float factor, float *to) {
+    constexpr int at_once = 4;
+    int d = 0;
+    for (; d + at_once * Isa::lanes <= dim; d += at_once * Isa::lanes) {
+        store_sums<Isa, at_once>(row, has_o, d, at_once * Isa::lanes, factor, to);
+    }
+    for (; d < dim; d += Isa::lanes) {
+        store_sums<Isa, 1>(row, has_o, d, dim - d, factor, to);
     }
 }
 
-// Takes the partials in one by one, in order.
+// Takes the partials in, in order.
 template <class Isa>
 KVLANE_INLINE void merge_row(const Merge &merge, int r, float sink, MergedRow &row) {
     row.m = sink;
-    for (int64_t p = 0; p < merge.n_partials; ++p) {
-        const float m = m_of(merge, p, r);
+    for (int64_t i = 0; i < merge.n_partials; ++i) {
+        const float m = row_of<Isa>(merge, i, r).m;
         row.m = m > row.m ? m : row.m;
     }
     row.l = sink == minus_infinity ? 0 : rescale_of<Isa>(sink, row.m);
-    for (int64_t p = 0; p < merge.n_partials; ++p) {
-        const PartialRow of_partial = row_of(merge, p, r);
-        const float weight = rescale_of<Isa>(m_of(merge, p, r), row.m);
-        row.l = row.l + weight * of_partial.partial.l[of_partial.row];
-        add_o<Isa>(merge, of_partial, weight, p == 0, row.o);
-    }
-}
-
-// out = factor * o
-template <class Isa>
-KVLANE_INLINE void store_o(const MergedRow &row, float factor, int dim, float *out) {
-    for (int d = 0; d < dim; d += Isa::lanes) {
-        const auto scaled = Isa::load(row.o + d) * Isa::broadcast(factor);
-        auto *const at = reinterpret_cast<std::byte *>(out + d);
-        if (d + Isa::lanes <= dim) {
-            Isa::store(format::f32{}, at, scaled);
-        } else {
-            Isa::store_partial(format::f32{}, at, scaled, dim - d);
+    row.n_partials = 0;
+    for (int64_t i = 0; i < merge.n_partials; ++i) {
+        if (row.n_partials == merged_at_once) {
+            store_o<Isa>(row, i > merged_at_once, static_cast<int>(merge.v_head_dim), 1, row.o);
+            row.n_partials = 0;
         }
+        PartialRow &partial = row.partials[row.n_partials++] = row_of<Isa>(merge, i, r);
+        partial.weight = rescale_of<Isa>(partial.m, row.m);
+        row.l = row.l + partial.weight * partial.l;
     }
 }
 
@@ -223,12 +244,13 @@ KVLANE_INLINE void store_o(const MergedRow &row, float factor, int dim, float *o
 template <class Isa>
 KVLANE_INLINE void finish_row(const Merge &merge, const MergedRow &row, int64_t to) {
     const auto dim = static_cast<int>(merge.v_head_dim);
+    const bool has_o = merge.n_partials > row.n_partials;
     if (!merge.out) {
         merge.whole.m[to] = to_natural_log(row.m);
         merge.whole.l[to] = row.l;
-        return store_o<Isa>(row, 1, dim, merge.whole.o + to * dim);
+        return store_o<Isa>(row, has_o, dim, 1, merge.whole.o + to * dim);
     }
-    store_o<Isa>(row, row.l == 0 ? 1 : 1 / row.l, dim, merge.out + to * dim);
+    store_o<Isa>(row, has_o, dim, row.l == 0 ? 1 : 1 / row.l, merge.out + to * dim);
     if (merge.rotates_out) {
         rotate_row<Isa>(merge.out + to * dim, dim);
     }
