@@ -147,8 +147,8 @@ struct Arithmetic<Isa, ValueFours, Numbers::bytes> : Fours<Isa> {
 // Of queries, whatever the keys' format.
 template <class Isa, Numbers N>
 using KeyArithmetic = Arithmetic<
-    Isa,
-    std::conditional_t<N == Numbers::floats, format::f32, std::conditional_t<N == Numbers::words, format::q8, KeyFours>>, N>;
+    Isa, std::conditional_t<!are_integers(N), format::f32, std::conditional_t<N == Numbers::words, format::q8, KeyFours>>,
+    N>;
 
 // Keys as dots take them from memory: `width` elements of each of the tokens that share a vector, in as many parts. A part
 // becomes an operand when it is multiplied.

@@ -132,7 +132,8 @@ int64_t count_seen(const kvl_attention &a, const kvl_sequence &s, int64_t first,
 int64_t max_chunks(const kvl_attention &a, int64_t max_len) {
     const int64_t window = a.window + a.block_queries - 1;
     const int64_t all_seen = a.window > 0 ? std::min(max_len, a.n_sink_tokens + window) : max_len;
-    const int64_t sliding = max_len > all_seen ? chunks_to(a.n_sink_tokens) + (window + 2 * chunk_tokens - 2) / chunk_tokens : 0;
+    const int64_t sliding =
+        max_len > all_seen ? chunks_to(a.n_sink_tokens) + (window + 2 * chunk_tokens - 2) / chunk_tokens : 0;
     return std::max({int64_t{1}, chunks_to(all_seen), sliding});
 }
 
@@ -384,8 +385,8 @@ void decode_unit(const kvl_attention &a, const kvl_sequence &s, uint32_t kv_head
                              .plan = a.read_plan,
                              .out = out,
                              .rotates_q = a.k_rotation == KVL_ROTATION_HADAMARD,
-                             .fast_keys = a.fast_keys,
-                             .fast_values = a.fast_values,
+                             .k_numbers = a.k_numbers,
+                             .v_numbers = a.v_numbers,
                              .rules = {a.softcap, a.slopes ? &a.slopes[uint64_t{kv_head} * a.group] : nullptr},
                              .position = tokens.first,
                              .first_visible = visible.first(),
@@ -497,16 +498,28 @@ kvl_status check_precision(const kvl_attention_desc &desc) {
 // Whether integers may meet those of 8 bits: not where what that rounds would cost more than half of what storing does, as
 // weights of q8 and keys beside values that are no integers. Bytes are brought side by side before they are multiplied: that
 // pays for q4, which is unpacked anyway, and for many rows; of a group, since bits must not depend on what else is read for.
-bool may_be_fast(const KernelTable &kernels, const kvl_attention_desc &desc) {
-    return kernels.multiplies_bytes && desc.precision != KVL_PRECISION_EXACT && format::is_scaled(desc.k_format) &&
-           format::is_scaled(desc.v_format);
+bool may_meet_bytes(const KernelTable &kernels, const kvl_attention_desc &desc) {
+    return kernels.multiplies_bytes && format::is_scaled(desc.k_format) && format::is_scaled(desc.v_format);
 }
-bool fast_keys(const KernelTable &kernels, const kvl_attention_desc &desc) {
+Numbers numbers_of(const KernelTable &kernels, const kvl_attention_desc &desc, bool bytes_pay) {
+    return desc.precision == KVL_PRECISION_EXACT        ? Numbers::scaled
+           : bytes_pay && may_meet_bytes(kernels, desc) ? Numbers::bytes
+                                                        : Numbers::words;
+}
+Numbers numbers_of_keys(const KernelTable &kernels, const kvl_attention_desc &desc) {
     constexpr uint32_t many = 5;
-    return may_be_fast(kernels, desc) && (desc.k_format == KVL_Q4 || desc.n_query_heads / desc.n_kv_heads >= many);
+    return numbers_of(kernels, desc, desc.k_format == KVL_Q4 || desc.n_query_heads / desc.n_kv_heads >= many);
 }
-bool fast_values(const KernelTable &kernels, const kvl_attention_desc &desc) {
-    return may_be_fast(kernels, desc) && desc.v_format == KVL_Q4;
+Numbers numbers_of_values(const KernelTable &kernels, const kvl_attention_desc &desc) {
+    return numbers_of(kernels, desc, desc.v_format == KVL_Q4);
+}
+
+// Of the numbers in force, where there is a choice.
+const char *precision_name(const kvl_attention &a) {
+    return !format::is_scaled(a.k_format) && !format::is_scaled(a.v_format) ? ""
+           : a.k_numbers == Numbers::scaled                                 ? "/exact"
+           : a.k_numbers == Numbers::bytes || a.v_numbers == Numbers::bytes ? "/fast"
+                                                                            : "";
 }
 
 // In units of log2; null for null. Throws where there is no memory.
@@ -563,8 +576,8 @@ kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_attention **
                                      .v_format = desc->v_format,
                                      .k_rotation = format::rotation_of(desc->k_rotation, desc->k_format, true),
                                      .v_rotation = format::rotation_of(desc->v_rotation, desc->v_format, false),
-                                     .fast_keys = fast_keys(*kernels, *desc),
-                                     .fast_values = fast_values(*kernels, *desc),
+                                     .k_numbers = numbers_of_keys(*kernels, *desc),
+                                     .v_numbers = numbers_of_values(*kernels, *desc),
                                      .log2_scale = log2_scale,
                                      .window = desc->window,
                                      .n_sink_tokens = desc->n_sink_tokens,
@@ -577,8 +590,7 @@ kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_attention **
         return fail(KVL_ERROR_MEMORY, "no memory for an attention object of %u query heads", desc->n_query_heads);
     }
     std::snprintf(made->kernel_name, sizeof made->kernel_name, "%s/%s+%s/group:%u%s", kernels->name,
-                  format::names[desc->k_format], format::names[desc->v_format], made->group,
-                  made->fast_keys || made->fast_values ? "/fast" : "");
+                  format::names[desc->k_format], format::names[desc->v_format], made->group, precision_name(*made));
     *attention = made.release();
     return KVL_OK;
 }

@@ -17,8 +17,8 @@ struct kvl_attention {
     kvl_format v_format;
     kvl_rotation k_rotation;  // in force
     kvl_rotation v_rotation;
-    bool fast_keys;  // as in DecodeChunk
-    bool fast_values;
+    kvlane::Numbers k_numbers;  // as in DecodeChunk
+    kvlane::Numbers v_numbers;
     float log2_scale;  // of raw scores, into units of log2
     int64_t window;    // 0: all
     int64_t n_sink_tokens;

@@ -353,7 +353,7 @@ static Streams streams_of(const DecodeChunk &c, const Unmasked &unmasked) {
     return s;
 }
 
-// The scales of a run of rows that the stream of rows has just gone past; none where they are no integers.
+// The scales of a run of rows that the stream of rows has just gone past; none where they are floats.
 template <Numbers N, Plane P>
 KVLANE_INLINE StoredRows entries_of(Stream<P> &s, const StoredRows &run) {
     if constexpr (N != Numbers::floats) {
@@ -444,7 +444,9 @@ static void weigh(const DecodeChunk &c, Streams &streams, const Tile &tile, floa
     if constexpr (K != Numbers::floats) {
         next_scales<Isa>(streams.key_scales, tile.n, scratch.key_scales);
     }
-    if constexpr (V != Numbers::floats) {
+    if constexpr (V == Numbers::scaled) {
+        next_scales<Isa>(streams.value_scales, tile.n, scratch.value_shares);
+    } else if constexpr (are_integers(V)) {
         sum_scale = next_value_shares<Isa, V>(streams.value_scales, tile.n, scratch.value_shares);
     }
     const bool has_rules = has_any(c.rules) || (c.mask && c.mask->biases);
@@ -452,7 +454,7 @@ static void weigh(const DecodeChunk &c, Streams &streams, const Tile &tile, floa
         fill_offsets<Isa>(tile, scratch.offsets);
     }
     for (int r = 0; r < rows.n; ++r) {
-        const float factor = K != Numbers::floats ? c.scale * scratch.q_scales[r] : c.scale;
+        const float factor = are_integers(K) ? c.scale * scratch.q_scales[r] : c.scale;
         TileRow row = {scores + r * score_stride,
                        tile.n,
                        factor,
@@ -532,10 +534,10 @@ void decode_part(const DecodeChunk &c, const Unmasked &unmasked, const Rows<Isa>
     Scratch &scratch = rows.scratch;
     const auto head_dim = static_cast<int>(c.view->head_dim);
     const auto v_head_dim = static_cast<int>(c.view->v_head_dim);
-    const DotFn dot = c.kernels->dot[c.fast_keys][c.view->k_format];
-    const SumFn sum = c.kernels->sum[c.fast_values][c.view->v_format];
+    const DotFn dot = c.kernels->dot[c.view->k_format][static_cast<int>(K)];
+    const SumFn sum = c.kernels->sum[c.view->v_format][static_cast<int>(V)];
     lay_out_queries<Isa, K>(c, rows);
-    if constexpr (V != Numbers::floats) {
+    if constexpr (are_integers(V)) {
         std::fill_n(scratch.sums, rows.n * sum_stride(c.view->v_head_dim), 0);
     }
     const int turn = turn_tokens<Isa, K>(c, rows.n);
@@ -552,7 +554,7 @@ void decode_part(const DecodeChunk &c, const Unmasked &unmasked, const Rows<Isa>
             });
             for_each_run(streams.values, tokens_left(last.n, t, turn), [&](int i, const StoredRows &v, const Ahead &ahead) {
                 const StoredRows entries = entries_of<V>(streams.value_entries, v);
-                if constexpr (V != Numbers::floats) {
+                if constexpr (are_integers(V)) {
                     sum({weights_of<V>(scratch, 0) + t + i, rows.n, v_head_dim, v, entries, ahead, scratch.sums, rows.n,
                          nullptr});
                 } else {
@@ -560,7 +562,7 @@ void decode_part(const DecodeChunk &c, const Unmasked &unmasked, const Rows<Isa>
                 }
             });
         }
-        if constexpr (V != Numbers::floats) {
+        if constexpr (are_integers(V)) {
             if (last.n > 0) {
                 add_sums<Isa, V>(c, rows.n, scratch, rows.o);
             }
@@ -590,15 +592,36 @@ static void for_each_part(const DecodeChunk &c, Body &&body) {
     }
 }
 
-// body(constant) with what rows are multiplied in.
+template <Numbers N>
+using NumbersConstant = std::integral_constant<Numbers, N>;
+
+// body(constant) with what rows are multiplied in, whose integers, if any, are so.
 template <class Isa, class Body>
-KVLANE_INLINE void with_numbers(bool is_scaled, bool fast, Body &&body) {
+KVLANE_INLINE void with_integers(bool is_scaled, Numbers numbers, Body &&body) {
     if (!is_scaled) {
-        body(std::integral_constant<Numbers, Numbers::floats>{});
-    } else if (fast) {
-        body(std::integral_constant<Numbers, numbers_of_keys<Isa, format::q4>(true)>{});
+        body(NumbersConstant<Numbers::floats>{});
+    } else if (numbers == Numbers::bytes) {
+        body(NumbersConstant<numbers_of_keys<Isa, format::q4>(Numbers::bytes)>{});
     } else {
-        body(std::integral_constant<Numbers, Numbers::words>{});
+        body(NumbersConstant<Numbers::words>{});
+    }
+}
+
+template <class Body>
+KVLANE_INLINE void with_floats(bool is_scaled, Body &&body) {
+    is_scaled ? body(NumbersConstant<Numbers::scaled>{}) : body(NumbersConstant<Numbers::floats>{});
+}
+
+// body(of keys, of values)
+template <class Isa, class Body>
+KVLANE_INLINE void with_numbers(const DecodeChunk &c, Body &&body) {
+    const bool scaled_keys = format::is_scaled(c.view->k_format), scaled_values = format::is_scaled(c.view->v_format);
+    if (c.k_numbers == Numbers::scaled) {
+        with_floats(scaled_keys, [&](auto keys) { with_floats(scaled_values, [&](auto values) { body(keys, values); }); });
+    } else {
+        with_integers<Isa>(scaled_keys, c.k_numbers, [&](auto keys) {
+            with_integers<Isa>(scaled_values, c.v_numbers, [&](auto values) { body(keys, values); });
+        });
     }
 }
 
@@ -646,10 +669,8 @@ static void decode_tokens(const DecodeChunk &part, int64_t from, int64_t to, con
     tokens.position += from;
     tokens.n_tokens = std::min(to - from, seen.end - tokens.position);
     tokens.n_visible -= from;
-    with_numbers<Isa>(format::is_scaled(part.view->k_format), part.fast_keys, [&](auto keys) {
-        with_numbers<Isa>(format::is_scaled(part.view->v_format), part.fast_values,
-                          [&](auto values) { decode_part<Isa, keys.value, values.value>(tokens, seen.unmasked, rows); });
-    });
+    with_numbers<Isa>(
+        part, [&](auto keys, auto values) { decode_part<Isa, keys.value, values.value>(tokens, seen.unmasked, rows); });
 }
 
 // Tiles that all of the rows' queries see alike are read once for all, others once for each query: to each row it is as if
@@ -710,7 +731,7 @@ void decode_chunk(const DecodeChunk &c) {
     const auto head_dim = static_cast<int>(c.view->head_dim);
     const int of_floats = query_row_bytes<Isa, Numbers::floats>(head_dim);
     const int of_integers = std::max(query_row_bytes<Isa, Numbers::words>(head_dim),
-                                     query_row_bytes<Isa, numbers_of_keys<Isa, format::q4>(true)>(head_dim));
+                                     query_row_bytes<Isa, numbers_of_keys<Isa, format::q4>(Numbers::bytes)>(head_dim));
     const int room_for_queries = query_bytes / (integer_keys ? std::max(of_floats, of_integers) : of_floats);
     const auto room_for_sums = static_cast<int>(max_sums / sum_stride(c.view->v_head_dim));
     const int room = std::min({max_tile_rows, room_for_queries, integer_values ? room_for_sums : max_tile_rows});

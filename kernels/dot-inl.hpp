@@ -64,7 +64,7 @@ struct DotMicro {
     static constexpr int tokens = dot_tokens<Isa>(N, R);  // of one pass
     static constexpr int vectors = tokens / abreast;      // of a row's sums
     // Of them, side by side in registers, where they share the loads of queries.
-    static constexpr int block = N == Numbers::floats && R <= Isa::rows_in_order ? 1 : std::min(vectors, 4);
+    static constexpr int block = !are_integers(N) && R <= Isa::rows_in_order ? 1 : std::min(vectors, 4);
     static constexpr int trees = (R * vectors * abreast + lanes - 1) / lanes;
     static constexpr int leaves = lanes / abreast;  // of one
     static constexpr int line_elements = cache_line_bytes / Format::bytes;

@@ -24,25 +24,22 @@ using Isa = isa::KVLANE_ISA_NAME;
 constexpr KernelTable KVLANE_TABLE = {
     .name = KVLANE_STRING(KVLANE_ISA_NAME),
     .multiplies_bytes = Isa::multiplies_bytes,
-#define KVLANE_FORMAT(name, bits, scale, group) dot<Isa, format::name, numbers_of_keys<Isa, format::name>(false)>,
-    .dot = {{
+#define KVLANE_BY_NUMBERS(kernel, numbers, name)                             \
+    {kernel<Isa, format::name, numbers<Isa, format::name>(Numbers::floats)>, \
+     kernel<Isa, format::name, numbers<Isa, format::name>(Numbers::scaled)>, \
+     kernel<Isa, format::name, numbers<Isa, format::name>(Numbers::words)>,  \
+     kernel<Isa, format::name, numbers<Isa, format::name>(Numbers::bytes)>},
+#define KVLANE_FORMAT(name, bits, scale, group) KVLANE_BY_NUMBERS(dot, numbers_of_keys, name)
+    .dot =
+        {
 #include "formats.inc"
-            },
+        },
 #undef KVLANE_FORMAT
-#define KVLANE_FORMAT(name, bits, scale, group) dot<Isa, format::name, numbers_of_keys<Isa, format::name>(true)>,
-            {
+#define KVLANE_FORMAT(name, bits, scale, group) KVLANE_BY_NUMBERS(weighted_sum, numbers_of_values, name)
+    .sum =
+        {
 #include "formats.inc"
-            }},
-#undef KVLANE_FORMAT
-#define KVLANE_FORMAT(name, bits, scale, group) weighted_sum<Isa, format::name, numbers_of_values<Isa, format::name>(false)>,
-    .sum = {{
-#include "formats.inc"
-            },
-#undef KVLANE_FORMAT
-#define KVLANE_FORMAT(name, bits, scale, group) weighted_sum<Isa, format::name, numbers_of_values<Isa, format::name>(true)>,
-            {
-#include "formats.inc"
-            }},
+        },
 #undef KVLANE_FORMAT
 #define KVLANE_FORMAT(name, bits, scale, group) encode<Isa, format::name>,
     .encode =

@@ -33,6 +33,10 @@ struct ScoreRules {
     const float *slopes;  // [group], a token; null: none
 };
 
+// What stored rows are multiplied in: f32; f32 too where they are integers, times their scales; or integers of 16 bits or
+// of 8.
+enum class Numbers { floats, scaled, words, bytes };
+
 struct KernelTable;
 struct DotRows;
 struct SumRows;
@@ -49,19 +53,19 @@ struct DecodeChunk {
     const KernelTable *kernels;
     const kvl_view *view;
     uint32_t kv_head;
-    int64_t first;                // first token
-    int64_t n_tokens;             // up to the last query's, at most chunk_tokens; 0 where there are none
-    int64_t n_visible;            // of the sequence, from first on
-    const Query *queries;         // [n_queries]
-    int64_t first_element;        // of this KV head's in each
+    int64_t first;          // first token
+    int64_t n_tokens;       // up to the last query's, at most chunk_tokens; 0 where there are none
+    int64_t n_visible;      // of the sequence, from first on
+    const Query *queries;   // [n_queries]
+    int64_t first_element;  // of this KV head's in each
     int n_queries;
     int group;
     float scale;  // of the scores, into units of log2
     ReadPlan plan;
     kvl_partial out;
     bool rotates_q;
-    bool fast_keys;    // integers meet those of 8 bits, else of 16
-    bool fast_values;  // and these
+    Numbers k_numbers;  // where keys are integers,
+    Numbers v_numbers;  // and where values are: scaled both or neither
     ScoreRules rules;
     int64_t position;       // of the first token,
     int64_t first_visible;  // and of the first one that any query sees
@@ -106,9 +110,9 @@ struct CodecRows {
 
 struct KernelTable {
     const char *name;
-    bool multiplies_bytes;        // in one instruction: else what is fast is what is exact
-    DotFn dot[2][format::count];  // exact, fast
-    SumFn sum[2][format::count];
+    bool multiplies_bytes;        // in one instruction, else words instead
+    DotFn dot[format::count][4];  // by numbers
+    SumFn sum[format::count][4];
     void (*encode[format::count])(const CodecRows &);
     void (*decode[format::count])(const CodecRows &);
     void (*decode_chunk)(const DecodeChunk &);

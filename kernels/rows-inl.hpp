@@ -14,18 +14,21 @@ namespace kvlane {
 
 static constexpr int cache_line_bytes = 64;
 
-// What rows are multiplied in: f32, or integers of 16 bits or of 8.
-enum class Numbers { floats, words, bytes };
+constexpr bool are_integers(Numbers n) { return n == Numbers::words || n == Numbers::bytes; }
 
+// Rather than those: floats have one kind, and not every isa multiplies bytes.
 template <class Isa, class Format>
-constexpr Numbers numbers_of_keys(bool fast) {
-    return !Format::is_scaled ? Numbers::floats : fast && Isa::multiplies_bytes ? Numbers::bytes : Numbers::words;
+constexpr Numbers numbers_of_keys(Numbers n) {
+    if (!Format::is_scaled) {
+        return Numbers::floats;
+    }
+    return n == Numbers::floats ? Numbers::scaled : n == Numbers::bytes && !Isa::multiplies_bytes ? Numbers::words : n;
 }
 
 // Weights of 8 bits would cost more of q8 than they save.
 template <class Isa, class Format>
-constexpr Numbers numbers_of_values(bool fast) {
-    return numbers_of_keys<Isa, Format>(fast && Format::group > 0);
+constexpr Numbers numbers_of_values(Numbers n) {
+    return numbers_of_keys<Isa, Format>(n == Numbers::bytes && Format::group == 0 ? Numbers::words : n);
 }
 
 // A run of stored rows.
@@ -91,7 +94,7 @@ static constexpr int ceil_power_of_two(int n) { return n <= 1 ? 1 : 2 * ceil_pow
 // up for the shuffles.
 template <class Isa>
 constexpr int tokens_abreast(Numbers numbers, int n_rows) {
-    return numbers != Numbers::floats && n_rows > 4 ? Isa::max_tokens_abreast : 1;
+    return are_integers(numbers) && n_rows > 4 ? Isa::max_tokens_abreast : 1;
 }
 
 // Tokens that are scored at once: two vectors where tokens share them, else as many as one tree of sums takes, but half for

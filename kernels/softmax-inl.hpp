@@ -91,7 +91,7 @@ struct TileRow {
     int o_rows;
     int v_head_dim;
     const float *key_scales;    // of scores, where keys are integers
-    const float *value_shares;  // that the weights' integers are to be multiplied by, where values are
+    const float *value_shares;  // that weights are to be multiplied by, where values are
     void *integer_weights;      // of values' numbers
 };
 
@@ -126,12 +126,12 @@ KVLANE_INLINE float softmax_row(const TileRow &tile, RowState<Isa> &row) {
         }
         row.m = m;
     }
-    constexpr bool in_tile = V != Numbers::floats;
+    constexpr bool in_tile = are_integers(V);
     const float m = in_tile ? Isa::reduce_max(largest) : row.m;
     const float share = in_tile ? rescale_of<Isa>(m, row.m) : 1;
     const Vec shift = Isa::broadcast(-reference_of(m));
     for (int t = 0; t < tile.n; t += lanes) {
-        const Vec weight = exp2<Isa>(scores_at<Isa>(tile.scores, t, tile.n, factor, shift));
+        Vec weight = exp2<Isa>(scores_at<Isa>(tile.scores, t, tile.n, factor, shift));
         if constexpr (in_tile) {
             const Vec share_of_value = weight * Isa::load(tile.value_shares + t);
             if constexpr (V == Numbers::bytes) {
@@ -141,8 +141,11 @@ KVLANE_INLINE float softmax_row(const TileRow &tile, RowState<Isa> &row) {
             }
             row.l = Isa::fma(weight, Isa::broadcast(share), row.l);
         } else {
-            Isa::store(tile.scores + t, weight);
             row.l = row.l + weight;
+            if constexpr (V == Numbers::scaled) {
+                weight = weight * Isa::load(tile.value_shares + t);
+            }
+            Isa::store(tile.scores + t, weight);
         }
     }
     return share;
@@ -195,9 +198,8 @@ KVLANE_INLINE void store_sums(const MergedRow &row, bool has_o, int d, int n_ele
         const auto weight = Isa::broadcast(partial.weight);
         unroll<N>([&](auto i) __attribute__((always_inline)) {
             const auto *at = reinterpret_cast<const std::byte *>(o + i * partial.step);
-            sum[i] = Isa::fma(weight,
-                              is_part ? Isa::load_partial(format::f32{}, at, n_elements) : Isa::load(format::f32{}, at),
-                              sum[i]);
+            sum[i] = Isa::fma(
+                weight, is_part ? Isa::load_partial(format::f32{}, at, n_elements) : Isa::load(format::f32{}, at), sum[i]);
         });
     }
     unroll<N>([&](auto i) __attribute__((always_inline)) {

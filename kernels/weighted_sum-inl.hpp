@@ -25,7 +25,7 @@ void weighted_sum(const SumRows &a) {
         });
     } else if constexpr (Format::group > 0) {
         for_each_unpacked<Isa>(a.v, a.entries, a.v_head_dim, a.ahead, [&](int t, const StoredRows &rows) {
-            const auto *p = static_cast<const int16_t *>(a.p) + t;
+            const auto *p = static_cast<const typename Arithmetic<Isa, format::q8, N>::Number *>(a.p) + t;
             sum_rows<Isa, format::q8, N>({p, a.n_rows, a.v_head_dim, rows, {}, {}, a.o, a.o_rows, nullptr});
         });
     } else {

@@ -26,8 +26,11 @@ inline Floats of_heads(uint32_t n, float first, float factor) {
     return values;
 }
 
-// As without rules: f32's rounding of scores up to 50, where softcaps are; 16 bits where rows are integers.
-inline double bound(const Geometry &g) { return is_scaled(g.k_format) || is_scaled(g.v_format) ? 6e-4 : 1e-5; }
+// As without rules: f32's rounding of scores up to 50, where softcaps are; 16 bits where they meet integers.
+inline double bound(const Geometry &g) {
+    const bool meets_words = g.precision != kvlane::Precision::exact && (is_scaled(g.k_format) || is_scaled(g.v_format));
+    return meets_words ? 6e-4 : 1e-5;
+}
 
 /// Checks one query's answer, of so many visible tokens.
 inline void check_near(const Geometry &g, std::span<const float> out, std::span<const float> lse, const oracle::Answer &want,

@@ -21,6 +21,7 @@
 using kvlane::Attention;
 using kvlane::Cache;
 using kvlane::Format;
+using kvlane::Precision;
 
 namespace {
 
@@ -38,8 +39,8 @@ constexpr double rounding = 0x1p-24;
 double out_bound(uint32_t head_dim) { return rounding * (20 + head_dim / 32.0); }
 double lse_bound(uint32_t head_dim) { return rounding * (4 + 1.5 * std::sqrt(head_dim)); }
 
-// What meets stored integers is rounded to 16 bits: queries, relative to their largest element, and weights times scales,
-// relative to the largest of a tile.
+// By default what meets stored integers is rounded to 16 bits: queries, relative to their largest element, and weights times
+// scales, relative to the largest of a tile. Where it is 8 bits, other tests hold it.
 constexpr double integer_rounding = 0x1p-16;
 
 const std::vector<Format> formats = test::all_formats();
@@ -54,19 +55,21 @@ struct Shape {
     int64_t len;
     float scale = 0;
     kvlane::Rotation rotation = kvlane::Rotation::by_format;
+    Precision precision = Precision::exact;
 
     size_t n_heads() const { return size_t{n_kv_heads} * group; }
     size_t k_size() const { return static_cast<size_t>(len) * n_kv_heads * head_dim; }
     size_t v_size() const { return static_cast<size_t>(len) * n_kv_heads * v_head_dim; }
     size_t q_size() const { return n_heads() * head_dim; }
     double scale_in_force() const { return scale != 0 ? scale : 1 / std::sqrt(static_cast<double>(head_dim)); }
+    bool rounds_queries() const { return precision != Precision::exact && test::is_scaled(k_format); }
+    bool rounds_weights() const { return precision != Precision::exact && test::is_scaled(v_format); }
     double out_bound() const {
-        const int of_queries = test::is_scaled(k_format) ? 8 : 0;
-        const int of_weights =
-            test::is_scaled(v_format) ? 16 : 0;  // the more the fewer elements a row has: scales then differ
+        const int of_queries = rounds_queries() ? 8 : 0;
+        const int of_weights = rounds_weights() ? 16 : 0;  // the more the fewer elements a row has: scales then differ
         return ::out_bound(head_dim) + (of_queries + of_weights) * integer_rounding;
     }
-    double lse_bound() const { return ::lse_bound(head_dim) + (test::is_scaled(k_format) ? 8 * integer_rounding : 0); }
+    double lse_bound() const { return ::lse_bound(head_dim) + (rounds_queries() ? 8 * integer_rounding : 0); }
     kvlane::Layer layer() const { return {n_kv_heads, head_dim, v_head_dim, k_format, v_format, rotation, rotation}; }
     Attention attention() const {
         return Attention({.n_query_heads = n_kv_heads * group,
@@ -78,13 +81,23 @@ struct Shape {
                           .scale = scale,
                           .k_rotation = rotation,
                           .v_rotation = rotation,
-                          .precision = kvlane::Precision::exact});
+                          .precision = precision});
+    }
+    // Exact, and the default where that rounds to 16 bits.
+    std::vector<Precision> precisions() const {
+        Shape by_default = *this;
+        by_default.precision = Precision::by_format;
+        const bool is_fast = std::string(by_default.attention().kernel()).ends_with("/fast");
+        const bool has_integers = test::is_scaled(k_format) || test::is_scaled(v_format);
+        return has_integers && !is_fast ? std::vector{Precision::exact, Precision::by_format}
+                                        : std::vector{Precision::exact};
     }
 
     std::string text() const {
         return std::to_string(n_kv_heads) + " KV heads x " + std::to_string(group) + ", head_dim " +
                std::to_string(head_dim) + ", v_head_dim " + std::to_string(v_head_dim) + ", " + test::name_of(k_format) +
-               "+" + test::name_of(v_format) + ", len " + std::to_string(len);
+               "+" + test::name_of(v_format) + (precision == Precision::exact ? ", exact" : "") + ", len " +
+               std::to_string(len);
     }
 };
 
@@ -276,7 +289,9 @@ TEST_CASE("attention: equals the oracle on the decoded values, on the whole grid
     double worst = 0;
     double worst_lse = 0;
     for (size_t i = 0; i < n_grid_cases; ++i) {
-        const Shape shape = grid_shape(i);
+        Shape shape = grid_shape(i);
+        const std::vector<Precision> precisions = shape.precisions();
+        shape.precision = precisions[static_cast<size_t>(std::popcount(i)) % precisions.size()];  // in no step with i's axes
         INFO(shape.text());
         const Cache cache = random_cache(shape);
         const Floats q = normal(shape.q_size(), 1);
@@ -292,19 +307,22 @@ TEST_CASE("attention: equals the oracle on the decoded values, on the whole grid
     MESSAGE(std::string(kvlane::isa_in_force()) << ": worst relative error " << worst << ", of lse " << worst_lse);
 }
 
-TEST_CASE("attention: 4096 tokens of unit variance and head_dim 128 are within 2e-6, of integers 2e-4") {
+TEST_CASE("attention: 4096 tokens of unit variance and head_dim 128 are within 2e-6, of integers by default 2e-4") {
     for (const Format format : formats) {
-        const Shape shape{2, 4, 128, 128, format, format, 4096};
-        INFO(shape.text());
+        Shape shape{2, 4, 128, 128, format, format, 4096};
         const Cache cache = random_cache(shape);
         const Floats q = normal(shape.q_size(), 1);
-        const Answer got = attend(shape.attention(), cache.view(0), shape.len, q);
         const oracle::Answer want = expected(shape, cache, q);
-        const double error = relative_error(got.out, want.out, shape.len);
-        CHECK(error <= (test::is_scaled(format) ? 2e-4 : 2e-6));
-        CHECK(lse_error(got.lse, want.lse) <= shape.lse_bound());
-        MESSAGE(std::string(shape.attention().kernel())
-                << ": relative error " << error << ", of lse " << lse_error(got.lse, want.lse));
+        for (const Precision precision : shape.precisions()) {
+            shape.precision = precision;
+            INFO(shape.text());
+            const Answer got = attend(shape.attention(), cache.view(0), shape.len, q);
+            const double error = relative_error(got.out, want.out, shape.len);
+            CHECK(error <= (precision == Precision::exact ? 2e-6 : 2e-4));
+            CHECK(lse_error(got.lse, want.lse) <= shape.lse_bound());
+            MESSAGE(std::string(shape.attention().kernel())
+                    << ": relative error " << error << ", of lse " << lse_error(got.lse, want.lse));
+        }
     }
 }
 
@@ -362,13 +380,16 @@ TEST_CASE("attention: scores up to 1e4 keep the precision that f32 leaves them")
             const double largest = largest_magnitude(expected(shape, cache, q).lse);
             for (const double score : {1e2, 1e3, 1e4}) {
                 shape.scale = static_cast<float>(score / largest);
-                INFO(shape.text() << ", scores to " << score);
-                const Answer got = attend(shape.attention(), cache.view(0), shape.len, q);
                 const oracle::Answer want = expected(shape, cache, q);
-                // A weight is off by as much of itself as its score is absolutely; the worst was 1.2 roundings of the score.
-                const double of_score = rounding + (test::is_scaled(format) ? integer_rounding : 0);
-                CHECK(relative_error(got.out, want.out, shape.len) <= 2.5 * of_score * score);
-                CHECK(lse_error(got.lse, want.lse, score) <= shape.lse_bound());
+                for (const Precision precision : shape.precisions()) {
+                    shape.precision = precision;
+                    INFO(shape.text() << ", scores to " << score);
+                    const Answer got = attend(shape.attention(), cache.view(0), shape.len, q);
+                    // A weight is off by as much of itself as its score is absolutely; the worst was 1.2 roundings of that.
+                    const double of_score = rounding + (shape.rounds_queries() ? integer_rounding : 0);
+                    CHECK(relative_error(got.out, want.out, shape.len) <= 2.5 * of_score * score);
+                    CHECK(lse_error(got.lse, want.lse, score) <= shape.lse_bound());
+                }
             }
         }
     }
@@ -379,11 +400,14 @@ TEST_CASE("attention: sums of the largest integers stay exact at every head_dim"
         for (const uint32_t group : {1u, 8u}) {
             Shape shape{1, group, head_dim, 8, Format::q8, Format::f32, 70};
             shape.rotation = kvlane::Rotation::none;
-            INFO(shape.text());
             const Cache cache = filled(shape, Floats(shape.k_size(), -2.0f), normal(shape.v_size(), 3));
             const Floats q(shape.q_size(), 0.5f);
-            const Answer got = attend(shape.attention(), cache.view(0), shape.len, q);
-            CHECK(lse_error(got.lse, expected(shape, cache, q).lse) <= shape.lse_bound());
+            for (const Precision precision : shape.precisions()) {
+                shape.precision = precision;
+                INFO(shape.text());
+                const Answer got = attend(shape.attention(), cache.view(0), shape.len, q);
+                CHECK(lse_error(got.lse, expected(shape, cache, q).lse) <= shape.lse_bound());
+            }
         }
     }
 }
@@ -393,11 +417,15 @@ TEST_CASE("attention: queries near the ends of f32 meet integers at every head_d
         for (const auto &[query, key, scale] : {std::tuple{1e-33f, 1e28f, 1e3f}, {1e36f, 1e-36f, 0.5f}}) {
             Shape shape{1, 2, head_dim, 8, Format::q8, Format::f32, 3, scale};
             shape.rotation = kvlane::Rotation::none;
-            INFO(shape.text() << ", queries of " << query);
             const Cache cache = filled(shape, Floats(shape.k_size(), key), normal(shape.v_size(), 3));
             const Floats q(shape.q_size(), query);
-            const Answer got = attend(shape.attention(), cache.view(0), shape.len, q);
-            CHECK(lse_error(got.lse, expected(shape, cache, q).lse) <= shape.lse_bound());
+            for (const Precision precision : shape.precisions()) {
+                shape.precision = precision;
+                INFO(shape.text() << ", queries of " << query);
+                const Answer got = attend(shape.attention(), cache.view(0), shape.len, q);
+                const double rounded_alike = rounding * head_dim / 8;  // elements are
+                CHECK(lse_error(got.lse, expected(shape, cache, q).lse) <= shape.lse_bound() + rounded_alike);
+            }
         }
     }
 }
@@ -419,20 +447,23 @@ TEST_CASE("attention: a score that dominates gives that token's value, exactly w
     constexpr int64_t len = 700;
     for (const Format format : formats) {
         for (const int64_t token : {int64_t{0}, int64_t{63}, int64_t{64}, int64_t{300}, int64_t{512}, len - 1}) {
-            const Shape shape{1, 5, 64, 40, format, format, len};
-            INFO(shape.text() << ", token " << token);
+            Shape shape{1, 5, 64, 40, format, format, len};
             Floats k(shape.k_size(), 0.0f);
             std::fill_n(k.begin() + token * shape.head_dim, shape.head_dim, 32.0f);
             const Cache cache = filled(shape, k, normal(shape.v_size(), 3));
-            const Floats q(shape.q_size(), 1.0f);
-            const Answer got = attend(shape.attention(), cache.view(0), len, q);
-            const Floats v = cache.read_v(0);
-            for (size_t i = 0; i < got.out.size(); ++i) {
-                const float value = v[static_cast<size_t>(token) * shape.v_head_dim + i % shape.v_head_dim];
-                CHECK(std::abs(got.out[i] - value) <=
-                      (test::is_scaled(format) ? 4 * integer_rounding * std::abs(value) + 4 * rounding : 0));
+            const Floats q(shape.q_size(), 1.0f), v = cache.read_v(0);
+            for (const Precision precision : shape.precisions()) {
+                shape.precision = precision;
+                INFO(shape.text() << ", token " << token);
+                const Answer got = attend(shape.attention(), cache.view(0), len, q);
+                const double of_value = shape.rounds_weights() ? integer_rounding : rounding;
+                for (size_t i = 0; i < got.out.size(); ++i) {
+                    const float value = v[static_cast<size_t>(token) * shape.v_head_dim + i % shape.v_head_dim];
+                    CHECK(std::abs(got.out[i] - value) <=
+                          (test::is_scaled(format) ? 4 * of_value * std::abs(value) + 4 * rounding : 0));
+                }
+                CHECK(lse_error(got.lse, expected(shape, cache, q).lse) <= shape.lse_bound());
             }
-            CHECK(lse_error(got.lse, expected(shape, cache, q).lse) <= shape.lse_bound());
         }
     }
 }
@@ -472,21 +503,24 @@ TEST_CASE("attention: scale may be negative, and is 1 / sqrt(head_dim) where non
 TEST_CASE("attention: a rotation changes nothing but the rounding, at any head_dim") {
     for (const Format format : formats) {
         for (const Dims dims : grid_dims) {
-            const Shape shape{.n_kv_heads = 2,
-                              .group = 5,
-                              .head_dim = dims.head_dim,
-                              .v_head_dim = dims.v_head_dim,
-                              .k_format = format,
-                              .v_format = format,
-                              .len = 150,
-                              .rotation = kvlane::Rotation::hadamard};
-            INFO(shape.text());
+            Shape shape{.n_kv_heads = 2,
+                        .group = 5,
+                        .head_dim = dims.head_dim,
+                        .v_head_dim = dims.v_head_dim,
+                        .k_format = format,
+                        .v_format = format,
+                        .len = 150,
+                        .rotation = kvlane::Rotation::hadamard};
             const Cache cache = random_cache(shape);
             const Floats q = normal(shape.q_size(), 1);
-            const Answer got = attend(shape.attention(), cache.view(0), shape.len, q);
             const oracle::Answer want = expected(shape, cache, q);
-            CHECK(relative_error(got.out, want.out, shape.len) <= shape.out_bound());
-            CHECK(lse_error(got.lse, want.lse) <= shape.lse_bound());
+            for (const Precision precision : shape.precisions()) {
+                shape.precision = precision;
+                INFO(shape.text());
+                const Answer got = attend(shape.attention(), cache.view(0), shape.len, q);
+                CHECK(relative_error(got.out, want.out, shape.len) <= shape.out_bound());
+                CHECK(lse_error(got.lse, want.lse) <= shape.lse_bound());
+            }
         }
     }
 }

@@ -110,8 +110,8 @@ double largest_difference(const Floats &a, const Floats &b) {
     return largest;
 }
 
-// That of integers on either side, of head_dim 40: 24 roundings to 16 bits.
-constexpr double bound = 24 * 0x1p-16;
+// Roundings of f32, for head_dim 40.
+constexpr double bound = 64 * 0x1p-24;
 
 constexpr int64_t lens[] = {1,   2,   63,  64,  65,  127, 128, 129, 191, 192,  193,  255, 256,
                             257, 320, 383, 385, 511, 512, 513, 575, 700, 1023, 1025, 1400};

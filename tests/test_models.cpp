@@ -112,7 +112,7 @@ void check(const Family &f, Format format, int64_t len) {
     }
     const Floats q = test::random_values(size_t{f.n_query_heads} * f.head_dim, 7);
     const test::Answer got = test::attend(Attention(g), view, len, q);
-    CHECK(test::relative_error(got.out, test::expected(g, len, q, k, v).out) <= (test::is_scaled(format) ? 4e-4 : 4e-6));
+    CHECK(test::relative_error(got.out, test::expected(g, len, q, k, v).out) <= 4e-6);
 }
 
 }  // namespace
