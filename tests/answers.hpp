@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "oracle.hpp"
@@ -69,6 +70,13 @@ inline oracle::Answer expected(const kvlane::Geometry &g, int64_t len, const std
                           len, scale, q.data(), k.data(), v.data(),
                           {g.window, g.n_sink_tokens, g.softcap, g.alibi_slopes.empty() ? nullptr : g.alibi_slopes.data(),
                            g.sink_logits.empty() ? nullptr : g.sink_logits.data(), bits, biases});
+}
+
+/// The precision to hold an attention to its bounds in: exact, or for q8, where 16 bits are its default, that.
+inline kvlane::Precision usual_precision(kvlane::Geometry g) {
+    g.precision = kvlane::Precision::by_format;
+    const bool is_fast = std::string(kvlane::Attention(g).kernel()).ends_with("/fast");
+    return g.k_format == kvlane::Format::q8 && !is_fast ? kvlane::Precision::by_format : kvlane::Precision::exact;
 }
 
 /// |out - reference| / |reference|; a reference that cancels counts as large as least_norm, the square of a norm.

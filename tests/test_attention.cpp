@@ -326,6 +326,21 @@ TEST_CASE("attention: 4096 tokens of unit variance and head_dim 128 are within 2
     }
 }
 
+TEST_CASE("attention: many chunks are merged as few are") {
+    for (const int64_t len : {16 * KVL_CHUNK_TOKENS, 16 * KVL_CHUNK_TOKENS + 1, 37 * KVL_CHUNK_TOKENS}) {
+        for (const uint32_t v_head_dim : {8u, 45u}) {
+            const Shape shape{1, 2, 16, v_head_dim, Format::f32, Format::f32, len};
+            INFO(shape.text());
+            const Cache cache = random_cache(shape);
+            const Floats q = normal(shape.q_size(), 1);
+            const Answer got = attend(shape.attention(), cache.view(0), len, q);
+            const oracle::Answer want = expected(shape, cache, q);
+            CHECK(relative_error(got.out, want.out, len) <= shape.out_bound());
+            CHECK(lse_error(got.lse, want.lse) <= shape.lse_bound());
+        }
+    }
+}
+
 // ---- Scores
 
 TEST_CASE("attention: no visible token gives 0 and minus infinity") {

@@ -180,7 +180,7 @@ TEST_CASE("masks: bits, biases and both equal the oracle, for every format, grou
                 }
                 const uint32_t n_queries = numbers[i / 2 % std::size(numbers)];
                 Geometry g = geometry_of(format, groups[i / 2 % std::size(groups)]);
-                g.precision = kvlane::Precision::exact;
+                g.precision = test::usual_precision(g);
                 const Floats slopes = test::of_heads(g.n_query_heads, 0.5f, 0.7f);
                 const Floats logits = test::of_heads(g.n_query_heads, 4, -0.9f);
                 rule.apply(g, slopes, logits);
@@ -221,6 +221,21 @@ TEST_CASE("masks: each query has the bits that it has alone, whatever it shares 
                 }
             }
         }
+    }
+}
+
+TEST_CASE("masks: queries whose heads do not fit together have the bits that each has alone") {
+    constexpr int64_t len = 600;
+    Geometry g = geometry_of(Format::f32, 16);
+    g.head_dim = 576;  // 14 rows of which are laid out at a time
+    const Cache cache = test::cache_of(g, len);
+    for (const Pattern &pattern : patterns) {
+        const Mask mask = mask_of(pattern, 2, len);
+        const kvl_mask given = mask.get();
+        const Floats q = queries_of(g, 2);
+        INFO(std::string(pattern.name));
+        CHECK(attend(Attention(g), cache.view(0), len, q, 2, nullptr, &given) ==
+              one_by_one(g, cache.view(0), len, 2, q, mask, true, false));
     }
 }
 
@@ -515,8 +530,9 @@ TEST_CASE("masks: a bias that is infinite or NaN shows, the lowest number hides"
     CHECK(with(std::numeric_limits<float>::lowest()) == with(-infinity));
 }
 
-TEST_CASE("masks: queries share a row where the stride is 0, and a sequence without a mask shares the call") {
-    constexpr int64_t len = 400, n_queries = 3;
+TEST_CASE(
+    "masks: queries share a row where the stride is 0, and sequences with and without masks share memory and the call") {
+    constexpr int64_t len = 1100, n_queries = 3;
     const Geometry g = geometry_of(Format::f16, 4);
     const Attention attention(g);
     const Cache cache = cache_of(Format::f16, len);
@@ -534,14 +550,19 @@ TEST_CASE("masks: queries share a row where the stride is 0, and a sequence with
     const kvl_mask given = three.get();
     const Answer want = attend(attention, view, len, q, n_queries, nullptr, &given);
     CHECK(attend(attention, view, len, q, n_queries, nullptr, &shared) == want);
-    Answer plain = want, masked = want;
-    const kvl_sequence sequences[] = {
-        {sizeof(kvl_sequence), 0, n_queries, &view, len, q.data(), plain.out.data(), plain.lse.data(), nullptr, nullptr},
-        {sizeof(kvl_sequence), 0, n_queries, &view, len, q.data(), masked.out.data(), masked.lse.data(), nullptr, &shared}};
-    kvlane::Workspace workspace = attention.workspace(2, len, n_queries);
+    Answer answers[] = {want, want, want};
+    std::vector<kvl_sequence> sequences;
+    for (Answer &answer : answers) {
+        const kvl_mask *mask = &answer == &answers[1] ? nullptr : &shared;
+        sequences.push_back(
+            {sizeof(kvl_sequence), 0, n_queries, &view, len, q.data(), answer.out.data(), answer.lse.data(), nullptr, mask});
+        std::fill(answer.out.begin(), answer.out.end(), 0.0f);
+    }
+    kvlane::Workspace workspace = attention.workspace(3, len, n_queries);
     attention.attend(sequences, workspace);
-    CHECK(plain == attend(attention, view, len, q, n_queries));
-    CHECK(masked == want);
+    CHECK(answers[0] == want);
+    CHECK(answers[1] == attend(attention, view, len, q, n_queries));
+    CHECK(answers[2] == want);
 }
 
 TEST_CASE("masks: bytes are counted of tokens that any query sees") {

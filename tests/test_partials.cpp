@@ -126,7 +126,7 @@ std::vector<int64_t> whole_chunks(int64_t len) {
 }
 
 void check_against_oracle(Geometry g, const Cache &cache, int64_t len, const std::vector<int64_t> &ends) {
-    g.precision = kvlane::Precision::exact;
+    g.precision = test::usual_precision(g);
     const Floats q = queries_of(1);
     const Answer got = merged(Attention(g), cache.view(0), len, q, 1, ends);
     const oracle::Answer want = test::expected(g, len, q, cache.read_k(0), cache.read_v(0));

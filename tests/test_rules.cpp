@@ -28,12 +28,9 @@ constexpr float infinity = std::numeric_limits<float>::infinity();
 constexpr float quiet_nan = std::numeric_limits<float>::quiet_NaN();
 
 Geometry geometry_of(Format format, uint32_t group = 3, uint32_t head_dim = 64) {
-    return {.n_query_heads = 2 * group,
-            .n_kv_heads = 2,
-            .head_dim = head_dim,
-            .k_format = format,
-            .v_format = format,
-            .precision = kvlane::Precision::exact};
+    Geometry g{.n_query_heads = 2 * group, .n_kv_heads = 2, .head_dim = head_dim, .k_format = format, .v_format = format};
+    g.precision = test::usual_precision(g);
+    return g;
 }
 
 void check_against_oracle(const Geometry &g, const Cache &cache, int64_t len) {

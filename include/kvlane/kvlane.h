@@ -107,9 +107,10 @@ enum {
 
 /* What queries and softmax weights are rounded to where they meet q8 or q4.
  *
- * Exact: 16 bits, whose error is a hundredth of that of storing in q8. Fast: 8 bits, where the instruction set multiplies
- * them and that is faster: queries that meet q4, or q8 for groups of 5 query heads or more, and weights that meet q4; else
- * as exact. The output's error is then at most 1.5 times that of storing. */
+ * Exact: nothing, they and the stored integers are multiplied as f32. Fast: 8 bits, where the instruction set multiplies
+ * them and that is faster: queries that meet q4, or q8 for groups of 5 query heads or more, and weights that meet q4, if
+ * both formats are q8 or q4. The output's error is then at most 1.5 times that of storing. Else 16 bits, whose error is a
+ * hundredth of that of storing in q8. */
 typedef uint32_t kvl_precision;
 enum {
     KVL_PRECISION_DEFAULT = 0, /* fast */
@@ -497,7 +498,7 @@ typedef struct kvl_executor {
 ///         _WORKSPACE_ALIGNMENT, _RANGE, all before anything is written; KVL_ERROR_TASK when the executor left tasks out,
 ///         and outputs are incomplete
 /// Bound:  relative L2 error against exact arithmetic on the decoded values <= 2e-6 for scores of unit variance and
-///         4096 tokens; <= 2e-4 where keys or values are q8 or q4, in exact precision, see kvl_precision. Bits do not depend
+///         4096 tokens; <= 2e-4 where keys or values are q8 or q4 and met by 16 bits, see kvl_precision. Bits do not depend
 ///         on the executor, its threads, or the other sequences and queries; they may differ by isa
 /// Threads: the executor's; the calling thread's where executor is null   Allocates: no
 /// Source: M. Milakov, N. Gimelshein, "Online normalizer calculation for softmax" (2018); T. Dao et al.,
