@@ -1,6 +1,6 @@
 // The benchmarks: decode/<model>/<format>/ctx:<n>[/queries:<n>]/threads:<n>/<cold|hot>; naive/…, batch/…, append/… and, by
-// score rule, window/…, softcap/…, alibi/… and mask/…, by layout of the memory, token-major/…, blocks:<n>/… and prefix/…
-// alike; exact/… with that precision.
+// score rule, window/…, softcap/…, alibi/… and mask/…, by layout of the memory, token-major/…, blocks:<n>/…, prefix/… and
+// latent/… alike; exact/… with that precision.
 
 #include <benchmark/benchmark.h>
 
@@ -116,6 +116,7 @@ void add_details(const Model &model, int all_threads) {
          {std::pair{"window", Rule::window}, {"softcap", Rule::softcap}, {"alibi", Rule::alibi}, {"mask", Rule::mask}}) {
         add(kind, {model, Format::f16, Format::f16, 8192, 1, true, 1, rule}, decode);
     }
+    add("window", {model, Format::f16, Format::f16, 8192, 1, true, 1, Rule::window, 4}, decode);
     for (const auto &[kind, layout] : {std::pair{"token-major", Layout::token_major},
                                        {"blocks:16", Layout::blocks_16},
                                        {"blocks:256", Layout::blocks_256}}) {
@@ -127,6 +128,15 @@ void add_details(const Model &model, int all_threads) {
     for (const Format format : {Format::f16, Format::q8, Format::q4}) {
         add("append", {model, format, format, 1, 1, true}, append, 0.002);
         add("append", {model, format, format, 2048, 1, true}, append);
+    }
+}
+
+void add_latent(int all_threads) {
+    using kvlane::Format;
+    for (const Format format : {Format::f32, Format::f16, Format::bf16}) {
+        for (const int threads : std::set{1, all_threads}) {
+            add("latent", {deepseek, format, format, 8192, threads, true, 1, Rule::none, 1, Layout::latent}, decode);
+        }
     }
 }
 
@@ -150,6 +160,7 @@ int main(int argc, char **argv) {
         bench::add_model(model, all_threads);
     }
     bench::add_details(bench::model_of("llama-3-8b"), all_threads);
+    bench::add_latent(all_threads);
     benchmark::RunSpecifiedBenchmarks();
     benchmark::Shutdown();
 }

@@ -29,6 +29,7 @@ kvlane::Attention attention_of(const Shape &shape) {
     kvlane::Geometry geometry{.n_query_heads = m.n_query_heads,
                               .n_kv_heads = m.n_kv_heads,
                               .head_dim = m.head_dim,
+                              .v_head_dim = shape.v_head_dim(),
                               .k_format = shape.k_format,
                               .v_format = shape.v_format};
     switch (shape.rule) {
@@ -117,7 +118,7 @@ double DecodeCase::multiply_adds() const {
             n_seen += static_cast<double>(shape_.visible(sequence.len - behind));
         }
     }
-    return 2 * n_seen * shape_.model.n_query_heads * shape_.model.head_dim;
+    return n_seen * shape_.model.n_query_heads * (shape_.model.head_dim + shape_.v_head_dim());
 }
 
 // Hot is what the same call has just read: samples in between may have evicted it.

@@ -33,7 +33,16 @@ LaidOut::LaidOut(Layout layout, int64_t n_tokens) : layout_(layout) {
     }
 }
 
-kvl_view LaidOut::view(kvl_view v) const {
+kvl_view LaidOut::view(kvl_view v) {
+    if (layout_ == Layout::latent) {
+        spans_[0] = *v.spans;
+        spans_[0].v = spans_[0].k;
+        v.spans = spans_;
+        v.v_head_dim = latent_v_head_dim;
+        v.v_token_stride_bytes = v.k_token_stride_bytes;
+        v.v_head_stride_bytes = v.k_head_stride_bytes;
+        return v;
+    }
     v.blocks = blocks_.data();
     v.n_blocks = static_cast<uint32_t>(blocks_.size());
     v.block_tokens = block_tokens_of(layout_);

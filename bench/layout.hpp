@@ -14,15 +14,19 @@ enum class Layout {
     token_major,  // [token][kv_head][dim]
     blocks_16,    // [block][kv_head][token][dim], blocks of so many tokens in random order
     blocks_256,
-    prefix  // head_major; all sequences begin with the first one's tokens
+    prefix,  // head_major; all sequences begin with the first one's tokens
+    latent   // head_major; values are what keys begin with
 };
+
+inline constexpr uint32_t latent_v_head_dim = 512;
 
 // The memory that a cache's view shows, whose rows are random numbers, as if it had another layout. Of views alike, the
 // blocks are the same.
 class LaidOut {
 public:
     LaidOut(Layout layout, int64_t n_tokens);
-    kvl_view view(kvl_view of_cache) const;
+    // Until the next call.
+    kvl_view view(kvl_view of_cache);
     // Its tokens behind the first n of another's, until the next call.
     kvl_view view_behind(const kvl_view &other, int64_t n_tokens, kvl_view of_cache);
 

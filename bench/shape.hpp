@@ -27,6 +27,9 @@ inline constexpr Model models[] = {
 #undef MODEL
 };
 
+// Latent attention's, after absorption.
+inline constexpr Model deepseek{"deepseek-v3", 128, 1, 576};
+
 // Returns the model of that name.
 const Model &model_of(const std::string &name);
 
@@ -50,7 +53,10 @@ struct Shape {
 
     bool operator==(const Shape &) const = default;
     std::string format_name() const;  // "f16", or "f16+bf16" where K and V differ
-    kvlane::Layer layer() const { return {model.n_kv_heads, model.head_dim, 0, k_format, v_format}; }
+    uint32_t v_head_dim() const { return layout == Layout::latent ? latent_v_head_dim : model.head_dim; }
+    kvlane::Layer layer() const {
+        return {model.n_kv_heads, model.head_dim, layout == Layout::latent ? 1 : model.head_dim, k_format, v_format};
+    }
     uint64_t bytes_per_token() const;  // that one layer of a cache takes
     int64_t visible(int64_t len) const {
         return rule == Rule::window ? std::min(len, window_tokens) : rule == Rule::mask ? len / 2 : len;

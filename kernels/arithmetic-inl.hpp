@@ -1,7 +1,7 @@
 #pragma once
 
-// What stored rows are multiplied in: f32; or, where they are stored as integers, integers of 16 bits or 8, whose sums are
-// exact. A kernel's body is the same for all.
+// What stored rows are multiplied in: f32; or, where they are stored as integers, integers of 16 bits or 8 too, whose sums
+// are exact. A kernel's body is the same for all.
 
 #include <cstring>
 #include <numeric>

@@ -79,7 +79,6 @@ struct Visible {
 
     // A chunk that holds some of both is one of the sinks'.
     int64_t window_chunk() const { return std::max(window.first_chunk(), sinks.end_chunk()); }
-    int64_t first() const { return sinks.n() > 0 ? sinks.first : window.first; }
     int64_t sink_chunks() const { return sinks.end_chunk() - sinks.first_chunk(); }
     int64_t n_chunks() const {
         return std::max<int64_t>(1, sink_chunks() + std::max<int64_t>(0, window.end_chunk() - window_chunk()));
@@ -128,9 +127,9 @@ int64_t count_seen(const kvl_attention &a, const kvl_sequence &s, int64_t first,
     return seen;
 }
 
-// The most chunks that a block of queries sees some of, at any length up to max_len.
-int64_t max_chunks(const kvl_attention &a, int64_t max_len) {
-    const int64_t window = a.window + a.block_queries - 1;
+// The most chunks that a block of so many queries sees some of, at any length up to max_len.
+int64_t max_chunks(const kvl_attention &a, int64_t max_len, uint32_t n_queries) {
+    const int64_t window = a.window + std::min(a.block_queries, n_queries) - 1;
     const int64_t all_seen = a.window > 0 ? std::min(max_len, a.n_sink_tokens + window) : max_len;
     const int64_t sliding =
         max_len > all_seen ? chunks_to(a.n_sink_tokens) + (window + 2 * chunk_tokens - 2) / chunk_tokens : 0;
@@ -164,7 +163,7 @@ int64_t n_chunks_of(const kvl_attention &a, const kvl_sequence &s) {
         return visible_to(a, s, s.len, s.len).n_chunks();
     }
     const Tokens asked = asked_of(s);
-    return std::clamp<int64_t>(asked.end_chunk() - asked.first_chunk(), 1, max_chunks(a, s.len));
+    return std::clamp<int64_t>(asked.end_chunk() - asked.first_chunk(), 1, max_chunks(a, s.len, queries_of(s)));
 }
 
 // More than are allowed where they are too many to count.
@@ -389,7 +388,7 @@ void decode_unit(const kvl_attention &a, const kvl_sequence &s, uint32_t kv_head
                              .v_numbers = a.v_numbers,
                              .rules = {a.softcap, a.slopes ? &a.slopes[uint64_t{kv_head} * a.group] : nullptr},
                              .position = tokens.first,
-                             .first_visible = visible.first(),
+                             .first_visible = visible.sinks.n() > 0 ? all.end : visible.window.first,
                              .window = a.window > 0 ? a.window : KVL_MAX_TOKENS,
                              .n_sink_tokens = a.n_sink_tokens,
                              .mask = s.mask,
@@ -453,10 +452,22 @@ void run_unit(const Call &call, uint32_t unit) {
     finish_chunk(call, sequence, kv_head, index);
 }
 
+// Whether values are what keys begin with.
+bool values_are_keys(const kvl_view &view) {
+    const bool same_strides = view.k_token_stride_bytes == view.v_token_stride_bytes &&
+                              view.k_head_stride_bytes == view.v_head_stride_bytes &&
+                              view.k_block_stride_bytes == view.v_block_stride_bytes;
+    return same_strides && view.k_format == view.v_format && view.v_head_dim <= view.head_dim &&
+           std::all_of(view.spans, view.spans + view.n_spans, [](const kvl_span &span) { return span.k == span.v; });
+}
+
 // Of one KV head's key and value, padding not counted.
 int64_t read_bytes(const kvl_view &view) {
-    return format::row_bytes(view.k_format, view.head_dim) + format::entry_bytes(view.k_format, view.head_dim) +
-           format::row_bytes(view.v_format, view.v_head_dim) + format::entry_bytes(view.v_format, view.v_head_dim);
+    const int64_t of_key =
+        format::row_bytes(view.k_format, view.head_dim) + format::entry_bytes(view.k_format, view.head_dim);
+    const int64_t of_value =
+        format::row_bytes(view.v_format, view.v_head_dim) + format::entry_bytes(view.v_format, view.v_head_dim);
+    return values_are_keys(view) ? of_key : of_key + of_value;
 }
 
 kvl_status check_each(const float *values, uint32_t n, bool (*is_allowed)(float), const char *name, const char *allowed) {
@@ -605,7 +616,8 @@ kvl_status kvl_attention_workspace_size(const kvl_attention *attention, uint32_t
     KVLANE_TRY(check_not_null(bytes, "bytes"));
     KVLANE_TRY(check_range(max_len, 0, KVL_MAX_TOKENS, "max_len"));
     KVLANE_TRY(check_range(max_queries, 1, UINT32_MAX, "max_queries"));
-    const uint64_t chunks_of_one = static_cast<uint64_t>(max_chunks(*attention, max_len)) * attention->n_kv_heads;
+    const uint64_t chunks_of_one =
+        static_cast<uint64_t>(max_chunks(*attention, max_len, max_queries)) * attention->n_kv_heads;
     KVLANE_TRY(check_units(chunks_of_one));
     const uint64_t units_of_one = chunks_of_one * blocks_of(*attention, max_queries);
     KVLANE_TRY(check_units(units_of_one));
@@ -685,6 +697,7 @@ kvl_status kvl_merge(const kvl_attention *attention, const kvl_partial *partials
         KVLANE_TRY(check_partial(partials[i], i));
     }
     KVLANE_TRY(check_not_null(out, "out"));
+    KVLANE_TRY(check_merge_overlaps(*attention, partials, n_partials, n_queries, out, lse));
     attention->kernels->merge({.partials = partials,
                                .stride = 1,
                                .n_partials = n_partials,

@@ -49,8 +49,8 @@ struct Unmasked {
     }
 };
 
-// A place in one plane, at a row. Runs of tokens that masks let be seen are walked one by one; in a run, rows are a stride
-// apart.
+// A place in one plane, at a row. Runs of tokens that masks and windows let be seen are walked one by one; in a run, rows
+// are a stride apart.
 template <Plane P>
 struct Cursor {
     const kvl_view *view;
@@ -257,8 +257,8 @@ KVLANE_INLINE void next_scales(Stream<P> &s, int n, float *scales) {
 // Sums that are kept as integers at a time.
 static constexpr int max_sums = 4096;
 
-// Of queries as dots load them, at a time: a part of L1.
-static constexpr int query_bytes = 32768;
+// Of queries as dots load them, at a time: as much of L1 as 16 rows of latent attention take.
+static constexpr int query_bytes = 16 * 576 * sizeof(float);
 
 // What rows need beside their state; one instance lives on the stack.
 struct Scratch {
@@ -454,7 +454,7 @@ static void weigh(const DecodeChunk &c, Streams &streams, const Tile &tile, floa
         fill_offsets<Isa>(tile, scratch.offsets);
     }
     for (int r = 0; r < rows.n; ++r) {
-        const float factor = are_integers(K) ? c.scale * scratch.q_scales[r] : c.scale;
+        const float factor = K != Numbers::floats ? c.scale * scratch.q_scales[r] : c.scale;
         TileRow row = {scores + r * score_stride,
                        tile.n,
                        factor,
@@ -512,6 +512,10 @@ static void lay_out_queries(const DecodeChunk &c, const Rows<Isa> &rows) {
             scratch.q_scales[r] = quantize<Isa>(query, head_dim, row);
             scratch.starts[r] = -Isa::key_bias * std::accumulate(row, row + head_dim, 0);
             std::fill_n(row + head_dim, -head_dim & 3, Number{0});
+        } else if constexpr (K == Numbers::scaled) {
+            std::fill_n(scratch.row + head_dim, Isa::lanes, 0.0f);
+            scratch.q_scales[r] = normalize<Isa>(query, head_dim, scratch.row);
+            lay_out_query<Isa, K>(scratch.row, head_dim, r, rows.n, to);
         } else if constexpr (K == Numbers::words) {
             std::fill_n(scratch.integer_row + head_dim, A::width, Number{0});
             scratch.q_scales[r] = quantize<Isa>(query, head_dim, scratch.integer_row);
@@ -639,7 +643,9 @@ struct Seen {
         const int n = tokens_left(std::min(c.n_visible, known_tokens), t, word_tokens);
         *words = low_bits(n) & (low_bits(c.n_sink_tokens - position) | ~low_bits(first - position));
         if (c.mask && *words != 0) {
-            *words &= unmasked(*c.mask, c.first_query + query, position, n);
+            // What is asked for early may be hidden: biases are 32 times as much to look at.
+            const auto seen = t < chunk_tokens ? unmasked : shown_by_bits;
+            *words &= seen(*c.mask, c.first_query + query, position, n);
         }
         hides |= *words != low_bits(n);
     }
@@ -725,8 +731,8 @@ void decode_chunk(const DecodeChunk &c) {
     std::fill_n(c.out.o, n_rows * partial_stride(c.view->v_head_dim), 0.0f);
     bool integer_keys = false, integer_values = false;
     for_each_part(c, [&](const DecodeChunk &part) {
-        integer_keys |= format::is_scaled(part.view->k_format);
-        integer_values |= format::is_scaled(part.view->v_format);
+        integer_keys |= format::is_scaled(part.view->k_format) && are_integers(c.k_numbers);
+        integer_values |= format::is_scaled(part.view->v_format) && are_integers(c.v_numbers);
     });
     const auto head_dim = static_cast<int>(c.view->head_dim);
     const int of_floats = query_row_bytes<Isa, Numbers::floats>(head_dim);

@@ -68,7 +68,7 @@ struct DecodeChunk {
     Numbers v_numbers;  // and where values are: scaled both or neither
     ScoreRules rules;
     int64_t position;       // of the first token,
-    int64_t first_visible;  // and of the first one that any query sees
+    int64_t first_visible;  // and of the one from which on queries see all; behind the last where there is none
     int64_t window;         // tokens up to a query's own that it sees,
     int64_t n_sink_tokens;  // beside the sequence's first ones
     const kvl_mask *mask;   // of the sequence; null: none

@@ -28,15 +28,20 @@ static inline const float *biases_of(const kvl_mask &mask, int64_t query) {
 
 static inline float bias_in_log2(float bias) { return bias * std::numbers::log2e_v<float>; }
 
-// Of the n <= 64 tokens from a position on, those that are visible. No word is read that has none of their bits.
-static inline uint64_t unmasked(const kvl_mask &mask, int64_t query, int64_t position, int n) {
-    uint64_t visible = low_bits(n);
-    if (mask.bits) {
-        const uint64_t *word = bits_of(mask, query) + position / word_tokens;
-        const auto skipped = static_cast<int>(position % word_tokens);
-        const bool has_two = skipped + n > word_tokens;
-        visible &= word[0] >> skipped | (has_two ? word[1] << (word_tokens - skipped) : 0);
+// Of the n <= 64 tokens from a position on, those that bits show. No word is read that has none of their bits.
+static inline uint64_t shown_by_bits(const kvl_mask &mask, int64_t query, int64_t position, int n) {
+    if (!mask.bits) {
+        return low_bits(n);
     }
+    const uint64_t *word = bits_of(mask, query) + position / word_tokens;
+    const auto skipped = static_cast<int>(position % word_tokens);
+    const bool has_two = skipped + n > word_tokens;
+    return low_bits(n) & (word[0] >> skipped | (has_two ? word[1] << (word_tokens - skipped) : 0));
+}
+
+// Those that are visible.
+static inline uint64_t unmasked(const kvl_mask &mask, int64_t query, int64_t position, int n) {
+    uint64_t visible = shown_by_bits(mask, query, position, n);
     if (mask.biases) {
         const float *biases = biases_of(mask, query) + position;
         for (int i = 0; i < n; ++i) {

@@ -3,6 +3,7 @@
 // f32 rows as integers times one scale.
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "rows-inl.hpp"
@@ -54,6 +55,23 @@ constexpr float most_weight() {
     } else {
         return most_int16;
     }
+}
+
+// x[i] = scale * to[i], none of which is larger than 2 but where all are denormal; the scale is a power of two. What stored
+// integers are summed up to may else not be within f32's range before it is multiplied by their scales.
+template <class Isa>
+static float normalize(const float *x, int n, float *to) {
+    const float largest = largest_of<Isa>(reinterpret_cast<const std::byte *>(x), n);
+    int exponent = 0;
+    if (largest > 0) {  // and no NaN
+        std::frexp(largest, &exponent);
+    }
+    exponent = std::max(exponent - 1, std::numeric_limits<float>::min_exponent - 1);
+    const float inverse = std::ldexp(1.0f, -exponent);
+    for (int i = 0; i < n; ++i) {
+        to[i] = x[i] * inverse;
+    }
+    return std::ldexp(1.0f, exponent);
 }
 
 // So many of the largest products of a query or weight by a stored integer sum up within 32 bits.

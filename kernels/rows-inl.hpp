@@ -14,9 +14,10 @@ namespace kvlane {
 
 static constexpr int cache_line_bytes = 64;
 
-constexpr bool are_integers(Numbers n) { return n == Numbers::words || n == Numbers::bytes; }
+static constexpr bool are_integers(Numbers n) { return n == Numbers::words || n == Numbers::bytes; }
 
-// Rather than those: floats have one kind, and not every isa multiplies bytes.
+// What a format's rows are multiplied in where those are asked for: floats have one kind, and not every isa multiplies
+// bytes.
 template <class Isa, class Format>
 constexpr Numbers numbers_of_keys(Numbers n) {
     if (!Format::is_scaled) {

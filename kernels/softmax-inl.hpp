@@ -179,17 +179,18 @@ static constexpr int64_t merged_at_once = 16;
 struct MergedRow {
     float m;
     float l;
-    alignas(64) float o[KVL_MAX_HEAD_DIM + 16];  // of all but the last few,
-    PartialRow partials[merged_at_once];         // and these
+    alignas(64) float o[KVL_MAX_HEAD_DIM + 16];  // of all but the last few, if those are not all,
+    bool has_o;
+    PartialRow partials[merged_at_once];  // and these
     int64_t n_partials;
 };
 
 // to = factor * (o + those of the last few), N vectors of it from element d on, or what is left there.
 template <class Isa, int N>
-KVLANE_INLINE void store_sums(const MergedRow &row, bool has_o, int d, int n_elements, float factor, float *to) {
+KVLANE_INLINE void store_sums(const MergedRow &row, int d, int n_elements, float factor, float *to) {
     typename Isa::Vec sum[N];
     unroll<N>([&](auto i) __attribute__((always_inline)) {
-        sum[i] = has_o ? Isa::load(row.o + d + i * Isa::lanes) : Isa::broadcast(0);
+        sum[i] = row.has_o ? Isa::load(row.o + d + i * Isa::lanes) : Isa::broadcast(0);
     });
     const bool is_part = n_elements < N * Isa::lanes;
     for (int64_t p = 0; p < row.n_partials; ++p) {
@@ -210,18 +211,18 @@ KVLANE_INLINE void store_sums(const MergedRow &row, bool has_o, int d, int n_ele
 }
 
 template <class Isa>
-static void store_o(const MergedRow &row, bool has_o, int dim, float factor, float *to) {
+static void store_o(const MergedRow &row, int dim, float factor, float *to) {
     constexpr int at_once = 4;
     int d = 0;
     for (; d + at_once * Isa::lanes <= dim; d += at_once * Isa::lanes) {
-        store_sums<Isa, at_once>(row, has_o, d, at_once * Isa::lanes, factor, to);
+        store_sums<Isa, at_once>(row, d, at_once * Isa::lanes, factor, to);
     }
     for (; d < dim; d += Isa::lanes) {
-        store_sums<Isa, 1>(row, has_o, d, dim - d, factor, to);
+        store_sums<Isa, 1>(row, d, dim - d, factor, to);
     }
 }
 
-// Takes the partials in, in order.
+// Takes the partials in, in order, but those that saw nothing: whether there is one may depend on other rows.
 template <class Isa>
 KVLANE_INLINE void merge_row(const Merge &merge, int r, float sink, MergedRow &row) {
     row.m = sink;
@@ -230,15 +231,21 @@ KVLANE_INLINE void merge_row(const Merge &merge, int r, float sink, MergedRow &r
         row.m = m > row.m ? m : row.m;
     }
     row.l = sink == minus_infinity ? 0 : rescale_of<Isa>(sink, row.m);
+    row.has_o = false;
     row.n_partials = 0;
     for (int64_t i = 0; i < merge.n_partials; ++i) {
+        PartialRow partial = row_of<Isa>(merge, i, r);
+        if (partial.m == minus_infinity && partial.l == 0) {
+            continue;
+        }
         if (row.n_partials == merged_at_once) {
-            store_o<Isa>(row, i > merged_at_once, static_cast<int>(merge.v_head_dim), 1, row.o);
+            store_o<Isa>(row, static_cast<int>(merge.v_head_dim), 1, row.o);
+            row.has_o = true;
             row.n_partials = 0;
         }
-        PartialRow &partial = row.partials[row.n_partials++] = row_of<Isa>(merge, i, r);
         partial.weight = rescale_of<Isa>(partial.m, row.m);
         row.l = row.l + partial.weight * partial.l;
+        row.partials[row.n_partials++] = partial;
     }
 }
 
@@ -246,13 +253,12 @@ KVLANE_INLINE void merge_row(const Merge &merge, int r, float sink, MergedRow &r
 template <class Isa>
 KVLANE_INLINE void finish_row(const Merge &merge, const MergedRow &row, int64_t to) {
     const auto dim = static_cast<int>(merge.v_head_dim);
-    const bool has_o = merge.n_partials > row.n_partials;
     if (!merge.out) {
         merge.whole.m[to] = to_natural_log(row.m);
         merge.whole.l[to] = row.l;
-        return store_o<Isa>(row, has_o, dim, 1, merge.whole.o + to * dim);
+        return store_o<Isa>(row, dim, 1, merge.whole.o + to * dim);
     }
-    store_o<Isa>(row, has_o, dim, row.l == 0 ? 1 : 1 / row.l, merge.out + to * dim);
+    store_o<Isa>(row, dim, row.l == 0 ? 1 : 1 / row.l, merge.out + to * dim);
     if (merge.rotates_out) {
         rotate_row<Isa>(merge.out + to * dim, dim);
     }

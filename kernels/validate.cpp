@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <tuple>
 
 #include "error.hpp"
 #include "view.hpp"
@@ -408,6 +409,30 @@ kvl_status check_overlaps(const kvl_attention &attention, const kvl_sequence *se
         KVLANE_TRY(sequences[i].mask ? check_mask_apart(w, n_sequences, i) : KVL_OK);
         for (const kvl_view *view = sequences[i].view; view; view = view->next) {
             KVLANE_TRY(check_view_apart(w, n_sequences, i, *view));
+        }
+    }
+    return KVL_OK;
+}
+
+kvl_status check_merge_overlaps(const kvl_attention &attention, const kvl_partial *partials, uint32_t n_partials,
+                                uint32_t n_queries, const float *out, const float *lse) {
+    const uint64_t rows = uint64_t{n_queries} * attention.n_query_heads;
+    const uint64_t row_bytes = rows * sizeof(float), o_bytes = row_bytes * attention.v_head_dim;
+    const Range of_out = range_at(out, o_bytes), of_lse = range_at(lse, lse ? row_bytes : 0);
+    if (of_out.meets(of_lse)) {
+        return fail(KVL_ERROR_OVERLAP,
+                    "out is from 0x%" PRIxPTR " to 0x%" PRIxPTR "; it may not overlap lse, from 0x%" PRIxPTR, of_out.begin,
+                    of_out.end, of_lse.begin);
+    }
+    for (uint32_t i = 0; i < n_partials; ++i) {
+        for (const auto &[name, first, bytes] :
+             {std::tuple{"m", partials[i].m, row_bytes}, {"l", partials[i].l, row_bytes}, {"o", partials[i].o, o_bytes}}) {
+            const Range range = range_at(first, bytes);
+            if (range.meets(of_out) || range.meets(of_lse)) {
+                return fail(KVL_ERROR_OVERLAP,
+                            "partials[%" PRIu32 "]: %s is from 0x%" PRIxPTR " to 0x%" PRIxPTR "; it may not overlap %s", i,
+                            name, range.begin, range.end, range.meets(of_out) ? "out" : "lse");
+            }
         }
     }
     return KVL_OK;

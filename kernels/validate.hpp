@@ -17,4 +17,8 @@ kvl_status check_sequences(const kvl_attention *attention, const kvl_sequence *s
 kvl_status check_overlaps(const kvl_attention &attention, const kvl_sequence *sequences, uint32_t n_sequences,
                           const void *workspace, uint64_t workspace_bytes);
 
+// That out and lse of a merge, which may be null, overlap neither each other nor what is merged.
+kvl_status check_merge_overlaps(const kvl_attention &attention, const kvl_partial *partials, uint32_t n_partials,
+                                uint32_t n_queries, const float *out, const float *lse);
+
 }  // namespace kvlane

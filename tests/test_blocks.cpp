@@ -1,10 +1,11 @@
 // Views of paged caches: the blocks of a table, in any order, give the bits of straight memory.
 
 #include <algorithm>
+#include <cstring>
 #include <numeric>
 #include <random>
 
-#include "answers.hpp"
+#include "rules.hpp"
 
 using kvlane::Attention;
 using kvlane::Cache;
@@ -134,26 +135,58 @@ TEST_CASE("blocks: masks give the bits of straight memory") {
     }
 }
 
-TEST_CASE("blocks: windows and several queries give the bits of straight memory") {
-    constexpr int64_t len = 1500;
+// The tokens of a straight view as [token][kv_head][dim], K and V alone: of floats.
+struct TokenMajor {
+    explicit TokenMajor(const kvl_view &source) : view(source) {
+        span.n_tokens = source.len;
+        span.k = moved(k, source.spans->k, view.k_token_stride_bytes, view.k_head_stride_bytes);
+        span.v = moved(v, source.spans->v, view.v_token_stride_bytes, view.v_head_stride_bytes);
+        view.spans = &span;
+    }
+
+    std::vector<std::byte> k, v;
+    kvl_span span{};
+    kvl_view view;
+
+private:
+    const std::byte *moved(std::vector<std::byte> &to, const void *from, int64_t &token_stride, int64_t &head_stride) const {
+        const int64_t row_bytes = token_stride, n_heads = view.n_kv_heads;
+        to.resize(static_cast<size_t>(view.len * n_heads * row_bytes));
+        for (int64_t t = 0; t < view.len; ++t) {
+            for (int64_t head = 0; head < n_heads; ++head) {
+                std::memcpy(to.data() + (t * n_heads + head) * row_bytes,
+                            static_cast<const std::byte *>(from) + head * head_stride + t * row_bytes,
+                            static_cast<size_t>(row_bytes));
+            }
+        }
+        token_stride = n_heads * row_bytes;
+        head_stride = row_bytes;
+        return to.data();
+    }
+};
+
+TEST_CASE("blocks: every rule, for one query and for several, gives the bits of straight memory; token-major memory too") {
+    constexpr int64_t len = 1300;
     for (const Format format : test::all_formats()) {
         const Cache cache = filled(2, 64, 64, format, format, len);
-        for (const int64_t window : {0, 1, 100, 700}) {
+        const TokenMajor token_major(cache.view(0));
+        for (const test::NamedRules &rule : test::rules) {
             kvlane::Geometry geometry{.n_query_heads = 6, .n_kv_heads = 2, .head_dim = 64};
             geometry.k_format = geometry.v_format = format;
-            geometry.window = window;
-            geometry.n_sink_tokens = window > 0 ? 5 : 0;
+            const auto slopes = test::of_heads(6, 0.5f, 0.7f), logits = test::of_heads(6, 4, -0.9f);
+            rule.apply(geometry, slopes, logits);
             const Attention attention(geometry);
-            for (const uint32_t n_queries : {1u, 3u, 20u}) {
+            for (const uint32_t n_queries : {1u, 7u}) {
                 const std::vector<float> q = test::random_values(size_t{n_queries} * 6 * 64, 9);
                 const Answer straight = test::attend(attention, cache.view(0), len, q, n_queries);
+                INFO(attention.kernel() << ", " << rule.name << ", " << n_queries << " queries");
                 for (const uint32_t block_tokens : all_block_tokens) {
-                    CAPTURE(attention.kernel());
-                    CAPTURE(window);
-                    CAPTURE(n_queries);
                     CAPTURE(block_tokens);
                     const Paged paged(cache.view(0), 0, len, block_tokens, 0);
                     CHECK(test::attend(attention, paged.view, len, q, n_queries) == straight);
+                }
+                if (!test::is_scaled(format)) {
+                    CHECK(test::attend(attention, token_major.view, len, q, n_queries) == straight);
                 }
             }
         }

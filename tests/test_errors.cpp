@@ -797,6 +797,24 @@ Failures failures_of_merge() {
          KVL_ERROR_NULL,
          {"out"},
          [](World &w) { return kvl_merge(w.attention.get(), w.list, 2, 1, nullptr, w.lse.data()); }},
+        {"merge into a partial",
+         KVL_ERROR_OVERLAP,
+         {"partials[1]", "o is", "out"},
+         [](World &w) {
+             w.list[1].o = w.out.data();
+             return w.merge(2, 1);
+         }},
+        {"lse of a merge in a partial",
+         KVL_ERROR_OVERLAP,
+         {"partials[0]", "l is", "lse"},
+         [](World &w) {
+             w.list[0].l = w.lse.data();
+             return w.merge(2, 1);
+         }},
+        {"lse of a merge in its out",
+         KVL_ERROR_OVERLAP,
+         {"out", "lse"},
+         [](World &w) { return kvl_merge(w.attention.get(), w.list, 2, 1, w.out.data(), w.out.data() + 1); }},
         {"merge of nothing", KVL_ERROR_RANGE, {"n_partials", "0", "1"}, [](World &w) { return w.merge(0, 1); }},
         {"merge for no queries", KVL_ERROR_RANGE, {"n_queries", "0", "1"}, [](World &w) { return w.merge(2, 0); }},
         {"merge for many queries",

@@ -113,6 +113,18 @@ void check(const Family &f, Format format, int64_t len) {
     const Floats q = test::random_values(size_t{f.n_query_heads} * f.head_dim, 7);
     const test::Answer got = test::attend(Attention(g), view, len, q);
     CHECK(test::relative_error(got.out, test::expected(g, len, q, k, v).out) <= 4e-6);
+
+    Floats out(got.out.size());
+    const kvl_sequence sequence{sizeof(kvl_sequence), 0, 1, &view, len, q.data(), out.data(), nullptr, nullptr, nullptr};
+    uint64_t bytes = 0;
+    kvlane::check(kvl_attend_bytes(Attention(g).get(), &sequence, 1, &bytes));
+    const auto row = [&](uint32_t dim) {
+        return test::row_bytes(static_cast<kvl_format>(format), dim) +
+               test::entry_bytes(static_cast<kvl_format>(format), dim);
+    };
+    const int64_t n_seen = f.window > 0 ? std::min(len, f.window) : len;
+    const uint64_t of_token = f.n_kv_heads * (row(f.head_dim) + (f.values_are_keys ? 0 : row(v_head_dim)));
+    CHECK(bytes == static_cast<uint64_t>(n_seen) * of_token);
 }
 
 }  // namespace
@@ -122,6 +134,21 @@ TEST_CASE("models: every family's attention equals the oracle, in f16 past its w
         check(f, Format::f16, std::max<int64_t>(300, f.window + 100));
         if (!f.values_are_keys) {  // keys of q8 are rotated, values are not
             check(f, Format::q8, 300);
+        }
+    }
+}
+
+TEST_CASE("models: latent attention equals the oracle for 16 to 128 heads, and counts what is both key and value once") {
+    for (const uint32_t n_query_heads : {16u, 20u, 64u, 128u}) {
+        for (const Format format : {Format::f32, Format::f16, Format::bf16}) {
+            check({.name = "latent",
+                   .n_query_heads = n_query_heads,
+                   .n_kv_heads = 1,
+                   .head_dim = 576,
+                   .scale = 0.0721688f,
+                   .v_head_dim = 512,
+                   .values_are_keys = true},
+                  format, n_query_heads == 128 ? 100 : 600);
         }
     }
 }

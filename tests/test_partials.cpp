@@ -362,6 +362,25 @@ TEST_CASE("partials: tokens that are kept in f16 beside integers are in the rang
           attend(Attention(g), cache.view(0), 1200, q, 4));
 }
 
+TEST_CASE("partials: one that saw nothing changes no bit, not even a zero's sign") {
+    const Attention attention(plain(Format::f32));
+    constexpr size_t n_values = n_query_heads * v_head_dim;
+    Floats m(n_query_heads, 1.0f), far_m(n_query_heads, 1.0f - 83), l(n_query_heads, 1.0f), o(n_values, 0.0f);
+    Floats far_o(n_values, -0x1p-32f);  // times e^-83, which is -0 where multiply-adds are fused
+    Floats nothing_m(n_query_heads, -infinity), nothing_l(n_query_heads, 0.0f);
+    const kvl_partial near{m.data(), l.data(), o.data()}, far{far_m.data(), l.data(), far_o.data()};
+    const kvl_partial nothing{nothing_m.data(), nothing_l.data(), o.data()};
+    const auto merged = [&](std::vector<kvl_partial> partials) {
+        Floats out(n_values);
+        kvlane::check(
+            kvl_merge(attention.get(), partials.data(), static_cast<uint32_t>(partials.size()), 1, out.data(), nullptr));
+        return out;
+    };
+    CHECK(test::same_bits(merged({near, far, nothing}), merged({near, far})));
+    CHECK(test::same_bits(merged({nothing, near, far}), merged({near, far})));
+    CHECK(test::same_bits(merged({nothing}), Floats(n_values, 0.0f)));
+}
+
 TEST_CASE("partials: NaN stays visible, in a row's partial and in what is merged of it") {
     constexpr float nan = std::numeric_limits<float>::quiet_NaN();
     const Geometry g = plain(Format::f32);

@@ -78,6 +78,7 @@ TEST_CASE("queries: each has the bits that it has alone, whatever it shares read
             }
         }
     }
+    check_alike(geometry_of(Format::f16, Format::f16, 1), cache_of(geometry_of(Format::f16, Format::f16, 1), 600), 600, 512);
     check_alike(geometry_of(Format::f16, Format::q8, 2), cache_of(geometry_of(Format::f16, Format::q8, 2), 300), 300, 20);
     check_alike(geometry_of(Format::q4, Format::bf16, 2), cache_of(geometry_of(Format::q4, Format::bf16, 2), 300), 300, 20);
 }

@@ -395,8 +395,8 @@ KVL_API kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_atte
 /// Destroys an attention object; null is allowed. No call may be using it.
 KVL_API void kvl_attention_destroy(kvl_attention *attention);
 
-/// Returns the name of the kernel that this object's calls use, "avx2/f16+bf16/group:4" for example, and "/fast" behind that
-/// where integers are multiplied as bytes; null for null.
+/// Returns the name of the kernel that this object's calls use, "avx2/f16+bf16/group:4" for example, and behind that "/fast"
+/// where integers are multiplied as bytes, "/exact" where they are as f32; null for null.
 KVL_API const char *kvl_attention_kernel(const kvl_attention *attention);
 
 /// Computes the workspace that is enough for every call of up to n_sequences sequences of up to max_len tokens each, with up
@@ -459,7 +459,8 @@ typedef struct kvl_mask {
 } kvl_mask;
 
 /// One sequence of a call: what is asked, what is seen, where the answer goes. Query i is that of the token at position
-/// len - n_queries + i, and sees tokens up to that one: of a draft to be verified, for example, or of a prompt.
+/// len - n_queries + i, its causal offset, and sees tokens up to that one: of a draft to be verified, for example, or of a
+/// prompt.
 /// Shape:  q [n_queries, n_query_heads, head_dim] f32; out [n_queries, n_query_heads, v_head_dim] f32;
 ///         lse [n_queries, n_query_heads] f32 or null
 /// Units:  lse in natural log: that of the sum of exponentials that out is divided by
@@ -490,7 +491,8 @@ typedef struct kvl_executor {
 /// Computes attention for the newest tokens' queries of each of n_sequences sequences.
 ///         out[h] = softmax(scale * q[h] K[h / group]^T) V[h / group], with the rules of kvl_attention_desc
 /// Sequences that follow each other in the array and begin with the same memory, in spans or blocks alike, have its whole
-/// chunks of KVL_CHUNK_TOKENS read once for all of them, where windows hide none of them, without ranges and masks.
+/// chunks of KVL_CHUNK_TOKENS read once for all of them, where windows hide none of them, in the first of a row of views,
+/// without ranges and masks, and for no more queries a sequence than share a read.
 /// Shape:  as in kvl_sequence
 /// Pre:    workspace is aligned to KVL_WORKSPACE_ALIGNMENT, of at least kvl_attention_workspace_size bytes, and used by
 ///         one call at a time
@@ -532,16 +534,17 @@ KVL_API kvl_status kvl_attend_finish(void *workspace);
 /// Shape:  partials [n_partials], each of n_queries; out [n_queries, n_query_heads, v_head_dim] f32;
 ///         lse [n_queries, n_query_heads] f32 or null
 /// Units:  lse in natural log: M + log(L). Where every l is 0, out is 0 and lse -infinity or the sink's logit
-/// Pre:    no token is in two partials; out and lse overlap nothing else of the call
-/// Errors: KVL_ERROR_NULL; KVL_ERROR_RANGE when n_partials or n_queries is 0
+/// Pre:    no token is in two partials
+/// Errors: KVL_ERROR_NULL; KVL_ERROR_RANGE when n_partials or n_queries is 0; KVL_ERROR_OVERLAP when out or lse overlap each
+///         other or a partial; before anything is written
 /// Threads: the calling one   Allocates: no
 KVL_API kvl_status kvl_merge(const kvl_attention *attention, const kvl_partial *partials, uint32_t n_partials,
                              uint32_t n_queries, float *out, float *lse);
 
-/// Computes how many bytes the keys and values have that a call's queries see, each row counted once. A call reads them once
-/// for as many rows of queries and heads as share a read: 32 at most, fewer of large head_dims, and one query's of 64 tokens
-/// of which windows or masks show queries different ones. Masks themselves are not counted.
-/// Errors: as kvl_attend, for sequences
+/// Computes how many bytes the keys and values have that a call's queries see, each row counted once, and not as a value too
+/// where values are what keys begin with. A call reads them once for as many rows of queries and heads as share a read: 32
+/// at most, fewer of large head_dims, and one query's of 64 tokens of which windows or masks show queries different ones.
+/// Masks themselves are not counted. Errors: as kvl_attend, for sequences
 KVL_API kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences,
                                     uint64_t *bytes);
 
