@@ -18,7 +18,7 @@ BRANCH = re.compile(r"(b|b\.\w+|cbn?z|tbn?z)$")
 CONVERT = re.compile(r"(fcvtl2?|[su]?shll2?|[su]xtl2?|[su]cvtf)$")
 MULTIPLY_ADD = re.compile(r"(fmla|smlal2?|[su]dot|usdot)$")
 VECTOR = re.compile(r"\b[qdsv]\d+\b")
-NUMBERS = ("floats", "words", "bytes")  # what rows are multiplied in: the enumerators of rows-inl.hpp
+NUMBERS = ("floats", "scaled", "words", "bytes")  # what rows are multiplied in: the enumerators of kernel_table.hpp
 MICRO_KERNEL = re.compile(r"(\w+Micro<.*?>)::")
 
 
