@@ -72,11 +72,14 @@ inline oracle::Answer expected(const kvlane::Geometry &g, int64_t len, const std
                            g.sink_logits.empty() ? nullptr : g.sink_logits.data(), bits, biases});
 }
 
+/// Whether it multiplies integers as bytes.
+inline bool is_fast(const kvlane::Attention &attention) { return std::string(attention.kernel()).ends_with("/fast"); }
+
 /// The precision to hold an attention to its bounds in: exact, or for q8, where 16 bits are its default, that.
 inline kvlane::Precision usual_precision(kvlane::Geometry g) {
     g.precision = kvlane::Precision::by_format;
-    const bool is_fast = std::string(kvlane::Attention(g).kernel()).ends_with("/fast");
-    return g.k_format == kvlane::Format::q8 && !is_fast ? kvlane::Precision::by_format : kvlane::Precision::exact;
+    const bool has_16_bits = g.k_format == kvlane::Format::q8 && !is_fast(kvlane::Attention(g));
+    return has_16_bits ? kvlane::Precision::by_format : kvlane::Precision::exact;
 }
 
 /// |out - reference| / |reference|; a reference that cancels counts as large as least_norm, the square of a norm.

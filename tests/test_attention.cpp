@@ -87,10 +87,9 @@ struct Shape {
     std::vector<Precision> precisions() const {
         Shape by_default = *this;
         by_default.precision = Precision::by_format;
-        const bool is_fast = std::string(by_default.attention().kernel()).ends_with("/fast");
         const bool has_integers = test::is_scaled(k_format) || test::is_scaled(v_format);
-        return has_integers && !is_fast ? std::vector{Precision::exact, Precision::by_format}
-                                        : std::vector{Precision::exact};
+        return has_integers && !test::is_fast(by_default.attention()) ? std::vector{Precision::exact, Precision::by_format}
+                                                                      : std::vector{Precision::exact};
     }
 
     std::string text() const {

@@ -36,7 +36,7 @@ Geometry geometry_of(Format k_format, Format v_format, uint32_t group, uint32_t 
     return {.n_query_heads = 2 * group, .n_kv_heads = 2, .head_dim = head_dim, .k_format = k_format, .v_format = v_format};
 }
 
-bool is_fast(const Geometry &g) { return std::string(Attention(g).kernel()).ends_with("/fast"); }
+bool is_fast(const Geometry &g) { return test::is_fast(Attention(g)); }
 
 bool multiplies_bytes() { return is_fast(geometry_of(Format::q4, Format::q4, 1)); }
 
@@ -76,9 +76,12 @@ TEST_CASE("precision: fast is in force for q4, and for keys of q8 with groups of
         CHECK_FALSE(is_fast(geometry_of(Format::f16, Format::q4, group)));
         CHECK_FALSE(is_fast(geometry_of(Format::q8, Format::f32, group)));
         CHECK_FALSE(is_fast(geometry_of(Format::f16, Format::f16, group)));
-        Geometry exact = geometry_of(Format::f16, Format::q4, group);
-        exact.precision = Precision::exact;
-        CHECK(std::string(Attention(exact).kernel()).ends_with("/exact"));
+        for (const Format k : {Format::f16, Format::q4}) {
+            Geometry exact = geometry_of(k, Format::q4, group);
+            exact.precision = Precision::exact;
+            CHECK_FALSE(is_fast(exact));
+            CHECK(std::string(Attention(exact).kernel()).ends_with("/exact"));
+        }
     }
 }
 
@@ -123,6 +126,7 @@ TEST_CASE(
                 CHECK(exact.of_arithmetic < 1e-3 * exact.total);
                 CHECK(fast.total <= 1.5 * exact.total);
                 CHECK(fast.of_arithmetic > exact.of_arithmetic);
+                CHECK((fast.of_arithmetic > 1e-3) == multiplies_bytes());  // of 16 bits it is less than a tenth of that
                 char row[120];
                 std::snprintf(row, sizeof row, "| %s | %s | %s | %.2e | %.1e | %.1e | %.2e |\n", test::name_of(k),
                               test::name_of(v), has_outliers ? "yes" : "no", exact.total, exact.of_arithmetic,

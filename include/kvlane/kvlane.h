@@ -544,7 +544,8 @@ KVL_API kvl_status kvl_merge(const kvl_attention *attention, const kvl_partial *
 /// Computes how many bytes the keys and values have that a call's queries see, each row counted once, and not as a value too
 /// where values are what keys begin with. A call reads them once for as many rows of queries and heads as share a read: 32
 /// at most, fewer of large head_dims, and one query's of 64 tokens of which windows or masks show queries different ones.
-/// Masks themselves are not counted. Errors: as kvl_attend, for sequences
+/// Masks themselves are not counted.
+/// Errors: as kvl_attend, for sequences
 KVL_API kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences,
                                     uint64_t *bytes);
 
