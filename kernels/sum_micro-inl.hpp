@@ -24,22 +24,44 @@ struct SumMicro {
     static constexpr int vectors = whole_power && ceil_power_of_two(fit) > fit ? ceil_power_of_two(fit) / 2 : fit;
     static_assert(R <= Isa::max_rows && vectors >= 1);
 
-    static void run(const SumRows &a, int first_row) {
-        const Ahead ahead = first_row > 0 ? Ahead{} : a.ahead;  // the first pass over stored rows asks, the others find them
-        const int whole = a.v_head_dim / lanes * lanes;
-        int d = 0;
-        for (; d + vectors * lanes <= whole; d += vectors * lanes) {
-            block<vectors, false>(a, first_row, d, ahead);
+    // By value: stores to o could otherwise be taken for stores to it.
+    static void run(SumRows a, int first_row) {
+        if (first_row > 0) {  // the first pass over stored rows asks, the others find them
+            a.ahead = {};
         }
-        narrower<ceil_power_of_two(vectors) / 2>(a, first_row, whole, d, ahead);
-        if constexpr (A::has_parts) {
-            if (d < a.v_head_dim) {
-                block<1, true>(a, first_row, d, ahead);
+        Asked asked(a);
+        Block b{static_cast<const Number *>(a.p) + int64_t{first_row} * A::weight_stride,
+                static_cast<Total *>(a.o) + first_row * row_step,
+                A::sums_scores ? lanes : o_step<Isa>(a.o_rows),
+                a.v.first,
+                a.v_head_dim,
+                first_row};
+        while (b.n_elements >= vectors * lanes) {
+            take<vectors>(a, b, asked);
+        }
+        narrower<ceil_power_of_two(vectors) / 2>(a, b, asked);
+        if constexpr (A::has_parts && lanes > 1) {
+            if (b.n_elements > 0) {
+                add_block<1, true>(a, b, asked);
             }
         }
     }
 
 private:
+    using Number = typename A::Number;
+    using Total = typename A::Total;
+    static constexpr int row_step = A::sums_scores ? score_stride : lanes;  // of o
+
+    // What is left to do, from some element on.
+    struct Block {
+        const Number *p;
+        Total *o;
+        int64_t o_step;  // from one vector of a row to the next
+        const std::byte *v;
+        int n_elements;
+        int first_row;
+    };
+
     // Tokens at once: twice as many as an operand holds where a cache line has more and registers are left for their
     // weights.
     static constexpr int at_once(int n_vectors) {
@@ -47,81 +69,95 @@ private:
     }
 
     // What is asked for at a time: in order, the run's lines are shared among its blocks.
-    template <int N>
     struct Asked {
-        static constexpr int bytes = N * lanes * Format::bytes;
-        const std::byte *next_line;
-        int64_t row_step;  // 0 in order
-        int turn;
-        int64_t at_turn;
         Prefetch into;
+        int64_t row_step;  // 0 in order
+        const std::byte *line;
+        const std::byte *turn;  // where line goes on by
+        int64_t at_turn;
 
-        KVLANE_INLINE Asked(const SumRows &a, int d, const Ahead &ahead) : into(ahead.into) {
-            const bool in_order = packed(a.v, a.v_head_dim * Format::bytes);
-            row_step = in_order ? 0 : a.v.stride_bytes;
-            turn = in_order ? (ahead.turn * a.v_head_dim - d * a.v.n) / (N * lanes) : ahead.turn;
-            next_line = a.v.first + int64_t{d} * Format::bytes * (in_order ? a.v.n : 1);
-            next_line += turn > 0 ? ahead.in_run : ahead.behind_turn;
-            at_turn = turn > 0 ? ahead.behind_turn - ahead.in_run : 0;
+        KVLANE_INLINE explicit Asked(const SumRows &a) : into(a.ahead.into) {
+            const int row_bytes = a.v_head_dim * Format::bytes;
+            row_step = packed(a.v, row_bytes) ? 0 : a.v.stride_bytes;
+            start(a, row_step == 0 ? row_bytes : row_step, a.v.first);
         }
-
-        KVLANE_INLINE void next(int t) {
-            if (into == Prefetch::none) {
+        // At a block of elements: where rows lie apart, each asks for its own of them.
+        KVLANE_INLINE void at_block(const SumRows &a, const std::byte *v) {
+            if (row_step != 0) {
+                start(a, row_step, v);
+            }
+        }
+        template <int N>
+        KVLANE_INLINE void next() {
+            constexpr int bytes = N * lanes * Format::bytes;
+            if (into == Prefetch::none) [[unlikely]] {
                 return;
             }
-            if (t >= turn) {
-                next_line += at_turn;
-                at_turn = 0;
+            if (line >= turn) [[unlikely]] {
+                line += at_turn;
+                turn = reinterpret_cast<const std::byte *>(UINTPTR_MAX);
             }
-            if (row_step == 0) {
-                prefetch<at_once(N) * bytes>(next_line, into);
-                next_line += at_once(N) * bytes;
+            if (row_step == 0) [[likely]] {
+                prefetch<at_once(N) * bytes>(line, into);
+                line += at_once(N) * bytes;
             } else {
                 unroll<at_once(N)>([&](auto) __attribute__((always_inline)) {
-                    prefetch<bytes>(next_line, into);
-                    next_line += row_step;
+                    prefetch<bytes>(line, into);
+                    line += row_step;
                 });
             }
+        }
+
+    private:
+        KVLANE_INLINE void start(const SumRows &a, int64_t step, const std::byte *v) {
+            line = v + a.ahead.in_run;
+            turn = line + a.ahead.turn * step;
+            at_turn = a.ahead.behind_turn - a.ahead.in_run;
         }
     };
 
     template <int N>
-    static KVLANE_INLINE void narrower(const SumRows &a, int first_row, int whole, int &d, const Ahead &ahead) {
+    static KVLANE_INLINE void take(const SumRows &a, Block &b, Asked &asked) {
+        add_block<N, false>(a, b, asked);
+        b.o += N * b.o_step;
+        b.v += N * lanes * Format::bytes;
+        b.n_elements -= N * lanes;
+    }
+
+    template <int N>
+    static KVLANE_INLINE void narrower(const SumRows &a, Block &b, Asked &asked) {
         if constexpr (N >= 1) {
-            if (d + N * lanes <= whole) {
-                block<N, false>(a, first_row, d, ahead);
-                d += N * lanes;
+            if (b.n_elements >= N * lanes) {
+                take<N>(a, b, asked);
             }
-            narrower<N / 2>(a, first_row, whole, d, ahead);
+            narrower<N / 2>(a, b, asked);
         }
     }
 
-    // N vectors from element d on, or the part of one that is left there.
+    // N vectors, or the part of one that is left.
     template <int N, bool Tail>
-    static void block(const SumRows &a, int first_row, int d, const Ahead &ahead) {
-        const auto *p = static_cast<const typename A::Number *>(a.p) + int64_t{first_row} * A::weight_stride;
-        constexpr int row_step = A::sums_scores ? score_stride : lanes;
-        const int64_t step = A::sums_scores ? lanes : o_step<Isa>(a.o_rows);
-        auto *o = static_cast<typename A::Total *>(a.o) + d / lanes * step + first_row * row_step;
+    static KVLANE_INLINE void add_block(const SumRows &a, const Block &b, Asked &asked) {
         typename A::Sum acc[R * N];
         unroll<N>([&](auto i) __attribute__((always_inline)) {
+            Total *of_vector = b.o + i * b.o_step;
             unroll<R>([&](auto r) __attribute__((always_inline)) {
-                acc[r * N + i] = A::start(a, o + i * step + r * row_step, first_row + r);
+                acc[r * N + i] = A::start(a, of_vector + r * row_step, b.first_row + r);
             });
         });
-        const std::byte *v = a.v.first + int64_t{d} * Format::bytes;
+        const std::byte *v = b.v;
+        const Number *p = b.p, *const end = p + a.v.n * A::weights;
         // What serves more multiply-adds is held in registers, the other comes one by one.
-        const auto add = [&](const std::byte *row, int64_t next, auto weight) __attribute__((always_inline)) {
+        const auto add = [&](int64_t next, auto weight) __attribute__((always_inline)) {
             const auto value = [&](auto i) __attribute__((always_inline)) {
                 if constexpr (Tail) {
-                    return A::value_part(row, next, a.v_head_dim - d);
+                    return A::value_part(v, next, b.n_elements);
                 } else {
-                    return A::value(row + i * lanes * Format::bytes, next);
+                    return A::value(v + i * lanes * Format::bytes, next);
                 }
             };
             if constexpr (R < N) {
                 typename A::Weight held[R];
-                unroll<R>([&](auto r) __attribute__((always_inline)) { held[r] = weight(r * A::weight_stride); });
+                unroll<R>([&](auto r) __attribute__((always_inline)) { held[r] = weight(p + r * A::weight_stride); });
                 unroll<N>([&](auto i) __attribute__((always_inline)) {
                     const Operand x = value(i);
                     unroll<R>([&](auto r) __attribute__((always_inline)) {
@@ -132,46 +168,44 @@ private:
                 Operand held[N];
                 unroll<N>([&](auto i) __attribute__((always_inline)) { held[i] = value(i); });
                 unroll<R>([&](auto r) __attribute__((always_inline)) {
-                    const auto w = weight(r * A::weight_stride);
+                    const auto w = weight(p + r * A::weight_stride);
                     unroll<N>([&](auto i) __attribute__((always_inline)) {
                         acc[r * N + i] = A::multiply_add(w, held[i], acc[r * N + i]);
                     });
                 });
             }
         };
-        int t = 0;
         const auto add_tokens = [&]() __attribute__((always_inline)) {
             add(
-                v,
-                a.v.stride_bytes, [&](int r) __attribute__((always_inline)) { return A::weight(p + r + t * A::weights); });
+                a.v.stride_bytes, [](const Number *of_row) __attribute__((always_inline)) { return A::weight(of_row); });
             v += A::tokens * a.v.stride_bytes;
-            t += A::tokens;
+            p += A::tokens * A::weights;
         };
         // What is left over comes first: the accumulators of the loop then live in registers alone.
-        Asked<N> asked(a, d, ahead);
-        const int left_over = a.v.n % at_once(N);
-        if (at_once(N) > 1 && left_over > 0) {
-            asked.next(t);
-        }
-        if constexpr (A::tokens > 1) {
-            if (left_over % A::tokens > 0) {
-                add(
-                    v, 0, [&](int r) __attribute__((always_inline)) { return A::weight_alone(p + r); });
-                v += a.v.stride_bytes;
-                t = 1;
+        asked.at_block(a, v);
+        if (const int left_over = a.v.n % at_once(N); left_over > 0) {
+            asked.template next<N>();
+            if constexpr (A::tokens > 1) {
+                if (left_over % A::tokens > 0) {
+                    add(
+                        0, [](const Number *of_row) __attribute__((always_inline)) { return A::weight_alone(of_row); });
+                    v += a.v.stride_bytes;
+                    ++p;
+                }
+            }
+            if constexpr (at_once(N) > A::tokens) {
+                if (left_over >= A::tokens) {
+                    add_tokens();
+                }
             }
         }
-        if constexpr (at_once(N) > A::tokens) {
-            while (t < left_over) {
-                add_tokens();
-            }
-        }
-        while (t < a.v.n) {
-            asked.next(t);
+        while (p < end) {
+            asked.template next<N>();
             unroll<at_once(N) / A::tokens>([&](auto) __attribute__((always_inline)) { add_tokens(); });
         }
         unroll<N>([&](auto i) __attribute__((always_inline)) {
-            unroll<R>([&](auto r) __attribute__((always_inline)) { A::store(o + i * step + r * row_step, acc[r * N + i]); });
+            Total *of_vector = b.o + i * b.o_step;
+            unroll<R>([&](auto r) __attribute__((always_inline)) { A::store(of_vector + r * row_step, acc[r * N + i]); });
         });
     }
 };
