@@ -509,20 +509,18 @@ kvl_status check_precision(const kvl_attention_desc &desc) {
 // Whether integers may meet those of 8 bits: not where what that rounds would cost more than half of what storing does, as
 // weights of q8 and keys beside values that are no integers. Bytes are brought side by side before they are multiplied: that
 // pays for q4, which is unpacked anyway, and for many rows; of a group, since bits must not depend on what else is read for.
-bool may_meet_bytes(const KernelTable &kernels, const kvl_attention_desc &desc) {
-    return kernels.multiplies_bytes && format::is_scaled(desc.k_format) && format::is_scaled(desc.v_format);
-}
-Numbers numbers_of(const KernelTable &kernels, const kvl_attention_desc &desc, bool bytes_pay) {
-    return desc.precision == KVL_PRECISION_EXACT        ? Numbers::scaled
-           : bytes_pay && may_meet_bytes(kernels, desc) ? Numbers::bytes
-                                                        : Numbers::words;
+Numbers numbers_of(const KernelTable &kernels, const kvl_attention_desc &desc, kvl_format format, bool bytes_pay) {
+    const bool all_integers = format::is_scaled(desc.k_format) && format::is_scaled(desc.v_format);
+    return desc.precision == KVL_PRECISION_EXACT                           ? Numbers::scaled
+           : bytes_pay && all_integers && kernels.multiplies_bytes[format] ? Numbers::bytes
+                                                                           : Numbers::words;
 }
 Numbers numbers_of_keys(const KernelTable &kernels, const kvl_attention_desc &desc) {
     constexpr uint32_t many = 5;
-    return numbers_of(kernels, desc, desc.k_format == KVL_Q4 || desc.n_query_heads / desc.n_kv_heads >= many);
+    return numbers_of(kernels, desc, desc.k_format, desc.k_format == KVL_Q4 || desc.n_query_heads / desc.n_kv_heads >= many);
 }
 Numbers numbers_of_values(const KernelTable &kernels, const kvl_attention_desc &desc) {
-    return numbers_of(kernels, desc, desc.v_format == KVL_Q4);
+    return numbers_of(kernels, desc, desc.v_format, desc.v_format == KVL_Q4);
 }
 
 // Of the numbers in force, where there is a choice.

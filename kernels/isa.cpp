@@ -23,7 +23,12 @@ using Isa = isa::KVLANE_ISA_NAME;
 
 constexpr KernelTable KVLANE_TABLE = {
     .name = KVLANE_STRING(KVLANE_ISA_NAME),
-    .multiplies_bytes = Isa::multiplies_bytes,
+#define KVLANE_FORMAT(name, bits, scale, group) multiplies_bytes<Isa, format::name>(),
+    .multiplies_bytes =
+        {
+#include "formats.inc"
+        },
+#undef KVLANE_FORMAT
 #define KVLANE_BY_NUMBERS(kernel, numbers, name)                             \
     {kernel<Isa, format::name, numbers<Isa, format::name>(Numbers::floats)>, \
      kernel<Isa, format::name, numbers<Isa, format::name>(Numbers::scaled)>, \

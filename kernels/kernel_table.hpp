@@ -110,8 +110,8 @@ struct CodecRows {
 
 struct KernelTable {
     const char *name;
-    bool multiplies_bytes;        // in one instruction, else words instead
-    DotFn dot[format::count][4];  // by numbers
+    bool multiplies_bytes[format::count];  // of rows, else words instead
+    DotFn dot[format::count][4];           // by numbers
     SumFn sum[format::count][4];
     void (*encode[format::count])(const CodecRows &);
     void (*decode[format::count])(const CodecRows &);

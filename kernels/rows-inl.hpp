@@ -16,6 +16,14 @@ static constexpr int cache_line_bytes = 64;
 
 static constexpr bool are_integers(Numbers n) { return n == Numbers::words || n == Numbers::bytes; }
 
+static constexpr int most_int8 = 127;
+
+// Whether a format's rows may be multiplied as bytes. Queries of fewer than 8 bits would cost keys of q8 too much.
+template <class Isa, class Format>
+constexpr bool multiplies_bytes() {
+    return Format::is_scaled && Isa::most_query >= (Format::group > 0 ? 1 : most_int8);
+}
+
 // What a format's rows are multiplied in where those are asked for: floats have one kind, and not every isa multiplies
 // bytes.
 template <class Isa, class Format>
@@ -23,7 +31,10 @@ constexpr Numbers numbers_of_keys(Numbers n) {
     if (!Format::is_scaled) {
         return Numbers::floats;
     }
-    return n == Numbers::floats ? Numbers::scaled : n == Numbers::bytes && !Isa::multiplies_bytes ? Numbers::words : n;
+    if (n == Numbers::floats) {
+        return Numbers::scaled;
+    }
+    return n == Numbers::bytes && !multiplies_bytes<Isa, Format>() ? Numbers::words : n;
 }
 
 // Weights of 8 bits would cost more of q8 than they save.

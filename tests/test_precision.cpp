@@ -40,6 +40,9 @@ bool is_fast(const Geometry &g) { return test::is_fast(Attention(g)); }
 
 bool multiplies_bytes() { return is_fast(geometry_of(Format::q4, Format::q4, 1)); }
 
+// avx2 sums pairs of products in 16 bits: for that queries have 7 bits and weights little more, too few for q8.
+bool has_7_bits() { return std::string(kvlane::isa_in_force()) == "avx2"; }
+
 #if defined(__linux__)
 // A copy of memory whose last byte is the last that may be read.
 class Fenced {
@@ -66,11 +69,13 @@ private:
 
 }  // namespace
 
-TEST_CASE("precision: fast is in force for q4, and for keys of q8 with groups of 5, where the isa multiplies bytes") {
+TEST_CASE(
+    "precision: fast is in force for q4, and with 8 bits for keys of q8 with groups of 5, where bytes are multiplied") {
     const std::string isa = kvlane::isa_in_force();
-    CHECK(multiplies_bytes() == (isa.ends_with("_vnni") || isa.ends_with("_dotprod") || isa.ends_with("_i8mm")));
+    const bool has_8_bits = isa.ends_with("_vnni") || isa.ends_with("_dotprod") || isa.ends_with("_i8mm");
+    CHECK(multiplies_bytes() == (has_7_bits() || has_8_bits));
     for (const uint32_t group : {1u, 4u, 5u, 8u}) {
-        const bool of_q8 = multiplies_bytes() && group >= 5;
+        const bool of_q8 = has_8_bits && group >= 5;
         CHECK(is_fast(geometry_of(Format::q8, Format::q8, group)) == of_q8);
         CHECK(is_fast(geometry_of(Format::q8, Format::q4, group)) == multiplies_bytes());
         CHECK_FALSE(is_fast(geometry_of(Format::f16, Format::q4, group)));
@@ -85,8 +90,10 @@ TEST_CASE("precision: fast is in force for q4, and for keys of q8 with groups of
     }
 }
 
-// Half of 1/127 of the largest of a row's elements, which are evenly spread, is 0.7 % of it; of weights alike.
-TEST_CASE("precision: fast equals the oracle within the rounding to 8 bits, for any head_dim, group and length") {
+// Half of 1/127 of the largest of a row's elements, which are evenly spread, is 0.7 % of it; of weights alike. Half of 1/70
+// is 1.3 %: a query of 576 elements is once off by 0.055.
+TEST_CASE("precision: fast equals the oracle within the rounding to 8 or 7 bits, for any head_dim, group and length") {
+    const double bound = has_7_bits() ? 0.06 : 0.025;
     for (const Format k : integers) {
         for (const Format v : integers) {
             for (const uint32_t head_dim : {8u, 32u, 40u, 64u, 77u, 80u, 96u, 128u, 192u, 256u, 576u}) {
@@ -101,9 +108,9 @@ TEST_CASE("precision: fast equals the oracle within the rounding to 8 bits, for 
                         INFO(Attention(g).kernel() << ", head_dim " << head_dim << ", len " << len);
                         const test::Answer got = attend(Attention(g), cache.view(0), len, q);
                         const oracle::Answer want = test::expected(g, len, q, keys, values);
-                        CHECK(test::relative_error(got.out, want.out, test::usual_norm(got.out.size(), len)) <= 0.025);
+                        CHECK(test::relative_error(got.out, want.out, test::usual_norm(got.out.size(), len)) <= bound);
                         for (size_t h = 0; h < got.lse.size(); ++h) {
-                            CHECK(std::abs(got.lse[h] - want.lse[h]) <= 0.025);
+                            CHECK(std::abs(got.lse[h] - want.lse[h]) <= bound);
                         }
                     }
                 }
@@ -126,7 +133,8 @@ TEST_CASE(
                 CHECK(exact.of_arithmetic < 1e-3 * exact.total);
                 CHECK(fast.total <= 1.5 * exact.total);
                 CHECK(fast.of_arithmetic > exact.of_arithmetic);
-                CHECK((fast.of_arithmetic > 1e-3) == multiplies_bytes());  // of 16 bits it is less than a tenth of that
+                // Of 16 bits it is less than a tenth of that.
+                CHECK((fast.of_arithmetic > 1e-3) == is_fast(geometry_of(k, v, 8)));
                 char row[120];
                 std::snprintf(row, sizeof row, "| %s | %s | %s | %.2e | %.1e | %.1e | %.2e |\n", test::name_of(k),
                               test::name_of(v), has_outliers ? "yes" : "no", exact.total, exact.of_arithmetic,
@@ -136,6 +144,25 @@ TEST_CASE(
         }
     }
     MESSAGE(table);
+}
+
+// The largest that there are: 7 times 15 of q4 and -8 times 15, since a scale of 2^-7 makes 7.5 times 15 of them.
+TEST_CASE("precision: the largest integers are summed as they are") {
+    for (const Format format : integers) {
+        for (const float key : {112.5f / 128, -112.5f / 128}) {
+            for (const float value : {112.5f / 128, -112.5f / 128}) {
+                Geometry g = geometry_of(format, format, 8);
+                g.k_rotation = g.v_rotation = kvlane::Rotation::none;
+                Cache cache(1, {2, 64, 0, format, format, g.k_rotation, g.v_rotation}, 100, KVL_CACHE_NO_HUGE_PAGES);
+                cache.append(0, Floats(100 * 128, key), Floats(100 * 128, value));
+                const Floats q(2 * 8 * 64, 1);
+                const test::Answer got = attend(Attention(g), cache.view(0), 100, q);
+                const oracle::Answer want = test::expected(g, 100, q, cache.read_k(0), cache.read_v(0));
+                CHECK(test::relative_error(got.out, want.out, test::usual_norm(got.out.size(), 100)) <= 1e-5);
+                CHECK(std::abs(got.lse[0] - want.lse[0]) <= 1e-4);
+            }
+        }
+    }
 }
 
 TEST_CASE("precision: NaN in a visible key or value shows, and a scale of 0 is 0") {

@@ -28,6 +28,7 @@ expect_error("--temperature is nan" ${wrong} --tokenizer ${wrong} --temperature 
 expect_error("f64.*f32" ${wrong} --tokenizer ${wrong} --cache f64)
 expect_error("f16\\+f64|f64.*f32" ${wrong} --tokenizer ${wrong} --cache f16+f64)
 expect_error("--rotation" ${wrong} --tokenizer ${wrong} --rotation 90)
+expect_error("--precision" ${wrong} --tokenizer ${wrong} --precision half)
 expect_error("--draft is 4; it must be 0 with --recent-f16"
   ${wrong} --tokenizer ${wrong} --cache q8 --recent-f16 64 --draft 4)
 expect_error("--unknown" ${wrong} --tokenizer ${wrong} --unknown)

@@ -14,7 +14,8 @@ kvlane::Geometry attention_geometry(const Config &config, const CacheFormat &for
             .k_format = format.k,
             .v_format = format.v,
             .k_rotation = format.rotation,
-            .v_rotation = format.rotation};
+            .v_rotation = format.rotation,
+            .precision = format.precision};
 }
 
 }  // namespace

@@ -22,6 +22,7 @@ struct CommonOptions {
     std::string tokenizer;
     std::string cache_format = "f16";
     kvlane::Rotation rotation = kvlane::Rotation::by_format;
+    kvlane::Precision precision = kvlane::Precision::by_format;
     uint32_t steps = 256;
     int n_threads = 1;
 };
@@ -39,6 +40,10 @@ inline void declare_common(CLI::App &app, CommonOptions &options) {
                                                             {"hadamard", kvlane::Rotation::hadamard}};
     app.add_option("--rotation", options.rotation, "What keys and values are multiplied by before (default: the format's)")
         ->transform(CLI::CheckedTransformer(rotations));
+    const std::map<std::string, kvlane::Precision> precisions{{"exact", kvlane::Precision::exact},
+                                                              {"fast", kvlane::Precision::fast}};
+    app.add_option("--precision", options.precision, "What q8 and q4 are multiplied in (default: fast where both are those)")
+        ->transform(CLI::CheckedTransformer(precisions));
     app.add_option("--threads", options.n_threads, "Threads that share the work")
         ->check(CLI::Range(1, 1024))
         ->capture_default_str();
@@ -50,7 +55,8 @@ inline CacheFormat cache_format_of(const CommonOptions &options) {
     const size_t plus = name.find('+');
     return {.k = kvlane::format_from_name(name.substr(0, plus)),
             .v = kvlane::format_from_name(plus == std::string::npos ? name : name.substr(plus + 1)),
-            .rotation = options.rotation};
+            .rotation = options.rotation,
+            .precision = options.precision};
 }
 
 /// Returns the steps to go: at most seq_len, which it says, and enough for the prompt.

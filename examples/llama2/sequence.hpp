@@ -10,12 +10,13 @@
 
 namespace llama2 {
 
-/// How keys and values are stored.
+/// How keys and values are stored, and what integers are multiplied in.
 struct CacheFormat {
     kvlane::Format k = kvlane::Format::f16;
     kvlane::Format v = kvlane::Format::f16;
     kvlane::Rotation rotation = kvlane::Rotation::by_format;  // of both
-    int64_t n_first_f16 = 0;                                  // tokens of q8 and q4 that are kept in f16
+    kvlane::Precision precision = kvlane::Precision::by_format;
+    int64_t n_first_f16 = 0;  // tokens of q8 and q4 that are kept in f16
     int64_t n_recent_f16 = 0;
 };
 

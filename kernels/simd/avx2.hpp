@@ -104,11 +104,8 @@ struct Avx2 : XsimdIsa<Self, xsimd::fma3<xsimd::avx2>> {
         std::memcpy(&four, p, sizeof four);
         return _mm256_set1_epi32(four);
     }
-    // One product after the other: g++ would make all of them first, for which there are not the registers.
     static Int32s multiply_add(Int16s a, Int16s b, Int32s c) {
-        __m256i sum = _mm256_add_epi32(c, _mm256_madd_epi16(a, b));
-        __asm__ volatile("" : "+x"(sum));
-        return sum;
+        return in_turn(_mm256_add_epi32(c, _mm256_madd_epi16(a, b)));
     }
     static Vec to_float(Int32s x) { return _mm256_cvtepi32_ps(x); }
 
@@ -123,8 +120,6 @@ struct Avx2 : XsimdIsa<Self, xsimd::fma3<xsimd::avx2>> {
             _mm256_storeu_si256(reinterpret_cast<__m256i *>(to + 32), groups[1]);
         }
     }
-
-protected:
     static void unpack_groups(const std::byte *p, const std::byte *multipliers, int n, __m256i (&to)[2]) {
         int16_t two;
         std::memcpy(&two, multipliers, sizeof two);
@@ -138,6 +133,70 @@ protected:
         const __m256i upper = nibble_products(upper_nibbles(both), multiplier, eight_times);
         to[0] = _mm256_permute2x128_si256(lower, upper, 0x20);
         to[1] = _mm256_permute2x128_si256(lower, upper, 0x31);
+    }
+
+    static constexpr int key_bias = 128;
+    static constexpr int value_bias = 0;
+    using Int8s = __m256i;
+    static Int8s load_int8s(const void *p) { return _mm256_loadu_si256(static_cast<const __m256i *>(p)); }
+    static void store_int8s(std::byte *p, Int8s x) { _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), x); }
+    static Int8s biased(Int8s x, int bias) { return _mm256_xor_si256(x, _mm256_set1_epi8(static_cast<char>(bias))); }
+    // The bytes of four i of every key, side by side, of 4 bits each: those in the lower ones, and in the upper ones, times
+    // byte N of their keys' multipliers, biased.
+    template <int N>
+    static void unpack_biased(Int8s fours, Int8s multipliers, Int8s &lower, Int8s &upper) {
+        constexpr int64_t two = 0x0404040400000000 + 0x0101010101010101 * N, next_two = two + 0x0808080808080808;
+        const Int8s multiplier = _mm256_shuffle_epi8(multipliers, _mm256_set_epi64x(next_two, two, next_two, two));
+        const Int8s less = biased(_mm256_slli_epi16(multiplier, 3), key_bias);
+        lower = nibble_products(lower_nibbles(fours), multiplier, less);
+        upper = nibble_products(upper_nibbles(fours), multiplier, less);
+    }
+    static Int32s broadcast_int32(int32_t x) { return _mm256_set1_epi32(x); }
+    static void store_bytes(uint8_t *p, Vec x) {
+        const __m128i words = int16s_of(x);
+        _mm_storel_epi64(reinterpret_cast<__m128i *>(p), _mm_packus_epi16(words, words));
+    }
+    // Four i of every row, side by side, are vector i.
+    static void transpose_fours(Int8s (&row)[lanes]) {
+        Int8s of_four[4][2];  // [j][rows 4 i to 4 i + 3]: half h has their fours 4 h + j
+        for (int i = 0; i < 2; ++i) {
+            const __m256i *r = row + 4 * i;
+            const __m256i lower01 = _mm256_unpacklo_epi32(r[0], r[1]), upper01 = _mm256_unpackhi_epi32(r[0], r[1]);
+            const __m256i lower23 = _mm256_unpacklo_epi32(r[2], r[3]), upper23 = _mm256_unpackhi_epi32(r[2], r[3]);
+            of_four[0][i] = _mm256_unpacklo_epi64(lower01, lower23);
+            of_four[1][i] = _mm256_unpackhi_epi64(lower01, lower23);
+            of_four[2][i] = _mm256_unpacklo_epi64(upper01, upper23);
+            of_four[3][i] = _mm256_unpackhi_epi64(upper01, upper23);
+        }
+        for (int j = 0; j < 4; ++j) {
+            row[j] = _mm256_permute2x128_si256(of_four[j][0], of_four[j][1], 0x20);
+            row[4 + j] = _mm256_permute2x128_si256(of_four[j][0], of_four[j][1], 0x31);
+        }
+    }
+    // Element by element side by side: the four of every 16 that begin with element 4 i stand in vector i.
+    static void interleave(Int8s (&row)[4]) {
+        const __m256i lower01 = _mm256_unpacklo_epi8(row[0], row[1]), upper01 = _mm256_unpackhi_epi8(row[0], row[1]);
+        const __m256i lower23 = _mm256_unpacklo_epi8(row[2], row[3]), upper23 = _mm256_unpackhi_epi8(row[2], row[3]);
+        row[0] = _mm256_unpacklo_epi16(lower01, lower23);
+        row[1] = _mm256_unpackhi_epi16(lower01, lower23);
+        row[2] = _mm256_unpacklo_epi16(upper01, upper23);
+        row[3] = _mm256_unpackhi_epi16(upper01, upper23);
+    }
+    // Sums of four vectors of these, in the elements' order.
+    static void in_order(Int32s (&sum)[4]) {
+        const __m256i first[4] = {sum[0], sum[1], sum[2], sum[3]};
+        sum[0] = _mm256_permute2x128_si256(first[0], first[1], 0x20);
+        sum[1] = _mm256_permute2x128_si256(first[2], first[3], 0x20);
+        sum[2] = _mm256_permute2x128_si256(first[0], first[1], 0x31);
+        sum[3] = _mm256_permute2x128_si256(first[2], first[3], 0x31);
+    }
+
+protected:
+    // One product after the other: g++ would make all of them first, or load everything, for which there are not the
+    // registers.
+    static Int32s in_turn(Int32s x) {
+        __asm__ volatile("" : "+x"(x));
+        return x;
     }
     static __m256i lower_nibbles(__m256i x) { return _mm256_and_si256(x, _mm256_set1_epi8(15)); }
     static __m256i upper_nibbles(__m256i x) { return lower_nibbles(_mm256_srli_epi16(x, 4)); }
@@ -155,6 +214,19 @@ private:
     static __m128i load_8(const std::byte *p) { return _mm_loadl_epi64(reinterpret_cast<const __m128i *>(p)); }
 };
 
-struct avx2 : Avx2<avx2> {};
+// Pairs of products of bytes are summed in 16 bits first: these queries and weights, and integers of q4, are so small that
+// the sums fit.
+struct avx2 : Avx2<avx2> {
+    static constexpr int most_query = 70;
+    static constexpr float most_weight = 136;
+    static_assert(2 * (key_bias + 7 * 15) * most_query <= 32767 && 2 * (8 * 15) * most_weight <= 32767);
+    static Int32s add_key_products(Int8s biased, Int8s query, Int32s c) { return add_products(biased, query, c); }
+    static Int32s add_value_products(Int8s weight, Int8s value, Int32s c) { return add_products(weight, value, c); }
+
+private:
+    static Int32s add_products(Int8s a, Int8s b, Int32s c) {
+        return in_turn(_mm256_add_epi32(c, _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1))));
+    }
+};
 
 }  // namespace kvlane::isa

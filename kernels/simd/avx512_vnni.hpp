@@ -9,9 +9,9 @@ namespace kvlane::isa {
 struct avx512_vnni : Avx512<avx512_vnni> {
     static Int32s multiply_add(Int16s a, Int16s b, Int32s c) { return in_turn(_mm512_dpwssd_epi32(c, a, b)); }
 
-    static constexpr bool multiplies_bytes = true;
     static constexpr int key_bias = 128;
     static constexpr int value_bias = 0;
+    static constexpr int most_query = 127;
     static constexpr float most_weight = 255;
     using Int8s = __m512i;
     static Int8s load_int8s(const void *p) { return _mm512_loadu_si512(p); }

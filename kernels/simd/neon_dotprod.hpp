@@ -13,9 +13,9 @@ struct NeonDotprod : Neon<Self> {
     using typename Base::Int32s;
     using typename Base::Vec;
 
-    static constexpr bool multiplies_bytes = true;
     static constexpr int key_bias = 0;
     static constexpr int value_bias = 128;
+    static constexpr int most_query = 127;
     static constexpr float most_weight = 255;
     using Int8s = int8x16_t;
     static Int8s load_int8s(const void *p) { return vld1q_s8(static_cast<const int8_t *>(p)); }
