@@ -15,10 +15,12 @@ enum class Layout {
     blocks_16,    // [block][kv_head][token][dim], blocks of so many tokens in random order
     blocks_256,
     prefix,  // head_major; all sequences begin with the first one's tokens
-    latent   // head_major; values are what keys begin with
+    latent,  // head_major; values are what keys begin with
+    finer    // head_major; the first and the newest tokens in f16
 };
 
 inline constexpr uint32_t latent_v_head_dim = 512;
+inline constexpr int64_t finer_first = 64, finer_newest = 256;  // tokens
 
 // The memory that a cache's view shows, whose rows are random numbers, as if it had another layout. Of views alike, the
 // blocks are the same.

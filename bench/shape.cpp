@@ -22,6 +22,19 @@ std::string Shape::format_name() const {
     return k == v ? k : k + "+" + v;
 }
 
+kvlane::Layer Shape::layer() const {
+    kvlane::Layer layer{.n_kv_heads = model.n_kv_heads,
+                        .head_dim = model.head_dim,
+                        .v_head_dim = layout == Layout::latent ? 1 : model.head_dim,
+                        .k_format = k_format,
+                        .v_format = v_format};
+    if (layout == Layout::finer) {
+        layer.n_first_f16 = finer_first;
+        layer.n_recent_f16 = finer_newest;
+    }
+    return layer;
+}
+
 uint64_t Shape::bytes_per_token() const { return kvlane::Cache(1, layer(), 1).info(0).bytes_per_token; }
 
 std::vector<int64_t> Shape::lengths() const {

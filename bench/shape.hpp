@@ -54,9 +54,7 @@ struct Shape {
     bool operator==(const Shape &) const = default;
     std::string format_name() const;  // "f16", or "f16+bf16" where K and V differ
     uint32_t v_head_dim() const { return layout == Layout::latent ? latent_v_head_dim : model.head_dim; }
-    kvlane::Layer layer() const {
-        return {model.n_kv_heads, model.head_dim, layout == Layout::latent ? 1 : model.head_dim, k_format, v_format};
-    }
+    kvlane::Layer layer() const;
     uint64_t bytes_per_token() const;  // that one layer of a cache takes
     int64_t visible(int64_t len) const {
         return rule == Rule::window ? std::min(len, window_tokens) : rule == Rule::mask ? len / 2 : len;

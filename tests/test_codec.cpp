@@ -448,6 +448,25 @@ TEST_CASE("codec: a Hadamard rotation spreads what is stored over its block, and
     }
 }
 
+TEST_CASE(
+    "codec: rotated rows bear elements of the largest f32 / sqrt(dim), larger ones may make them NaN but nothing else") {
+    constexpr float largest = std::numeric_limits<float>::max();
+    for (const uint32_t dim : {8u, 64u, 128u}) {
+        for (const Format format : {Format::q8, Format::q4}) {
+            Cache cache(1, {1, dim, dim, format, format, kvlane::Rotation::hadamard, kvlane::Rotation::hadamard}, 2);
+            const float borne = 0.999f * largest / std::sqrt(static_cast<float>(dim));
+            Floats x(2 * dim, borne);
+            std::fill_n(x.begin() + dim, dim, largest);
+            cache.append(0, x, x);
+            const Floats back = cache.read_k(0);
+            for (uint32_t d = 0; d < dim; ++d) {
+                CHECK(std::abs(back[d] / borne - 1) <= 0.1f);
+                CHECK(std::isnan(back[dim + d]));
+            }
+        }
+    }
+}
+
 TEST_CASE("codec: by default keys of q8 and q4 and values of q4 are rotated") {
     for (const Format format : formats) {
         const kvl_layer_info info = Cache(1, {1, 8, 8, format, format}, 1).info(0);
