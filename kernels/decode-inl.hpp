@@ -507,9 +507,13 @@ static void lay_out_queries(const DecodeChunk &c, const Rows<Isa> &rows) {
             head = 0;
             ++index;
         }
-        if constexpr (K == Numbers::bytes) {
+        if constexpr (K == Numbers::bytes && multiplies_nibbles<Isa>()) {
+            auto *row = reinterpret_cast<int8_t *>(scratch.integer_row);
+            scratch.q_scales[r] = quantize<Isa>(query, head_dim, row);
+            lay_out_nibble_query<Isa>(row, head_dim, r, rows.n, reinterpret_cast<NibbleQuery *>(scratch.queries));
+        } else if constexpr (K == Numbers::bytes) {
             Number *row = to + r * A::weight_stride;
-            scratch.q_scales[r] = quantize<Isa, K>(query, head_dim, row);
+            scratch.q_scales[r] = quantize<Isa>(query, head_dim, row);
             scratch.starts[r] = -Isa::key_bias * std::accumulate(row, row + head_dim, 0);
             std::fill_n(row + head_dim, -head_dim & 3, Number{0});
         } else if constexpr (K == Numbers::scaled) {
@@ -518,7 +522,7 @@ static void lay_out_queries(const DecodeChunk &c, const Rows<Isa> &rows) {
             lay_out_query<Isa, K>(scratch.row, head_dim, r, rows.n, to);
         } else if constexpr (K == Numbers::words) {
             std::fill_n(scratch.integer_row + head_dim, A::width, Number{0});
-            scratch.q_scales[r] = quantize<Isa, K>(query, head_dim, scratch.integer_row);
+            scratch.q_scales[r] = quantize<Isa>(query, head_dim, scratch.integer_row);
             lay_out_query<Isa, K>(scratch.integer_row, head_dim, r, rows.n, to);
         } else {
             lay_out_query<Isa, K>(query, head_dim, r, rows.n, to);

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "fours-inl.hpp"
+#include "nibble_dot-inl.hpp"
 #include "sum_micro-inl.hpp"
 
 namespace kvlane {
@@ -14,7 +15,9 @@ namespace kvlane {
 template <class Isa, Numbers N>
 constexpr int query_row_bytes(int dim) {
     using A = KeyArithmetic<Isa, N>;
-    if constexpr (N == Numbers::bytes) {
+    if constexpr (N == Numbers::bytes && multiplies_nibbles<Isa>()) {
+        return n_nibble_blocks(dim) * static_cast<int>(sizeof(NibbleQuery));
+    } else if constexpr (N == Numbers::bytes) {
         return A::weight_stride;
     } else {
         const int whole = (dim + A::width - 1) / A::width * A::width;
@@ -176,7 +179,9 @@ private:
 
 template <class Isa, class Format, Numbers N>
 void dot(const DotRows &a) {
-    if constexpr (N == Numbers::bytes) {
+    if constexpr (N == Numbers::bytes && multiplies_nibbles<Isa>()) {
+        nibble_dot<Isa>(a);
+    } else if constexpr (N == Numbers::bytes) {
         for_each_key_fours<Isa, Format>(
             a.k, a.entries, a.head_dim, a.ahead, [&](int t, const StoredRows &rows, int n, const Ahead &ahead) {
                 sum_rows<Isa, KeyFours, N>({a.q, a.n_rows, n, rows, {}, ahead, a.scores + t, a.n_rows, a.starts});

@@ -43,17 +43,10 @@ static KVLANE_INLINE float scale_for(float largest, float most) {
     return scale < std::numeric_limits<float>::min() ? 0 : scale;
 }
 
+static constexpr float most_int8 = 127;
+
 // Queries and weights that meet stored integers have 16 bits: their products are summed without rounding.
 static constexpr float most_int16 = 32767;
-
-template <class Isa, Numbers N>
-constexpr float most_query() {
-    if constexpr (N == Numbers::bytes) {
-        return Isa::most_query;
-    } else {
-        return most_int16;
-    }
-}
 
 template <class Isa, Numbers N>
 constexpr float most_weight() {
@@ -97,15 +90,15 @@ KVLANE_INLINE float sum_of_magnitudes(const std::byte *x, int n, float part) {
 
 // x[i] = scale * to[i], so small that sums of n products with 8 bits fit into 32; returns the scale. Room for a whole vector
 // follows `to`.
-template <class Isa, Numbers N, class Integer>
+template <class Isa, class Integer>
 KVLANE_INLINE float quantize(const float *x, int n, Integer *to) {
-    constexpr bool is_wide = N == Numbers::words;
+    constexpr bool is_wide = sizeof(Integer) > 1;
     const auto *from = reinterpret_cast<const std::byte *>(x);
     float largest = largest_of<Isa>(from, n);
     if (is_wide && n > products_in_32_bits) {  // one less of them makes room for what rounding adds
         largest = std::max(largest, sum_of_magnitudes<Isa>(from, n, 1.0f / (products_in_32_bits - 1)));
     }
-    const float scale = scale_for(largest, most_query<Isa, N>());
+    const float scale = scale_for(largest, is_wide ? most_int16 : most_int8);
     const auto factor = Isa::broadcast(scale == 0 ? 0 : 1 / scale);
     for (int i = 0; i < n; i += Isa::lanes) {
         const auto v =

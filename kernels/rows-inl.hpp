@@ -16,12 +16,16 @@ static constexpr int cache_line_bytes = 64;
 
 static constexpr bool are_integers(Numbers n) { return n == Numbers::words || n == Numbers::bytes; }
 
-static constexpr int most_int8 = 127;
-
-// Whether a format's rows may be multiplied as bytes. Queries of fewer than 8 bits would cost keys of q8 too much.
+// Whether a format's rows may be multiplied as bytes.
 template <class Isa, class Format>
 constexpr bool multiplies_bytes() {
-    return Format::is_scaled && Isa::most_query >= (Format::group > 0 ? 1 : most_int8);
+    return Format::is_scaled && Format::bits <= Isa::multiplied_bits;
+}
+
+// Whether keys of q4 that are multiplied as bytes are so as they are stored: where those of q8 are none.
+template <class Isa>
+constexpr bool multiplies_nibbles() {
+    return multiplies_bytes<Isa, format::q4>() && !multiplies_bytes<Isa, format::q8>();
 }
 
 // What a format's rows are multiplied in where those are asked for: floats have one kind, and not every isa multiplies

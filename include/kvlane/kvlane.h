@@ -109,8 +109,8 @@ enum {
  *
  * Exact: nothing, they and the stored integers are multiplied as f32. Fast: 8 bits, where the instruction set multiplies
  * bytes and that is faster: queries that meet q4, or q8 for groups of 5 query heads or more, and weights that meet q4, if
- * both formats are q8 or q4; avx2 takes 7 bits, and them for q4 alone. The output's error is then at most 1.5 times that of
- * storing. Else 16 bits, whose error is a hundredth of that of storing in q8. */
+ * both formats are q8 or q4; avx2 multiplies q4 alone so, by weights of 7 bits. The output's error is then at most 1.5 times
+ * that of storing. Else 16 bits, whose error is a hundredth of that of storing in q8. */
 typedef uint32_t kvl_precision;
 enum {
     KVL_PRECISION_DEFAULT = 0, /* fast */

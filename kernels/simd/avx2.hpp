@@ -135,43 +135,14 @@ struct Avx2 : XsimdIsa<Self, xsimd::fma3<xsimd::avx2>> {
         to[1] = _mm256_permute2x128_si256(lower, upper, 0x31);
     }
 
-    static constexpr int key_bias = 128;
     static constexpr int value_bias = 0;
     using Int8s = __m256i;
     static Int8s load_int8s(const void *p) { return _mm256_loadu_si256(static_cast<const __m256i *>(p)); }
     static void store_int8s(std::byte *p, Int8s x) { _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), x); }
     static Int8s biased(Int8s x, int bias) { return _mm256_xor_si256(x, _mm256_set1_epi8(static_cast<char>(bias))); }
-    // The bytes of four i of every key, side by side, of 4 bits each: those in the lower ones, and in the upper ones, times
-    // byte N of their keys' multipliers, biased.
-    template <int N>
-    static void unpack_biased(Int8s fours, Int8s multipliers, Int8s &lower, Int8s &upper) {
-        constexpr int64_t two = 0x0404040400000000 + 0x0101010101010101 * N, next_two = two + 0x0808080808080808;
-        const Int8s multiplier = _mm256_shuffle_epi8(multipliers, _mm256_set_epi64x(next_two, two, next_two, two));
-        const Int8s less = biased(_mm256_slli_epi16(multiplier, 3), key_bias);
-        lower = nibble_products(lower_nibbles(fours), multiplier, less);
-        upper = nibble_products(upper_nibbles(fours), multiplier, less);
-    }
-    static Int32s broadcast_int32(int32_t x) { return _mm256_set1_epi32(x); }
     static void store_bytes(uint8_t *p, Vec x) {
         const __m128i words = int16s_of(x);
         _mm_storel_epi64(reinterpret_cast<__m128i *>(p), _mm_packus_epi16(words, words));
-    }
-    // Four i of every row, side by side, are vector i.
-    static void transpose_fours(Int8s (&row)[lanes]) {
-        Int8s of_four[4][2];  // [j][rows 4 i to 4 i + 3]: half h has their fours 4 h + j
-        for (int i = 0; i < 2; ++i) {
-            const __m256i *r = row + 4 * i;
-            const __m256i lower01 = _mm256_unpacklo_epi32(r[0], r[1]), upper01 = _mm256_unpackhi_epi32(r[0], r[1]);
-            const __m256i lower23 = _mm256_unpacklo_epi32(r[2], r[3]), upper23 = _mm256_unpackhi_epi32(r[2], r[3]);
-            of_four[0][i] = _mm256_unpacklo_epi64(lower01, lower23);
-            of_four[1][i] = _mm256_unpackhi_epi64(lower01, lower23);
-            of_four[2][i] = _mm256_unpacklo_epi64(upper01, upper23);
-            of_four[3][i] = _mm256_unpackhi_epi64(upper01, upper23);
-        }
-        for (int j = 0; j < 4; ++j) {
-            row[j] = _mm256_permute2x128_si256(of_four[j][0], of_four[j][1], 0x20);
-            row[4 + j] = _mm256_permute2x128_si256(of_four[j][0], of_four[j][1], 0x31);
-        }
     }
     // Element by element side by side: the four of every 16 that begin with element 4 i stand in vector i.
     static void interleave(Int8s (&row)[4]) {
@@ -214,18 +185,36 @@ private:
     static __m128i load_8(const std::byte *p) { return _mm_loadl_epi64(reinterpret_cast<const __m128i *>(p)); }
 };
 
-// Pairs of products of bytes are summed in 16 bits first: these queries and weights, and integers of q4, are so small that
-// the sums fit.
+// Pairs of products of bytes are summed in 16 bits first, where those of 4 bits, and of what 4 bits are unpacked to by so
+// small weights, have room.
 struct avx2 : Avx2<avx2> {
-    static constexpr int most_query = 70;
+    static constexpr int multiplied_bits = 4;
     static constexpr float most_weight = 136;
-    static_assert(2 * (key_bias + 7 * 15) * most_query <= 32767 && 2 * (8 * 15) * most_weight <= 32767);
-    static Int32s add_key_products(Int8s biased, Int8s query, Int32s c) { return add_products(biased, query, c); }
-    static Int32s add_value_products(Int8s weight, Int8s value, Int32s c) { return add_products(weight, value, c); }
+    static_assert(2 * (8 * 15) * most_weight <= 32767);
+    static Int32s add_value_products(Int8s weight, Int8s value, Int32s c) {
+        return in_turn(_mm256_add_epi32(c, _mm256_madd_epi16(_mm256_maddubs_epi16(weight, value), _mm256_set1_epi16(1))));
+    }
 
-private:
-    static Int32s add_products(Int8s a, Int8s b, Int32s c) {
-        return in_turn(_mm256_add_epi32(c, _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1))));
+    // Two groups of 4 bits, one in each half.
+    struct Nibbles {
+        Int8s lower, upper;
+        Int16s multipliers;
+    };
+    static Nibbles nibbles_of(const std::byte *p, const std::byte *multipliers) {
+        const Int8s both = load_int8s(p);
+        int16_t two;
+        std::memcpy(&two, multipliers, sizeof two);
+        constexpr int64_t first = static_cast<int64_t>(0xff00ff00ff00ff00),
+                          second = static_cast<int64_t>(0xff01ff01ff01ff01);
+        return {lower_nibbles(both), upper_nibbles(both),
+                _mm256_shuffle_epi8(_mm256_set1_epi16(two), _mm256_set_epi64x(second, second, first, first))};
+    }
+    static Int32s add_nibble_products(const Nibbles &k, const int8_t *lower, const int8_t *upper, const int16_t *excess,
+                                      Int32s c) {
+        const __m256i products = _mm256_add_epi16(_mm256_maddubs_epi16(k.lower, load_int8s(lower)),
+                                                  _mm256_maddubs_epi16(k.upper, load_int8s(upper)));
+        const __m256i of_groups = _mm256_add_epi16(products, load_int8s(excess));
+        return in_turn(_mm256_add_epi32(c, _mm256_madd_epi16(of_groups, k.multipliers)));
     }
 };
 

@@ -11,7 +11,7 @@ struct avx512_vnni : Avx512<avx512_vnni> {
 
     static constexpr int key_bias = 128;
     static constexpr int value_bias = 0;
-    static constexpr int most_query = 127;
+    static constexpr int multiplied_bits = 8;
     static constexpr float most_weight = 255;
     using Int8s = __m512i;
     static Int8s load_int8s(const void *p) { return _mm512_loadu_si512(p); }

@@ -15,7 +15,7 @@ struct NeonDotprod : Neon<Self> {
 
     static constexpr int key_bias = 0;
     static constexpr int value_bias = 128;
-    static constexpr int most_query = 127;
+    static constexpr int multiplied_bits = 8;
     static constexpr float most_weight = 255;
     using Int8s = int8x16_t;
     static Int8s load_int8s(const void *p) { return vld1q_s8(static_cast<const int8_t *>(p)); }

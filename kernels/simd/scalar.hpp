@@ -25,7 +25,7 @@ struct scalar {
     static constexpr int max_rows = 4;
     static constexpr int rows_in_order = 0;
     static constexpr int max_tokens_abreast = 1;
-    static constexpr int most_query = 0;
+    static constexpr int multiplied_bits = 0;
 
     static Vec broadcast(float x) { return {x}; }
     static Vec load(const float *p) { return {*p}; }

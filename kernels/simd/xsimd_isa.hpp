@@ -19,7 +19,7 @@ struct XsimdIsa {
     static constexpr int lanes = static_cast<int>(Vec::size);
     static constexpr int rows_in_order = 0;       // so many rows of queries read keys one after the other
     static constexpr int max_tokens_abreast = 1;  // in a vector of keys
-    static constexpr int most_query = 0;          // of bytes that multiply keys; 0: none do
+    static constexpr int multiplied_bits = 0;     // that stored integers multiplied as bytes have at most
 
     static Vec broadcast(float x) { return Vec(x); }
     static Vec load(const float *p) { return Vec::load_unaligned(p); }
