@@ -507,8 +507,8 @@ kvl_status check_precision(const kvl_attention_desc &desc) {
 }
 
 // Whether integers may meet those of 8 bits: not where what that rounds would cost more than half of what storing does, as
-// weights of q8 and keys beside values that are no integers. Bytes are brought side by side before they are multiplied: that
-// pays for q4, which is unpacked anyway, and for many rows; of a group, since bits must not depend on what else is read for.
+// weights of q8 and keys beside values that are no integers. q4 gains by it always; q8, whose bytes have to be brought side
+// by side, for many rows: of a group, since bits must not depend on what else is read for.
 Numbers numbers_of(const KernelTable &kernels, const kvl_attention_desc &desc, kvl_format format, bool bytes_pay) {
     const bool all_integers = format::is_scaled(desc.k_format) && format::is_scaled(desc.v_format);
     return desc.precision == KVL_PRECISION_EXACT                           ? Numbers::scaled

@@ -270,7 +270,7 @@ struct Scratch {
     alignas(64) float key_scales[score_stride];
     alignas(64) float value_shares[score_stride];
     float q_scales[max_tile_rows];
-    int32_t starts[max_tile_rows];  // of sums, where keys are multiplied as bytes
+    int32_t starts[max_tile_rows];  // of sums, where keys are multiplied as fours of bytes
     float sum_scales[max_tile_rows];
     alignas(64) float offsets[score_stride];  // of a tile's tokens, from its first one
     alignas(64) float biases[score_stride];   // of them, for a query

@@ -110,7 +110,7 @@ struct CodecRows {
 
 struct KernelTable {
     const char *name;
-    bool multiplies_bytes[format::count];  // of rows, else words instead
+    bool multiplies_bytes[format::count];  // whether rows may be multiplied so, else as words
     DotFn dot[format::count][4];           // by numbers
     SumFn sum[format::count][4];
     void (*encode[format::count])(const CodecRows &);

@@ -11,6 +11,14 @@
 
 namespace kvlane {
 
+// Whether keys of q4 are multiplied as bytes so. Queries are then laid out for that: keys of q8 cannot be.
+template <class Isa>
+constexpr bool multiplies_nibbles() {
+    constexpr bool multiplies = requires { typename Isa::Nibbles; };
+    static_assert(!multiplies || !multiplies_bytes<Isa, format::q8>());
+    return multiplies;
+}
+
 // Elements whose nibbles a vector holds, of the two groups that are multiplied together.
 static constexpr int nibble_block = 2 * format::q4::group;
 
@@ -30,19 +38,17 @@ static void lay_out_nibble_query(const int8_t *row, int dim, int r, int n_rows, 
     const int in_kernel = r % Isa::max_rows, first = r - in_kernel, kernel_rows = std::min(n_rows - first, Isa::max_rows);
     NibbleQuery *to = queries + first * n_nibble_blocks(dim) + in_kernel;
     for (int block = 0; block < n_nibble_blocks(dim); ++block) {
-        NibbleQuery &q = to[block * kernel_rows];
-        q = {};
-        for (int i = 0; i < 2; ++i) {
-            const int d = block * nibble_block + i * format::q4::group;
-            const int n = std::clamp(dim - d, 0, format::q4::group), half = (n + 1) / 2;
-            std::copy_n(row + d, half, q.lower + i * (format::q4::group / 2));
-            std::copy_n(row + d + half, n - half, q.upper + i * (format::q4::group / 2));
-        }
-        for (int i = 0; i < nibble_block / 4; ++i) {
-            q.excess[i] =
-                static_cast<int16_t>(-8 * (q.lower[2 * i] + q.lower[2 * i + 1] + q.upper[2 * i] + q.upper[2 * i + 1]));
-        }
+        to[block * kernel_rows] = {};
     }
+    for_each_group(dim, [&](int d, int n) {
+        NibbleQuery &q = to[d / nibble_block * kernel_rows];
+        const int at = d % nibble_block / 2, half = (n + 1) / 2;
+        std::copy_n(row + d, half, q.lower + at);
+        std::copy_n(row + d + half, n - half, q.upper + at);
+        for (int i = at; i < at + half; i += 2) {
+            q.excess[i / 2] = static_cast<int16_t>(-8 * (q.lower[i] + q.lower[i + 1] + q.upper[i] + q.upper[i + 1]));
+        }
+    });
 }
 
 // One micro-kernel: R rows, and a tree's worth of keys at a time, each unpacked once for all rows. Sums are exact.
@@ -77,7 +83,7 @@ struct NibbleDotMicro {
 private:
     using Int32s = typename Isa::Int32s;
 
-    // Of `tokens` keys.
+    // Of `tokens` keys; where the stride is 0, of one, and scores behind it are yet to be written.
     static KVLANE_INLINE void pass(const std::byte *k, int64_t stride, const std::byte *entry, int64_t entry_stride, int dim,
                                    const NibbleQuery *q, float *scores) {
         const int row_bytes = (dim + 1) / 2;

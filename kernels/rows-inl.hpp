@@ -22,12 +22,6 @@ constexpr bool multiplies_bytes() {
     return Format::is_scaled && Format::bits <= Isa::multiplied_bits;
 }
 
-// Whether keys of q4 that are multiplied as bytes are so as they are stored: where those of q8 are none.
-template <class Isa>
-constexpr bool multiplies_nibbles() {
-    return multiplies_bytes<Isa, format::q4>() && !multiplies_bytes<Isa, format::q8>();
-}
-
 // What a format's rows are multiplied in where those are asked for: floats have one kind, and not every isa multiplies
 // bytes.
 template <class Isa, class Format>
@@ -79,7 +73,7 @@ struct DotRows {
     StoredRows entries;  // their scales, where integers have multipliers
     Ahead ahead;
     float *scores;          // rows score_stride apart
-    const int32_t *starts;  // of each row's sums, where keys are multiplied as bytes
+    const int32_t *starts;  // of each row's sums, where keys are multiplied as fours of bytes
 };
 
 // o[r] += sum over t of p[r][t] * v[t]

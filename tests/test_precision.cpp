@@ -88,8 +88,9 @@ TEST_CASE(
     }
 }
 
-// Half of 1/127 of the largest of a row's elements, which are evenly spread, is 0.7 % of it; of weights alike.
-TEST_CASE("precision: fast equals the oracle within the rounding to 8 bits, for any head_dim, group and length") {
+// Half of 1/127 of the largest of a row's elements, which are evenly spread, is 0.7 % of it; of weights alike,
+// but half of 1/136 of the largest on avx2. Shorter rows than these have fewer elements to even that out.
+TEST_CASE("precision: fast equals the oracle within the rounding to 8 bits, for head_dims from 8 on, any group and length") {
     for (const Format k : integers) {
         for (const Format v : integers) {
             for (const uint32_t head_dim : {8u, 32u, 40u, 64u, 77u, 80u, 96u, 128u, 192u, 256u, 576u}) {

@@ -271,8 +271,9 @@ KVL_API kvl_status kvl_cache_copy(const kvl_cache *source, kvl_cache **copy);
 ///         _APPEND_TWICE when the layer has pending tokens; _CAPACITY when len + n_tokens > max_tokens
 /// Bound:  rounds to the nearest value of the format, ties to even; NaN stays NaN. Of the rotated row where it is rotated:
 ///         q8 within half of 1/127 of its largest magnitude, q4 within half of 2/15 of the group's, rounded up to a 15th of
-///         the row's. A row so small that its scale would be no normal f32 becomes 0, one with NaN or infinity NaN;
-///         so may a rotated one with elements over the largest f32 / sqrt(head_dim)
+///         the row's. A row so small that its scale would be no normal f32 becomes 0, one with NaN or infinity NaN.
+///         Elements over 0.9 of the largest f32, or of that / sqrt(head_dim) where rows are rotated, may come back infinite,
+///         or their row NaN
 /// Threads: one at a time for a layer, and, where tokens are kept in f16, while no other reads it; different layers may be
 ///         appended to at once
 /// Allocates: no; where huge pages are used, a few appends of a layer wait about a millisecond each for the system to make
