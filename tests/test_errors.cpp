@@ -93,7 +93,7 @@ struct World {
     kvl_partial list[2] = {partials[0].get(), partials[1].get()};
     kvl_range range{sizeof(kvl_range), 0, 0, 10, 11, 13, list[0]};  // of the view's tokens at 10 to 12, the last two
     std::vector<uint64_t> bits = std::vector<uint64_t>(2, ~uint64_t{0});
-    std::vector<float> biases = std::vector<float>(6);
+    std::vector<float> biases = std::vector<float>(16);  // with room behind the mask for what overlaps it
     kvl_mask mask{sizeof(kvl_mask), 0, 0, bits.data(), biases.data(), 3, 8, 12};  // of two queries that see all three tokens
 
     World() {
