@@ -89,59 +89,31 @@ struct Arithmetic<Isa, Format, Numbers::words> {
     static void store(int32_t *o, Sum s) { Isa::store_int32s(o, s); }
 };
 
-// 8 bits by 8 into 32, four products summed at once. What is multiplied has four bytes side by side: of a key, elements; of
-// values, one element of four tokens. Scores are then sums over elements as outputs are over tokens.
+// 8 bits by 8 into 32, four products summed at once: of four elements of a key, side by side, those of the next key beside
+// them. Scores are then sums over elements, as outputs are over tokens.
 struct KeyFours {
     static constexpr int bytes = 4;
 };
-struct ValueFours {
-    static constexpr int bytes = 4;
-};
 
+// Where the instruction takes unsigned numbers, keys are taken as key_bias more than they are, and sums begin with what that
+// adds, negated.
 template <class Isa>
-struct Fours {
+struct Arithmetic<Isa, KeyFours, Numbers::bytes> {
+    using Number = int8_t;
     using Operand = typename Isa::Int8s;
     using Weight = Operand;
     using Sum = typename Isa::Int32s;
+    using Total = float;
     static constexpr int tokens = 1;
     static constexpr int weights = 4;
+    static constexpr int weight_stride = KVL_MAX_HEAD_DIM;
+    static constexpr bool sums_scores = true;
     static constexpr bool has_parts = false;
     static Operand value(const std::byte *v, int64_t) { return Isa::load_int8s(v); }
     static Weight weight(const void *p) { return Isa::broadcast_four(p); }
-};
-
-// Where an instruction takes unsigned numbers, keys are taken as key_bias more than they are, or values as value_bias more,
-// and sums begin with what that adds, negated.
-template <class Isa>
-struct Arithmetic<Isa, KeyFours, Numbers::bytes> : Fours<Isa> {
-    using typename Fours<Isa>::Operand;
-    using typename Fours<Isa>::Sum;
-    using Number = int8_t;
-    using Total = float;
-    static constexpr int weight_stride = KVL_MAX_HEAD_DIM;
-    static constexpr bool sums_scores = true;
     static Sum multiply_add(Operand query, Operand key, Sum c) { return Isa::add_key_products(key, query, c); }
     static Sum start(const SumRows &a, const float *, int row) { return Isa::broadcast_int32(a.starts[row]); }
     static void store(float *score, Sum s) { Isa::store(score, Isa::to_float(s)); }
-};
-
-template <class Isa>
-struct Arithmetic<Isa, ValueFours, Numbers::bytes> : Fours<Isa> {
-    using typename Fours<Isa>::Operand;
-    using typename Fours<Isa>::Sum;
-    using Number = uint8_t;
-    using Total = int32_t;
-    static constexpr int weight_stride = score_stride;
-    static constexpr bool sums_scores = false;
-    static Sum multiply_add(Operand weight, Operand value, Sum c) { return Isa::add_value_products(weight, value, c); }
-    static Sum start(const SumRows &a, const int32_t *o, int row) {
-        if constexpr (Isa::value_bias > 0) {
-            return Isa::add(Isa::load_int32s(o), Isa::broadcast_int32(a.starts[row]));
-        } else {
-            return Isa::load_int32s(o);
-        }
-    }
-    static void store(int32_t *o, Sum s) { Isa::store_int32s(o, s); }
 };
 
 // Of queries, whatever the keys' format.

@@ -229,25 +229,31 @@ KVLANE_INLINE void ask_for_scales(Stream<P> &s) {
     }
 }
 
+// Bytes bytes of every row, one behind the other.
+template <int Bytes>
+KVLANE_INLINE void copy_from_rows(const StoredRows &rows, void *to) {
+    if (rows.stride_bytes == Bytes) {
+        std::memcpy(to, rows.first, static_cast<size_t>(rows.n) * Bytes);
+        return;
+    }
+    auto *at = static_cast<std::byte *>(to);
+    const std::byte *row = rows.first;
+    int i = 0;
+    for (; i + 8 <= rows.n; i += 8, row += 8 * rows.stride_bytes, at += 8 * Bytes) {
+        unroll<8>([&](auto j)
+                      __attribute__((always_inline)) { std::memcpy(at + j * Bytes, row + j * rows.stride_bytes, Bytes); });
+    }
+    for (; i < rows.n; ++i, row += rows.stride_bytes, at += Bytes) {
+        std::memcpy(at, row, Bytes);
+    }
+}
+
 // The scales of the next n tokens, one behind the other, and zeros up to a whole vector.
 template <class Isa, Plane P>
 KVLANE_INLINE void next_scales(Stream<P> &s, int n, float *scales) {
     for (int t = 0; t < n;) {
         const StoredRows run = next_run(s.read, n - t);
-        if (run.stride_bytes == sizeof(float)) {
-            std::memcpy(scales + t, run.first, run.n * sizeof(float));
-        } else {
-            const std::byte *scale = run.first;
-            int i = 0;
-            for (; i + 8 <= run.n; i += 8, scale += 8 * run.stride_bytes) {
-                unroll<8>([&](auto j) __attribute__((always_inline)) {
-                    std::memcpy(scales + t + i + j, scale + j * run.stride_bytes, sizeof(float));
-                });
-            }
-            for (; i < run.n; ++i, scale += run.stride_bytes) {
-                std::memcpy(scales + t + i, scale, sizeof(float));
-            }
-        }
+        copy_from_rows<sizeof(float)>(run, scales + t);
         t += run.n;
     }
     std::fill_n(scales + n, Isa::lanes, 0.0f);
@@ -260,15 +266,20 @@ static constexpr int max_sums = 4096;
 // Of queries as dots load them, at a time: as much of L1 as 16 rows of latent attention take.
 static constexpr int query_bytes = 16 * 576 * sizeof(float);
 
+// Shares of a tile's tokens for the groups of one vector.
+template <class Isa>
+static constexpr int group_shares = tile_tokens / 4 * Isa::lanes;
+
 // What rows need beside their state; one instance lives on the stack.
 struct Scratch {
     alignas(64) std::byte queries[query_bytes];
-    alignas(64) float row[KVL_MAX_HEAD_DIM + 16];               // zeros follow a row, of one or the other
-    alignas(64) int16_t integer_row[KVL_MAX_HEAD_DIM + 32];     // or bytes
-    alignas(64) int16_t weights[max_tile_rows * score_stride];  // or bytes
-    alignas(64) int32_t sums[max_sums];                         // of a tile's weighted values, as o lies
+    alignas(64) float row[KVL_MAX_HEAD_DIM + 16];            // zeros follow a row, of one or the other
+    alignas(64) int16_t integer_row[KVL_MAX_HEAD_DIM + 32];  // or bytes
+    alignas(64) int16_t weights[max_sums];                   // or bytes
+    alignas(64) int32_t sums[max_sums];                      // of a tile's weighted values, as o lies
     alignas(64) float key_scales[score_stride];
-    alignas(64) float value_shares[score_stride];
+    alignas(64) float value_shares[2 * KVL_MAX_HEAD_DIM];     // of a tile's tokens, where bytes are multiplied of groups
+    float value_units[KVL_MAX_HEAD_DIM / format::q4::group];  // what sums are to be multiplied by there
     float q_scales[max_tile_rows];
     int32_t starts[max_tile_rows];  // of sums, where keys are multiplied as fours of bytes
     float sum_scales[max_tile_rows];
@@ -279,52 +290,133 @@ struct Scratch {
 
 // The scales of a tile's values, as shares of their largest that weights can be multiplied by to be integers; returns what
 // sums of those are to be multiplied by.
-template <class Isa, Numbers V>
+template <class Isa>
 static float next_value_shares(Stream<Plane::value_scales> &s, int n, float *shares) {
-    constexpr float most = most_weight<Isa, V>();
     next_scales<Isa>(s, n, shares);
     const float largest = largest_of<Isa>(reinterpret_cast<const std::byte *>(shares), n);
     const auto inverse = Isa::broadcast(largest == 0 ? 0 : 1 / largest);
     for (int t = 0; t < n; t += Isa::lanes) {
-        Isa::store(shares + t, Isa::load(shares + t) * inverse * Isa::broadcast(most));
+        Isa::store(shares + t, Isa::load(shares + t) * inverse * Isa::broadcast(most_int16));
     }
-    return largest / most;
+    return largest / most_int16;
 }
 
-// Of row r, as numbers that values of that kind meet.
-template <Numbers V>
-KVLANE_INLINE auto *weights_of(Scratch &scratch, int r) {
-    using Weight = std::conditional_t<V == Numbers::bytes, uint8_t, int16_t>;
-    return reinterpret_cast<Weight *>(scratch.weights) + r * score_stride;
+// What values of 4 bits are multiplied by: a token's scale and, of the groups of every vector, its multipliers.
+template <class Isa>
+struct ValueEntries {
+    static constexpr int room = tile_tokens + weighed_together;
+    alignas(64) float scales[room];
+    alignas(64) std::byte multipliers[value_vectors<Isa>(KVL_MAX_HEAD_DIM)][room][groups_in_vector<Isa>];
+};
+
+// Those of the next n tokens, and zeros up to so many as are weighed together.
+template <class Isa>
+KVLANE_INLINE void next_entries(Stream<Plane::value_scales> &s, int n, int n_vectors, ValueEntries<Isa> &entries) {
+    for (int t = 0; t < n;) {
+        StoredRows run = next_run(s.read, n - t);
+        copy_from_rows<sizeof(float)>(run, entries.scales + t);
+        run.first += sizeof(float);
+        for (int v = 0; v < n_vectors; ++v, run.first += groups_in_vector<Isa>) {
+            copy_from_rows<groups_in_vector<Isa>>(run, entries.multipliers[v][t]);
+        }
+        t += run.n;
+    }
+    std::fill_n(entries.scales + n, weighed_together - 1, 0.0f);
+    for (int v = 0; v < n_vectors; ++v) {
+        std::memset(entries.multipliers[v][n], 0, (weighed_together - 1) * groups_in_vector<Isa>);
+    }
+    ask_for_scales(s);
+}
+
+// The same of values that are multiplied as bytes, by groups: for each of a vector's, shares of four tokens, side by side.
+template <class Isa>
+static void next_group_shares(Stream<Plane::value_scales> &s, int n, int dim, Scratch &scratch) {
+    using Vec = typename Isa::Vec;
+    constexpr int lanes = Isa::lanes;
+    ValueEntries<Isa> entries;
+    alignas(64) float of_lane[lanes];
+    next_entries<Isa>(s, n, value_vectors<Isa>(dim), entries);
+    const int n_rounded = (n + weighed_together - 1) / weighed_together * weighed_together;
+    const int n_groups = (dim + format::q4::group - 1) / format::q4::group;
+    float *shares = scratch.value_shares;
+    for (int group = 0; group < n_groups; group += groups_in_vector<Isa>, shares += group_shares<Isa>) {
+        const auto *multipliers = entries.multipliers[group / groups_in_vector<Isa>];
+        Vec largest = Isa::broadcast(0), not_a_number = largest;
+        for (int t = 0; t < n_rounded; t += 4) {
+            const Vec x = Isa::multipliers_of_four(multipliers[t]) * Isa::repeat_four(entries.scales + t);
+            Isa::store(shares + t / 4 * lanes, x);
+            largest = Isa::max(largest, x);
+            not_a_number = Isa::fma(x, Isa::broadcast(0), not_a_number);
+        }
+        largest = Isa::max(largest, Isa::template swap_lanes<1>(largest));
+        largest = Isa::max(largest, Isa::template swap_lanes<2>(largest));
+        not_a_number = not_a_number + Isa::template swap_lanes<1>(not_a_number);
+        Isa::store(of_lane, largest + not_a_number + Isa::template swap_lanes<2>(not_a_number));
+        const Vec inverse =
+            Isa::divide(Isa::broadcast(1), Isa::max(largest, Isa::broadcast(std::numeric_limits<float>::min())));
+        for (int i = 0; i < std::min(groups_in_vector<Isa>, n_groups - group); ++i) {
+            scratch.value_units[group + i] = of_lane[4 * i] / (Isa::most_weight * Isa::value_step);
+        }
+        for (int i = 0; i < n_rounded / 4 * lanes; i += lanes) {
+            Isa::store(shares + i, Isa::load(shares + i) * inverse * Isa::broadcast(Isa::most_weight));
+        }
+    }
+}
+
+// A row's weights of a tile, by groups: of 16 tokens, four for each of a vector's, then for the next.
+template <class Isa>
+static void weigh_groups(float *weights, int n, const float *shares, int n_vectors, uint8_t *to, int vector_stride) {
+    std::fill_n(weights + n, weighed_together - 1, 0.0f);
+    for (int v = 0; v < n_vectors; ++v, shares += group_shares<Isa>, to += vector_stride) {
+        for (int t = 0; t < n; t += weighed_together) {
+            const int at = t / 4 * Isa::lanes;
+            typename Isa::Vec weight[4];
+            unroll<4>([&](auto i) __attribute__((always_inline)) {
+                weight[i] = Isa::repeat_four(weights + t + 4 * i) * Isa::load(shares + at + i * Isa::lanes);
+            });
+            Isa::store_bytes_of_four(to + at, weight);
+        }
+    }
 }
 
 static KVLANE_INLINE int rows_of(const DecodeChunk &c) { return c.n_queries * c.group; }
 
-// Integers that a row's sums have: of bytes, whole sets of four vectors.
-static KVLANE_INLINE int64_t sum_stride(uint32_t v_head_dim) { return (int64_t{v_head_dim} + 63) / 64 * 64; }
+// Integers that a row's sums have: of bytes, of the groups of whole vectors.
+static KVLANE_INLINE int64_t sum_stride(uint32_t v_head_dim) { return (int64_t{v_head_dim} + 127) / 128 * 128; }
 
 // Of a tile: o += sum_scale * sums; sums are 0 again.
 template <class Isa, Numbers V>
 static void add_sums(const DecodeChunk &c, int n_rows, Scratch &scratch, float *o) {
-    constexpr int vectors = V == Numbers::bytes ? 4 : 1;  // that are put in order together
+    constexpr bool by_groups = V == Numbers::bytes;
+    constexpr int vectors = by_groups ? 4 : 1;  // that are put in order together
     const auto dim = static_cast<int>(c.view->v_head_dim);
+    const int n_sums = by_groups ? value_vectors<Isa>(dim) * 8 * Isa::lanes : dim;
     const int64_t step = o_step<Isa>(rows_of(c));
     int32_t *sums = scratch.sums;
-    for (int d = 0; d < dim; d += vectors * Isa::lanes, sums += (vectors - 1) * n_rows * Isa::lanes) {
+    for (int first = 0; first < n_sums; first += vectors * Isa::lanes, sums += (vectors - 1) * n_rows * Isa::lanes) {
+        float *to[vectors];  // null: behind the row's end
+        typename Isa::Vec unit[vectors];
+        unroll<vectors>([&](auto i) __attribute__((always_inline)) {
+            const int d = by_groups ? value_element<Isa>(first + i * Isa::lanes) : first;
+            to[i] = d < dim ? o + d / Isa::lanes * step : nullptr;
+            unit[i] = Isa::broadcast(by_groups && d < dim ? scratch.value_units[d / format::q4::group] : 1);
+        });
         for (int r = 0; r < n_rows; ++r, sums += Isa::lanes) {
             typename Isa::Int32s sum[vectors];
             unroll<vectors>([&](auto i) __attribute__((always_inline)) {
                 sum[i] = Isa::load_int32s(sums + i * n_rows * Isa::lanes);
                 Isa::store_int32s(sums + i * n_rows * Isa::lanes, Isa::zero_int32s());
             });
-            if constexpr (V == Numbers::bytes) {
+            if constexpr (by_groups) {
                 Isa::in_order(sum);
             }
-            float *of_row = o + d / Isa::lanes * step + r * Isa::lanes;
-            for (int i = 0; i < vectors && d + i * Isa::lanes < dim; ++i, of_row += step) {
-                const auto scale = Isa::broadcast(scratch.sum_scales[r]);
-                Isa::store(of_row, Isa::fma(scale, Isa::to_float(sum[i]), Isa::load(of_row)));
-            }
+            const auto scale = Isa::broadcast(scratch.sum_scales[r]);
+            unroll<vectors>([&](auto i) __attribute__((always_inline)) {
+                if (to[i]) {
+                    float *at = to[i] + r * Isa::lanes;
+                    Isa::store(at, Isa::fma(scale * unit[i], Isa::to_float(sum[i]), Isa::load(at)));
+                }
+            });
         }
     }
 }
@@ -446,8 +538,10 @@ static void weigh(const DecodeChunk &c, Streams &streams, const Tile &tile, floa
     }
     if constexpr (V == Numbers::scaled) {
         next_scales<Isa>(streams.value_scales, tile.n, scratch.value_shares);
-    } else if constexpr (are_integers(V)) {
-        sum_scale = next_value_shares<Isa, V>(streams.value_scales, tile.n, scratch.value_shares);
+    } else if constexpr (V == Numbers::words) {
+        sum_scale = next_value_shares<Isa>(streams.value_scales, tile.n, scratch.value_shares);
+    } else if constexpr (V == Numbers::bytes) {
+        next_group_shares<Isa>(streams.value_scales, tile.n, static_cast<int>(c.view->v_head_dim), scratch);
     }
     const bool has_rules = has_any(c.rules) || (c.mask && c.mask->biases);
     if (c.rules.slopes) {
@@ -463,7 +557,7 @@ static void weigh(const DecodeChunk &c, Streams &streams, const Tile &tile, floa
                        static_cast<int>(c.view->v_head_dim),
                        scratch.key_scales,
                        scratch.value_shares,
-                       weights_of<V>(scratch, r)};
+                       scratch.weights + r * score_stride};
         float share;
         if (has_rules) {
             rule<Isa, K>(c, tile, rows, r, factor, row.scores);
@@ -473,6 +567,11 @@ static void weigh(const DecodeChunk &c, Streams &streams, const Tile &tile, floa
             share = softmax_row<Isa, K, V>(row, rows.state[r]);
         }
         scratch.sum_scales[r] = sum_scale * share;
+        if constexpr (V == Numbers::bytes) {
+            constexpr int stride = byte_weights<Isa>;
+            weigh_groups<Isa>(row.scores, tile.n, scratch.value_shares, value_vectors<Isa>(row.v_head_dim),
+                              reinterpret_cast<uint8_t *>(scratch.weights) + r * stride, rows.n * stride);
+        }
     }
 }
 
@@ -492,6 +591,26 @@ static const float *query_of(const DecodeChunk &c, int query_index, int head, fl
     return room;
 }
 
+// A row's query as bytes.
+template <class Isa>
+static void lay_out_bytes(kvl_format k_format, const float *query, int head_dim, int r, const Rows<Isa> &rows) {
+    Scratch &scratch = rows.scratch;
+    if constexpr (Isa::most_nibble_queries > 0) {
+        if (multiplies_nibbles<Isa>(k_format, rows.n)) {
+            auto *row = reinterpret_cast<int8_t *>(scratch.integer_row);
+            scratch.q_scales[r] = quantize<Isa>(query, head_dim, row);
+            lay_out_nibble_query<Isa>(row, head_dim, r, rows.n, reinterpret_cast<NibbleQuery<Isa> *>(scratch.queries));
+            return;
+        }
+    }
+    if constexpr (multiplies_bytes<Isa, format::q8>()) {
+        int8_t *row = reinterpret_cast<int8_t *>(scratch.queries) + r * KeyArithmetic<Isa, Numbers::bytes>::weight_stride;
+        scratch.q_scales[r] = quantize<Isa>(query, head_dim, row);
+        scratch.starts[r] = -Isa::key_bias * std::accumulate(row, row + head_dim, 0);
+        std::fill_n(row + head_dim, -head_dim & 3, int8_t{0});
+    }
+}
+
 // Lays out the rows' queries for the keys of a part.
 template <class Isa, Numbers K>
 static void lay_out_queries(const DecodeChunk &c, const Rows<Isa> &rows) {
@@ -507,15 +626,8 @@ static void lay_out_queries(const DecodeChunk &c, const Rows<Isa> &rows) {
             head = 0;
             ++index;
         }
-        if constexpr (K == Numbers::bytes && multiplies_nibbles<Isa>()) {
-            auto *row = reinterpret_cast<int8_t *>(scratch.integer_row);
-            scratch.q_scales[r] = quantize<Isa>(query, head_dim, row);
-            lay_out_nibble_query<Isa>(row, head_dim, r, rows.n, reinterpret_cast<NibbleQuery *>(scratch.queries));
-        } else if constexpr (K == Numbers::bytes) {
-            Number *row = to + r * A::weight_stride;
-            scratch.q_scales[r] = quantize<Isa>(query, head_dim, row);
-            scratch.starts[r] = -Isa::key_bias * std::accumulate(row, row + head_dim, 0);
-            std::fill_n(row + head_dim, -head_dim & 3, Number{0});
+        if constexpr (K == Numbers::bytes) {
+            lay_out_bytes<Isa>(c.view->k_format, query, head_dim, r, rows);
         } else if constexpr (K == Numbers::scaled) {
             std::fill_n(scratch.row + head_dim, Isa::lanes, 0.0f);
             scratch.q_scales[r] = normalize<Isa>(query, head_dim, scratch.row);
@@ -530,6 +642,23 @@ static void lay_out_queries(const DecodeChunk &c, const Rows<Isa> &rows) {
     }
 }
 
+// A run of values, from token t of a tile on, and its weights.
+template <class Isa, Numbers V>
+KVLANE_INLINE SumRows rows_to_sum(const DecodeChunk &c, Streams &streams, int t, const StoredRows &v, const Ahead &ahead,
+                                  const float *weights, const Rows<Isa> &rows) {
+    const auto dim = static_cast<int>(c.view->v_head_dim);
+    Scratch &scratch = rows.scratch;
+    if constexpr (V == Numbers::bytes) {
+        const auto *p = reinterpret_cast<const uint8_t *>(scratch.weights) + t / weighed_together * vector_bytes<Isa>;
+        return {p, rows.n, dim, v, {}, ahead, scratch.sums, rows.n, nullptr, t % weighed_together};
+    } else if constexpr (V == Numbers::words) {
+        const StoredRows entries = entries_of<V>(streams.value_entries, v);
+        return {scratch.weights + t, rows.n, dim, v, entries, ahead, scratch.sums, rows.n};
+    } else {
+        return {weights + t, rows.n, dim, v, entries_of<V>(streams.value_entries, v), ahead, rows.o, rows_of(c)};
+    }
+}
+
 // Takes the tokens of one part that are visible into the rows. The keys of a tile are scored before the values of the tile
 // before it are summed: what waits for scores then waits for none.
 template <class Isa, Numbers K, Numbers V>
@@ -541,7 +670,6 @@ void decode_part(const DecodeChunk &c, const Unmasked &unmasked, const Rows<Isa>
     alignas(64) float scores[2][max_tile_rows * score_stride];
     Scratch &scratch = rows.scratch;
     const auto head_dim = static_cast<int>(c.view->head_dim);
-    const auto v_head_dim = static_cast<int>(c.view->v_head_dim);
     const DotFn dot = c.kernels->dot[c.view->k_format][static_cast<int>(K)];
     const SumFn sum = c.kernels->sum[c.view->v_format][static_cast<int>(V)];
     lay_out_queries<Isa, K>(c, rows);
@@ -561,13 +689,7 @@ void decode_part(const DecodeChunk &c, const Unmasked &unmasked, const Rows<Isa>
                      scratch.starts});
             });
             for_each_run(streams.values, tokens_left(last.n, t, turn), [&](int i, const StoredRows &v, const Ahead &ahead) {
-                const StoredRows entries = entries_of<V>(streams.value_entries, v);
-                if constexpr (are_integers(V)) {
-                    sum({weights_of<V>(scratch, 0) + t + i, rows.n, v_head_dim, v, entries, ahead, scratch.sums, rows.n,
-                         nullptr});
-                } else {
-                    sum({weights + t + i, rows.n, v_head_dim, v, entries, ahead, rows.o, rows_of(c), nullptr});
-                }
+                sum(rows_to_sum<Isa, V>(c, streams, t + i, v, ahead, weights, rows));
             });
         }
         if constexpr (are_integers(V)) {

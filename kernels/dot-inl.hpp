@@ -15,8 +15,8 @@ namespace kvlane {
 template <class Isa, Numbers N>
 constexpr int query_row_bytes(int dim) {
     using A = KeyArithmetic<Isa, N>;
-    if constexpr (N == Numbers::bytes && multiplies_nibbles<Isa>()) {
-        return n_nibble_blocks(dim) * static_cast<int>(sizeof(NibbleQuery));
+    if constexpr (N == Numbers::bytes && !multiplies_bytes<Isa, format::q8>()) {
+        return n_nibble_blocks<Isa>(dim) * static_cast<int>(sizeof(NibbleQuery<Isa>));
     } else if constexpr (N == Numbers::bytes) {
         return A::weight_stride;
     } else {
@@ -177,15 +177,25 @@ private:
     }
 };
 
+template <class Isa, class Format>
+static void dot_bytes(const DotRows &a) {
+    if constexpr (Format::group > 0 && Isa::most_nibble_queries > 0) {
+        if (a.n_rows <= Isa::most_nibble_queries) {
+            return nibble_dot<Isa>(a);
+        }
+    }
+    if constexpr (multiplies_bytes<Isa, format::q8>()) {
+        for_each_key_fours<
+            Isa, Format>(a.k, a.entries, a.head_dim, a.ahead, [&](int t, const StoredRows &rows, int n, const Ahead &ahead) {
+            sum_rows<Isa, KeyFours, Numbers::bytes>({a.q, a.n_rows, n, rows, {}, ahead, a.scores + t, a.n_rows, a.starts});
+        });
+    }
+}
+
 template <class Isa, class Format, Numbers N>
 void dot(const DotRows &a) {
-    if constexpr (N == Numbers::bytes && multiplies_nibbles<Isa>()) {
-        nibble_dot<Isa>(a);
-    } else if constexpr (N == Numbers::bytes) {
-        for_each_key_fours<Isa, Format>(
-            a.k, a.entries, a.head_dim, a.ahead, [&](int t, const StoredRows &rows, int n, const Ahead &ahead) {
-                sum_rows<Isa, KeyFours, N>({a.q, a.n_rows, n, rows, {}, ahead, a.scores + t, a.n_rows, a.starts});
-            });
+    if constexpr (N == Numbers::bytes) {
+        dot_bytes<Isa, Format>(a);
     } else if constexpr (Format::group > 0) {
         for_each_unpacked<Isa>(a.k, a.entries, a.head_dim, a.ahead, [&](int t, const StoredRows &rows) {
             dot<Isa, format::q8, N>({a.q, a.n_rows, a.head_dim, rows, {}, {}, a.scores + t, nullptr});

@@ -54,14 +54,6 @@ KVLANE_INLINE void for_each_vector_of_rows(const StoredRows &rows, int dim, Take
     }
 }
 
-template <class Isa>
-KVLANE_INLINE void store_interleaved(typename Isa::Int8s (&x)[4], std::byte *to) {
-    Isa::interleave(x);
-    unroll<4>([&](auto i) __attribute__((always_inline)) {
-        Isa::store_int8s(to + i * vector_bytes<Isa>, Isa::biased(x[i], Isa::value_bias));
-    });
-}
-
 // Whether fours take as many bytes as the rows that they are made of.
 template <class Format>
 KVLANE_INLINE bool asks_from_fours(const StoredRows &rows, int dim) {
@@ -173,65 +165,74 @@ KVLANE_INLINE void for_each_key_fours(const StoredRows rows, const StoredRows en
     }
 }
 
-// Of four values of 8 bits.
+// Values are multiplied as they are stored, by groups: a vector of a row's bytes has the halves of as many.
 template <class Isa>
-KVLANE_INLINE void value_fours(const StoredRows &values, int dim, std::byte *fours) {
-    for_each_vector_of_rows<Isa, 4>(
-        values, dim, [&](int d, auto &x, auto) __attribute__((always_inline)) { store_interleaved<Isa>(x, fours + 4 * d); });
+static constexpr int groups_in_vector = vector_bytes<Isa> / (format::q4::group / 2);
+
+// Their weights stand in as many vectors: for each group those of 16 tokens, then for the next ones.
+static constexpr int weighed_together = 16;
+template <class Isa>
+static constexpr int byte_weights =
+    tile_tokens / weighed_together *vector_bytes<Isa>;  // of a row, for the groups of a vector
+
+template <class Isa>
+constexpr int value_vectors(int dim) {
+    return (dim + groups_in_vector<Isa> * format::q4::group - 1) / (groups_in_vector<Isa> * format::q4::group);
 }
 
-// Of four values of 4 bits, in whole groups.
+// Element i of sums over a vector's groups stands here among the groups' elements: of four vectors the lower halves, of the
+// next four the upper ones.
 template <class Isa>
-KVLANE_INLINE void value_fours_of_nibbles(const StoredRows &values, const StoredRows &entries, int dim, std::byte *fours) {
-    const int n_groups = dim / format::q4::group;
-    const auto take = [&](int group, auto n) __attribute__((always_inline)) {
-        typename Isa::Int8s x[2][4], both[2];
-        unroll<4>([&](auto i) __attribute__((always_inline)) {
-            Isa::unpack_groups(values.first + i * values.stride_bytes + group * (format::q4::group / 2),
-                               entries.first + i * entries.stride_bytes + sizeof(float) + group, n, both);
-            x[0][i] = both[0];
-            x[1][i] = both[1];
-        });
-        store_interleaved<Isa>(x[0], fours);
-        fours += 4 * vector_bytes<Isa>;
-        if (2 * n > Isa::nibble_groups) {
-            store_interleaved<Isa>(x[1], fours);
-            fours += 4 * vector_bytes<Isa>;
-        }
-    };
-    int group = 0;
-    for (; group + Isa::nibble_groups <= n_groups; group += Isa::nibble_groups) {
-        take(group, std::integral_constant<int, Isa::nibble_groups>{});
-    }
-    if (group < n_groups) {
-        take(group, n_groups - group);
+constexpr int value_element(int i) {
+    constexpr int size = format::q4::group, half = size / 2, of_halves = groups_in_vector<Isa> * half;
+    const int in_half = i % of_halves;
+    return i / (2 * of_halves) * 2 * of_halves + in_half / half * size + in_half % half + i / of_halves % 2 * half;
+}
+
+// A row of whole groups, with what stands for 0 in the last one.
+static void fill_groups(const std::byte *row, int dim, std::byte *to) {
+    constexpr int half_group = format::q4::group / 2;
+    const int n_whole = dim / format::q4::group, rest = dim % format::q4::group, half = (rest + 1) / 2;
+    std::memcpy(to, row, static_cast<size_t>(n_whole * half_group));
+    row += n_whole * half_group;
+    to += n_whole * half_group;
+    for (int i = 0; rest > 0 && i < half_group; ++i) {
+        const auto nibble = [&](int d) {
+            return d >= rest ? std::byte{8} : d < half ? row[d] & std::byte{15} : row[d - half] >> 4;
+        };
+        to[i] = nibble(i) | nibble(half_group + i) << 4;
     }
 }
 
-// work(t, rows of fours, elements in each) for every few values of 4 bits, from token t on: an element of four tokens, then
-// the next, in the order that Isa::interleave leaves, up to whole sets of vectors.
-template <class Isa, class Work>
-KVLANE_INLINE void for_each_value_fours(const StoredRows rows, const StoredRows entries, const int dim, const Ahead ahead,
-                                        Work &&work) {
-    alignas(64) std::byte fours[bytes_of_fours];
-    alignas(64) std::byte room[4 * KVL_MAX_HEAD_DIM];
-    const int n_fours = whole_vectors<Isa>(dim);
-    const int64_t stride = int64_t{n_fours} * 4;
-    const int most = bytes_of_fours / n_fours / 4 * 4;
-    for (int t = 0; t < rows.n; t += most) {
-        const int n = std::min(most, rows.n - t);
-        std::byte *to = fours;
-        for (int i = 0; i < n; i += 4, to += stride) {
-            if (dim % format::q4::group == 0 && t + i + 4 <= rows.n) {
-                const StoredRows values{rows.first + (t + i) * rows.stride_bytes, rows.stride_bytes, 4};
-                ask_for_rows(ahead, values, t + i, dim / 2);
-                value_fours_of_nibbles<Isa>(
-                    values, {entries.first + (t + i) * entries.stride_bytes, entries.stride_bytes, 4}, dim, to);
-            } else {
-                value_fours<Isa>(integer_rows<Isa, format::q4, 4>(rows, entries, dim, ahead, t + i, room), dim, to);
-            }
+// Bytes of a row of whole groups.
+static constexpr int group_bytes(int dim) {
+    return (dim + format::q4::group - 1) / format::q4::group * (format::q4::group / 2);
+}
+
+// work(t, rows of whole groups, what is ahead of them) for every few values of 4 bits, in fours, counted from as many tokens
+// before the first one on: what is missing of a four is 0.
+template <class Work>
+KVLANE_INLINE void for_each_whole_four(const StoredRows rows, const int before, const int dim, const Ahead ahead,
+                                       Work &&work) {
+    constexpr std::byte zeros{0x88};
+    alignas(64) std::byte room[bytes_of_fours];
+    const bool whole_groups = dim % format::q4::group == 0;
+    const int row_bytes = group_bytes(dim);
+    const int most = whole_groups ? 4 : static_cast<int>(sizeof room) / row_bytes / 4 * 4;
+    for (int t = -(before % 4), n; t < rows.n; t += n) {
+        const std::byte *row = rows.first + t * rows.stride_bytes;
+        if (whole_groups && t >= 0 && t + 4 <= rows.n) {
+            n = (rows.n - t) / 4 * 4;
+            work(before + t, StoredRows{row, rows.stride_bytes, n}, ahead.from(t));
+            continue;
         }
-        work(t, StoredRows{fours, stride, (n + 3) / 4}, n_fours);
+        n = std::min(most, (rows.n - t + 3) / 4 * 4);
+        std::fill_n(room, n * row_bytes, zeros);
+        for (int i = std::max(0, -t); i < std::min(n, rows.n - t); ++i) {
+            ask_for_rows(ahead, {row + i * rows.stride_bytes, rows.stride_bytes, 1}, t + i, (dim + 1) / 2);
+            fill_groups(row + i * rows.stride_bytes, dim, room + i * row_bytes);
+        }
+        work(before + t, StoredRows{room, row_bytes, n}, Ahead{});
     }
 }
 

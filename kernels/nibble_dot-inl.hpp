@@ -2,51 +2,61 @@
 
 // Scores of keys of 4 bits as they are stored, by queries of 8 bits:
 //   q . k = sum over groups g of multiplier[g] * (sum over i of nibble[i] * q[i] - 8 * sum over i of q[i])
-// A nibble is so small that products are summed in 16 bits, a group's multiplier joins when these are summed in 32.
+// A nibble is so small that products are summed in 16 bits, a group's multiplier joins when these are summed in 32. Nothing
+// is brought side by side, but every query and key has sums of its own to be reduced: that pays for few queries, or where
+// bytes are not multiplied otherwise.
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
-#include "nibbles-inl.hpp"
+#include "fours-inl.hpp"
 
 namespace kvlane {
 
-// Whether keys of q4 are multiplied as bytes so. Queries are then laid out for that: keys of q8 cannot be.
+// Whether so many queries meet keys so; they are then laid out for it. Sums are exact either way.
 template <class Isa>
-constexpr bool multiplies_nibbles() {
-    constexpr bool multiplies = requires { typename Isa::Nibbles; };
-    static_assert(!multiplies || !multiplies_bytes<Isa, format::q8>());
-    return multiplies;
+KVLANE_INLINE bool multiplies_nibbles(kvl_format format, int n_rows) {
+    return format == format::index_q4 && n_rows <= Isa::most_nibble_queries;
 }
 
-// Elements whose nibbles a vector holds, of the two groups that are multiplied together.
-static constexpr int nibble_block = 2 * format::q4::group;
+// Elements whose nibbles a vector holds.
+template <class Isa>
+static constexpr int nibble_block = 2 * vector_bytes<Isa>;
 
-// What a block of a query is multiplied as: the halves of both groups, those that meet lower nibbles and those that meet
-// upper ones, and what every four of their products are too large by, negated. Behind a row's end zeros.
+// What a block of a query is multiplied as: the halves of its groups, those that meet lower nibbles and those that meet
+// upper ones, and what as many of their products as are summed at once are too large by, negated. Behind a row's end zeros.
+template <class Isa>
 struct NibbleQuery {
-    alignas(32) int8_t lower[nibble_block / 2];
-    int8_t upper[nibble_block / 2];
-    int16_t excess[nibble_block / 4];
+    using Excess = typename Isa::NibbleExcess;
+    alignas(vector_bytes<Isa>) int8_t lower[nibble_block<Isa> / 2];
+    int8_t upper[nibble_block<Isa> / 2];
+    Excess excess[nibble_block<Isa> / 2 / sizeof(Excess)];
 };
 
-static constexpr int n_nibble_blocks(int dim) { return (dim + nibble_block - 1) / nibble_block; }
+template <class Isa>
+static constexpr int n_nibble_blocks(int dim) {
+    return (dim + nibble_block<Isa> - 1) / nibble_block<Isa>;
+}
 
 // Row r of n_rows, at its place among all of them: the blocks of those of a micro-kernel stand side by side.
 template <class Isa>
-static void lay_out_nibble_query(const int8_t *row, int dim, int r, int n_rows, NibbleQuery *queries) {
+static void lay_out_nibble_query(const int8_t *row, int dim, int r, int n_rows, NibbleQuery<Isa> *queries) {
+    constexpr int summed = sizeof(typename Isa::NibbleExcess);  // bytes of either half
     const int in_kernel = r % Isa::max_rows, first = r - in_kernel, kernel_rows = std::min(n_rows - first, Isa::max_rows);
-    NibbleQuery *to = queries + first * n_nibble_blocks(dim) + in_kernel;
-    for (int block = 0; block < n_nibble_blocks(dim); ++block) {
+    NibbleQuery<Isa> *to = queries + first * n_nibble_blocks<Isa>(dim) + in_kernel;
+    for (int block = 0; block < n_nibble_blocks<Isa>(dim); ++block) {
         to[block * kernel_rows] = {};
     }
     for_each_group(dim, [&](int d, int n) {
-        NibbleQuery &q = to[d / nibble_block * kernel_rows];
-        const int at = d % nibble_block / 2, half = (n + 1) / 2;
+        NibbleQuery<Isa> &q = to[d / nibble_block<Isa> * kernel_rows];
+        const int at = d % nibble_block<Isa> / 2, half = (n + 1) / 2;
         std::copy_n(row + d, half, q.lower + at);
         std::copy_n(row + d + half, n - half, q.upper + at);
-        for (int i = at; i < at + half; i += 2) {
-            q.excess[i / 2] = static_cast<int16_t>(-8 * (q.lower[i] + q.lower[i + 1] + q.upper[i] + q.upper[i + 1]));
+        for (int i = at; i < at + half; i += summed) {
+            const int sum = std::accumulate(q.lower + i, q.lower + i + summed, 0) +
+                            std::accumulate(q.upper + i, q.upper + i + summed, 0);
+            q.excess[i / summed] = static_cast<typename Isa::NibbleExcess>(-8 * sum);
         }
     });
 }
@@ -55,10 +65,10 @@ static void lay_out_nibble_query(const int8_t *row, int dim, int r, int n_rows, 
 template <class Isa, int R>
 struct NibbleDotMicro {
     static constexpr int tokens = Isa::dot_accumulators / ceil_power_of_two(R);
-    static constexpr int asked_at_once = 8;
+    static constexpr int asked_at_once = std::max(8, tokens);
     static_assert(Isa::dot_accumulators == Isa::lanes && asked_at_once % tokens == 0);
 
-    static void run(const DotRows &a, const NibbleQuery *queries, float *scores, bool asks) {
+    static void run(const DotRows &a, const NibbleQuery<Isa> *queries, float *scores, bool asks) {
         const std::byte *k = a.k.first, *entry = a.entries.first;
         const auto ask = [&](int t) __attribute__((always_inline)) {
             if (asks && t % asked_at_once == 0) {
@@ -85,33 +95,28 @@ private:
 
     // Of `tokens` keys; where the stride is 0, of one, and scores behind it are yet to be written.
     static KVLANE_INLINE void pass(const std::byte *k, int64_t stride, const std::byte *entry, int64_t entry_stride, int dim,
-                                   const NibbleQuery *q, float *scores) {
-        const int row_bytes = (dim + 1) / 2;
+                                   const NibbleQuery<Isa> *q, float *scores) {
         const std::byte *multipliers = entry + sizeof(float);
         Int32s sum[Isa::lanes];
         unroll<Isa::lanes>([&](auto i) __attribute__((always_inline)) { sum[i] = Isa::zero_int32s(); });
-        const auto add = [&](auto block_of) __attribute__((always_inline)) {
+        const auto add = [&](auto load) __attribute__((always_inline)) {
             unroll<tokens>([&](auto j) __attribute__((always_inline)) {
-                const auto key = Isa::nibbles_of(block_of(k + j * stride), multipliers + j * entry_stride);
+                const auto key = Isa::nibbles_of(load(k + j * stride), multipliers + j * entry_stride);
                 unroll<R>([&](auto r) __attribute__((always_inline)) {
                     Int32s &of_row = sum[r * tokens + j];
                     of_row = Isa::add_nibble_products(key, q[r].lower, q[r].upper, q[r].excess, of_row);
                 });
             });
-            k += nibble_block / 2;
-            multipliers += 2;
+            k += vector_bytes<Isa>;
+            multipliers += groups_in_vector<Isa>;
             q += R;
         };
-        const std::byte *const end = k + row_bytes;
-        while (end - k >= nibble_block / 2) {
-            add([](const std::byte *row) __attribute__((always_inline)) { return row; });
+        int left = (dim + 1) / 2;
+        for (; left >= vector_bytes<Isa>; left -= vector_bytes<Isa>) {
+            add([](const std::byte *row) __attribute__((always_inline)) { return Isa::load_int8s(row); });
         }
-        if (const auto rest = static_cast<size_t>(end - k); rest > 0) {
-            std::byte part[nibble_block / 2] = {};
-            add([&](const std::byte *row) __attribute__((always_inline)) {
-                std::memcpy(part, row, rest);
-                return static_cast<const std::byte *>(part);
-            });
+        if (left > 0) {
+            add([&](const std::byte *row) __attribute__((always_inline)) { return Isa::load_int8s_partial(row, left); });
         }
         alignas(64) float score[Isa::lanes];
         Isa::store(score, Isa::sums(sum));
@@ -123,10 +128,10 @@ private:
 
 template <class Isa>
 void nibble_dot(const DotRows &a) {
-    const auto *queries = static_cast<const NibbleQuery *>(a.q);
+    const auto *queries = static_cast<const NibbleQuery<Isa> *>(a.q);
     for_each_kernel<Isa>(
         a.n_rows, [&](auto rows, int first) __attribute__((always_inline)) {
-            NibbleDotMicro<Isa, rows>::run(a, queries + first * n_nibble_blocks(a.head_dim),
+            NibbleDotMicro<Isa, rows>::run(a, queries + first * n_nibble_blocks<Isa>(a.head_dim),
                                            a.scores + int64_t{first} * score_stride, first == 0);
         });
 }

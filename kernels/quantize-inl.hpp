@@ -48,15 +48,6 @@ static constexpr float most_int8 = 127;
 // Queries and weights that meet stored integers have 16 bits: their products are summed without rounding.
 static constexpr float most_int16 = 32767;
 
-template <class Isa, Numbers N>
-constexpr float most_weight() {
-    if constexpr (N == Numbers::bytes) {
-        return Isa::most_weight;
-    } else {
-        return most_int16;
-    }
-}
-
 // x[i] = scale * to[i], none of which is larger than 2 but where all are denormal; the scale is a power of two. What stored
 // integers are summed up to may else not be within f32's range before it is multiplied by their scales.
 template <class Isa>

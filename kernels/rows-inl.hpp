@@ -57,6 +57,8 @@ struct Ahead {
     int64_t behind_turn = 0;  // and from one behind it
 
     KVLANE_INLINE int64_t bytes_from(int t) const { return t < turn ? in_run : behind_turn; }
+    // The same of a run that begins at row t.
+    KVLANE_INLINE Ahead from(int t) const { return {into, turn - t, in_run, behind_turn}; }
 };
 
 // Whether rows follow each other with less than a line between them. They are then asked for in the order of memory, which
@@ -84,9 +86,10 @@ struct SumRows {
     StoredRows v;
     StoredRows entries;
     Ahead ahead;
-    void *o;                // of the first row, the arithmetic's totals
-    int o_rows;             // that o has
-    const int32_t *starts;  // of each row's sums, where keys or biased values are multiplied as bytes
+    void *o;                          // of the first row, the arithmetic's totals
+    int o_rows;                       // that o has
+    const int32_t *starts = nullptr;  // of each row's sums, where keys are multiplied as fours of bytes
+    int before = 0;                   // tokens of 16 that are weighed together, before the first row's, where bytes are
 };
 
 // A group of tokens at a tile's end is scored whole: room for what overhangs.

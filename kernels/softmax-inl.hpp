@@ -91,8 +91,8 @@ struct TileRow {
     int o_rows;
     int v_head_dim;
     const float *key_scales;    // of scores, where keys are integers
-    const float *value_shares;  // that weights are to be multiplied by, where values are
-    void *integer_weights;      // of values' numbers
+    const float *value_shares;  // that weights are to be multiplied by, where values are, but not bytes,
+    int16_t *integer_weights;   // to be these, where they are words
 };
 
 // A row's m follows its maximum where that grows by more than this, in units of log2: weights are little more than 2^8 at
@@ -130,24 +130,20 @@ KVLANE_INLINE float softmax_row(const TileRow &tile, RowState<Isa> &row) {
     const float m = in_tile ? Isa::reduce_max(largest) : row.m;
     const float share = in_tile ? rescale_of<Isa>(m, row.m) : 1;
     const Vec shift = Isa::broadcast(-reference_of(m));
+    Vec l = row.l;  // stores of weights could else be taken for stores to it
     for (int t = 0; t < tile.n; t += lanes) {
         Vec weight = exp2<Isa>(scores_at<Isa>(tile.scores, t, tile.n, factor, shift));
-        if constexpr (in_tile) {
-            const Vec share_of_value = weight * Isa::load(tile.value_shares + t);
-            if constexpr (V == Numbers::bytes) {
-                Isa::store_bytes(static_cast<uint8_t *>(tile.integer_weights) + t, share_of_value);
-            } else {
-                Isa::store_int16s(static_cast<int16_t *>(tile.integer_weights) + t, share_of_value);
-            }
-            row.l = Isa::fma(weight, Isa::broadcast(share), row.l);
+        l = in_tile ? Isa::fma(weight, Isa::broadcast(share), l) : l + weight;
+        if constexpr (V == Numbers::scaled || V == Numbers::words) {
+            weight = weight * Isa::load(tile.value_shares + t);
+        }
+        if constexpr (V == Numbers::words) {
+            Isa::store_int16s(tile.integer_weights + t, weight);
         } else {
-            row.l = row.l + weight;
-            if constexpr (V == Numbers::scaled) {
-                weight = weight * Isa::load(tile.value_shares + t);
-            }
             Isa::store(tile.scores + t, weight);
         }
     }
+    row.l = l;
     return share;
 }
 

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <limits>
+
 #include "xsimd_isa.hpp"
 
 namespace kvlane::isa {
@@ -113,14 +115,6 @@ struct Avx2 : XsimdIsa<Self, xsimd::fma3<xsimd::avx2>> {
     // times its group's multiplier.
     static constexpr int nibble_groups = 2;
     static void unpack_groups(const std::byte *p, const std::byte *multipliers, int n, std::byte *to) {
-        __m256i groups[2];
-        unpack_groups(p, multipliers, n, groups);
-        _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), groups[0]);
-        if (n > 1) {
-            _mm256_storeu_si256(reinterpret_cast<__m256i *>(to + 32), groups[1]);
-        }
-    }
-    static void unpack_groups(const std::byte *p, const std::byte *multipliers, int n, __m256i (&to)[2]) {
         int16_t two;
         std::memcpy(&two, multipliers, sizeof two);
         const __m256i multiplier =
@@ -131,19 +125,20 @@ struct Avx2 : XsimdIsa<Self, xsimd::fma3<xsimd::avx2>> {
         const __m256i eight_times = _mm256_slli_epi16(multiplier, 3);
         const __m256i lower = nibble_products(lower_nibbles(both), multiplier, eight_times);
         const __m256i upper = nibble_products(upper_nibbles(both), multiplier, eight_times);
-        to[0] = _mm256_permute2x128_si256(lower, upper, 0x20);
-        to[1] = _mm256_permute2x128_si256(lower, upper, 0x31);
+        auto *const groups = reinterpret_cast<__m256i *>(to);
+        _mm256_storeu_si256(groups, _mm256_permute2x128_si256(lower, upper, 0x20));
+        if (n > 1) {
+            _mm256_storeu_si256(groups + 1, _mm256_permute2x128_si256(lower, upper, 0x31));
+        }
     }
 
     static constexpr int value_bias = 0;
+    static constexpr int nibble_rows = 4;
+    static constexpr int nibble_accumulators = 8;
     using Int8s = __m256i;
     static Int8s load_int8s(const void *p) { return _mm256_loadu_si256(static_cast<const __m256i *>(p)); }
     static void store_int8s(std::byte *p, Int8s x) { _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), x); }
     static Int8s biased(Int8s x, int bias) { return _mm256_xor_si256(x, _mm256_set1_epi8(static_cast<char>(bias))); }
-    static void store_bytes(uint8_t *p, Vec x) {
-        const __m128i words = int16s_of(x);
-        _mm_storel_epi64(reinterpret_cast<__m128i *>(p), _mm_packus_epi16(words, words));
-    }
     // Element by element side by side: the four of every 16 that begin with element 4 i stand in vector i.
     static void interleave(Int8s (&row)[4]) {
         const __m256i lower01 = _mm256_unpacklo_epi8(row[0], row[1]), upper01 = _mm256_unpackhi_epi8(row[0], row[1]);
@@ -153,6 +148,23 @@ struct Avx2 : XsimdIsa<Self, xsimd::fma3<xsimd::avx2>> {
         row[2] = _mm256_unpacklo_epi16(upper01, upper23);
         row[3] = _mm256_unpackhi_epi16(upper01, upper23);
     }
+    // Into each half's lanes, its J-th four bytes.
+    template <int J>
+    static Int8s repeat_fours(const void *p) {
+        return _mm256_shuffle_epi32(load_int8s(p), J * 0x55);
+    }
+    // Of each half the bytes of four vectors, one after the other.
+    static void store_bytes_of_four(uint8_t *p, const Vec (&x)[4]) {
+        const __m256i words01 = _mm256_packs_epi32(_mm256_cvtps_epi32(x[0]), _mm256_cvtps_epi32(x[1]));
+        const __m256i words23 = _mm256_packs_epi32(_mm256_cvtps_epi32(x[2]), _mm256_cvtps_epi32(x[3]));
+        store_int8s(reinterpret_cast<std::byte *>(p), _mm256_packus_epi16(words01, words23));
+    }
+    // Lane 4 i + j is byte i of the two of row j.
+    static Vec multipliers_of_four(const std::byte *p) {
+        const __m128i rows = _mm_loadl_epi64(reinterpret_cast<const __m128i *>(p));
+        return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_shuffle_epi8(rows, _mm_set_epi64x(-1, 0x0705030106040200))));
+    }
+    static Vec repeat_four(const float *p) { return _mm256_broadcast_ps(reinterpret_cast<const __m128 *>(p)); }
     // Sums of four vectors of these, in the elements' order.
     static void in_order(Int32s (&sum)[4]) {
         const __m256i first[4] = {sum[0], sum[1], sum[2], sum[3]};
@@ -185,23 +197,28 @@ private:
     static __m128i load_8(const std::byte *p) { return _mm_loadl_epi64(reinterpret_cast<const __m128i *>(p)); }
 };
 
-// Pairs of products of bytes are summed in 16 bits first, where those of 4 bits, and of what 4 bits are unpacked to by so
-// small weights, have room.
+// Pairs of products of bytes are summed in 16 bits first, where those of 4 bits have room.
 struct avx2 : Avx2<avx2> {
     static constexpr int multiplied_bits = 4;
-    static constexpr float most_weight = 136;
-    static_assert(2 * (8 * 15) * most_weight <= 32767);
+    static constexpr float most_weight = 255;
+    // Of 4 bits, what is 8 less than they are.
+    static constexpr int value_step = 1;
+    static void nibbles_apart(Int8s both, Int8s &lower, Int8s &upper) {
+        const Int8s bias = _mm256_set1_epi8(8);
+        lower = _mm256_sub_epi8(lower_nibbles(both), bias);
+        upper = _mm256_sub_epi8(upper_nibbles(both), bias);
+    }
     static Int32s add_value_products(Int8s weight, Int8s value, Int32s c) {
         return in_turn(_mm256_add_epi32(c, _mm256_madd_epi16(_mm256_maddubs_epi16(weight, value), _mm256_set1_epi16(1))));
     }
 
-    // Two groups of 4 bits, one in each half.
+    static constexpr int most_nibble_queries = std::numeric_limits<int>::max();
+    using NibbleExcess = int16_t;
     struct Nibbles {
         Int8s lower, upper;
         Int16s multipliers;
     };
-    static Nibbles nibbles_of(const std::byte *p, const std::byte *multipliers) {
-        const Int8s both = load_int8s(p);
+    static Nibbles nibbles_of(Int8s both, const std::byte *multipliers) {
         int16_t two;
         std::memcpy(&two, multipliers, sizeof two);
         constexpr int64_t first = static_cast<int64_t>(0xff00ff00ff00ff00),

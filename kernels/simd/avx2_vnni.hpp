@@ -9,6 +9,13 @@ struct avx2_vnni : Avx2<avx2_vnni> {
     static constexpr int multiplied_bits = 8;
     static constexpr int key_bias = 128;
     static constexpr float most_weight = 255;
+    // Of 4 bits, 16 times what is 8 less than they are.
+    static constexpr int value_step = 16;
+    static void nibbles_apart(Int8s both, Int8s &lower, Int8s &upper) {
+        const Int8s less = biased(both, 0x88), most = _mm256_set1_epi8(static_cast<char>(0xf0));
+        lower = _mm256_and_si256(_mm256_slli_epi16(less, 4), most);
+        upper = _mm256_and_si256(less, most);
+    }
     static Int32s multiply_add(Int16s a, Int16s b, Int32s c) { return in_turn(_mm256_dpwssd_avx_epi32(c, a, b)); }
     // The bytes of four i of every key, side by side, of 4 bits each: those in the lower ones, and in the upper ones, times
     // byte N of their keys' multipliers, biased.

@@ -141,16 +141,6 @@ struct Avx512 : XsimdIsa<Self, xsimd::avx512bw> {
     // times its group's multiplier.
     static constexpr int nibble_groups = 4;
     static void unpack_groups(const std::byte *p, const std::byte *multipliers, int n, std::byte *to) {
-        __m512i groups[2];
-        unpack_groups(p, multipliers, n, groups);
-        _mm512_storeu_si512(to, groups[0]);
-        if (n > 2) {
-            _mm512_storeu_si512(to + 64, groups[1]);
-        }
-    }
-
-protected:
-    static void unpack_groups(const std::byte *p, const std::byte *multipliers, int n, __m512i (&to)[2]) {
         int four;
         std::memcpy(&four, multipliers, sizeof four);
         const __m512i nth =
@@ -161,9 +151,14 @@ protected:
         const __m512i eight_times = _mm512_slli_epi16(multiplier, 3);
         const __m512i lower = nibble_products(lower_nibbles(both), multiplier, eight_times);
         const __m512i upper = nibble_products(upper_nibbles(both), multiplier, eight_times);
-        to[0] = _mm512_permutex2var_epi64(lower, _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0), upper);
-        to[1] = _mm512_permutex2var_epi64(lower, _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4), upper);
+        _mm512_storeu_si512(to, _mm512_permutex2var_epi64(lower, _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0), upper));
+        if (n > 2) {
+            _mm512_storeu_si512(to + 64,
+                                _mm512_permutex2var_epi64(lower, _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4), upper));
+        }
     }
+
+protected:
     static __m512i lower_nibbles(__m512i x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
     static __m512i upper_nibbles(__m512i x) { return lower_nibbles(_mm512_srli_epi16(x, 4)); }
     // A product of less than 16 by less than 16 stays in its byte, so that two are had by one of 16 bits.

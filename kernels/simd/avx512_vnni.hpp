@@ -18,7 +18,6 @@ struct avx512_vnni : Avx512<avx512_vnni> {
     static void store_int8s(std::byte *p, Int8s x) { _mm512_storeu_si512(p, x); }
     static Int8s load_int8s_partial(const void *p, int n) { return _mm512_maskz_loadu_epi8((uint64_t{1} << n) - 1, p); }
     static Int8s biased(Int8s x, int bias) { return _mm512_xor_si512(x, _mm512_set1_epi8(static_cast<char>(bias))); }
-    using Avx512<avx512_vnni>::unpack_groups;
     // The bytes of four i of every key, side by side, of 4 bits each: those in the lower ones, and in the upper ones, times
     // byte N of their keys' multipliers, biased.
     template <int N>
@@ -36,10 +35,29 @@ struct avx512_vnni : Avx512<avx512_vnni> {
     static Int32s add_value_products(Int8s weight, Int8s value, Int32s c) {
         return in_turn(_mm512_dpbusd_epi32(c, weight, value));
     }
-    static Int32s broadcast_int32(int32_t x) { return _mm512_set1_epi32(x); }
-    static void store_bytes(uint8_t *p, Vec x) {
-        _mm_storeu_si128(reinterpret_cast<__m128i *>(p), _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(x)));
+
+    static constexpr int most_nibble_queries = 4;
+    using NibbleExcess = int32_t;
+    struct Nibbles {
+        Int8s lower, upper;
+        Int16s multipliers;  // in the lower half of every lane
+    };
+    static Nibbles nibbles_of(Int8s both, const std::byte *multipliers) {
+        int four;
+        std::memcpy(&four, multipliers, sizeof four);
+        const __m512i groups = _mm512_cvtepu8_epi32(
+            _mm_shuffle_epi8(_mm_cvtsi32_si128(four), _mm_set_epi32(0x03030303, 0x02020202, 0x01010101, 0)));
+        return {lower_nibbles(both), upper_nibbles(both), groups};
     }
+    // The sums of eight products and their excess have 16 bits.
+    static Int32s add_nibble_products(const Nibbles &k, const int8_t *lower, const int8_t *upper, const int32_t *excess,
+                                      Int32s c) {
+        const __m512i products = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(load_int32s(excess), k.lower, load_int8s(lower)),
+                                                     k.upper, load_int8s(upper));
+        return in_turn(_mm512_dpwssd_epi32(c, products, k.multipliers));
+    }
+
+    static Int32s broadcast_int32(int32_t x) { return _mm512_set1_epi32(x); }
     // Four i of every row, side by side, are vector i.
     static void transpose_fours(Int8s (&row)[lanes]) {
         Int8s of_four[4][4];  // [j][rows 4 i to 4 i + 3]: quarter q has their fours 4 q + j
@@ -67,6 +85,34 @@ struct avx512_vnni : Avx512<avx512_vnni> {
         row[2] = _mm512_unpacklo_epi16(upper01, upper23);
         row[3] = _mm512_unpackhi_epi16(upper01, upper23);
     }
+    // Of 4 bits, 16 times what is 8 less than they are.
+    static constexpr int value_step = 16;
+    static constexpr int nibble_rows = 4;
+    static constexpr int nibble_accumulators = 16;
+    static void nibbles_apart(Int8s both, Int8s &lower, Int8s &upper) {
+        constexpr int flipped_and_cut = (0xf0 ^ 0xcc) & 0xaa;
+        const Int8s most = _mm512_set1_epi8(static_cast<char>(0xf0)), sign = _mm512_set1_epi8(static_cast<char>(0x80));
+        lower = _mm512_ternarylogic_epi32(_mm512_slli_epi16(both, 4), sign, most, flipped_and_cut);
+        upper = _mm512_ternarylogic_epi32(both, sign, most, flipped_and_cut);
+    }
+    // Into each quarter's lanes, its J-th four bytes.
+    template <int J>
+    static Int8s repeat_fours(const void *p) {
+        return _mm512_shuffle_epi32(_mm512_loadu_si512(p), static_cast<_MM_PERM_ENUM>(J * 0x55));
+    }
+    // Of each quarter the bytes of four vectors, one after the other.
+    static void store_bytes_of_four(uint8_t *p, const Vec (&x)[4]) {
+        const __m512i words01 = _mm512_packus_epi32(_mm512_cvtps_epi32(x[0]), _mm512_cvtps_epi32(x[1]));
+        const __m512i words23 = _mm512_packus_epi32(_mm512_cvtps_epi32(x[2]), _mm512_cvtps_epi32(x[3]));
+        _mm512_storeu_si512(p, _mm512_packus_epi16(words01, words23));
+    }
+    // Lane 4 i + j is byte i of the four of row j.
+    static Vec multipliers_of_four(const std::byte *p) {
+        const __m128i groups = _mm_shuffle_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)),
+                                                _mm_set_epi32(0x0f0b0703, 0x0e0a0602, 0x0d090501, 0x0c080400));
+        return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(groups));
+    }
+    static Vec repeat_four(const float *p) { return _mm512_broadcast_f32x4(_mm_loadu_ps(p)); }
     // Sums of four vectors of these, in the elements' order.
     static void in_order(Int32s (&sum)[4]) { gather_quarters({sum[0], sum[1], sum[2], sum[3]}, sum); }
 

@@ -90,18 +90,15 @@ struct Neon : XsimdIsa<Self, xsimd::neon64> {
     // A group of 32 elements of 4 bits, the first half of it in the lower ones: 8 less than an element, times the
     // multiplier.
     static constexpr int nibble_groups = 1;
-    static void unpack_groups(const std::byte *p, const std::byte *multipliers, int n, std::byte *to) {
-        int8x16_t halves[2];
-        unpack_groups(p, multipliers, n, halves);
-        vst1q_s8(reinterpret_cast<int8_t *>(to), halves[0]);
-        vst1q_s8(reinterpret_cast<int8_t *>(to) + 16, halves[1]);
+    static void unpack_groups(const std::byte *p, const std::byte *multipliers, int, std::byte *to) {
+        int8x16_t lower, upper;
+        multiply_nibbles(vld1q_u8(reinterpret_cast<const uint8_t *>(p)), vdupq_n_u8(static_cast<uint8_t>(*multipliers)),
+                         lower, upper);
+        vst1q_s8(reinterpret_cast<int8_t *>(to), lower);
+        vst1q_s8(reinterpret_cast<int8_t *>(to) + 16, upper);
     }
 
 protected:
-    static void unpack_groups(const std::byte *p, const std::byte *multipliers, int, int8x16_t (&to)[2]) {
-        multiply_nibbles(vld1q_u8(reinterpret_cast<const uint8_t *>(p)), vdupq_n_u8(static_cast<uint8_t>(*multipliers)),
-                         to[0], to[1]);
-    }
     // 8 less than what stands in the lower bits, and in the upper ones, times the multiplier.
     static void multiply_nibbles(uint8x16_t both, uint8x16_t multiplier, int8x16_t &lower, int8x16_t &upper) {
         const uint8x16_t eight_times = vshlq_n_u8(multiplier, 3);

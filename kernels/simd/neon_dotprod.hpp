@@ -21,7 +21,6 @@ struct NeonDotprod : Neon<Self> {
     static Int8s load_int8s(const void *p) { return vld1q_s8(static_cast<const int8_t *>(p)); }
     static void store_int8s(std::byte *p, Int8s x) { vst1q_s8(reinterpret_cast<int8_t *>(p), x); }
     static Int8s biased(Int8s x, int bias) { return veorq_s8(x, vdupq_n_s8(static_cast<int8_t>(bias))); }
-    using Base::unpack_groups;
     // The bytes of four i of every key, side by side, of 4 bits each: those in the lower ones, and in the upper ones, times
     // byte N of their keys' multipliers.
     template <int N>
@@ -40,11 +39,6 @@ struct NeonDotprod : Neon<Self> {
         int32_t four;
         std::memcpy(&four, p, sizeof four);
         return vreinterpretq_s8_s32(vdupq_n_s32(four));
-    }
-    static void store_bytes(uint8_t *p, Vec x) {
-        const uint16x4_t words = vqmovun_s32(vcvtnq_s32_f32(x));
-        const uint32_t bytes = vget_lane_u32(vreinterpret_u32_u8(vqmovn_u16(vcombine_u16(words, words))), 0);
-        std::memcpy(p, &bytes, sizeof bytes);
     }
     // Four i of every row, side by side, are vector i.
     static void transpose_fours(Int8s (&row)[lanes]) {
@@ -68,6 +62,30 @@ struct NeonDotprod : Neon<Self> {
         row[2] = vreinterpretq_s8_s16(vzip1q_s16(upper01, upper23));
         row[3] = vreinterpretq_s8_s16(vzip2q_s16(upper01, upper23));
     }
+    // Of 4 bits, 16 times what is 8 less than they are.
+    static constexpr int value_step = 16;
+    static constexpr int nibble_rows = 4;
+    static constexpr int nibble_accumulators = 16;
+    static void nibbles_apart(Int8s both, Int8s &lower, Int8s &upper) {
+        const Int8s less = biased(both, 0x88);
+        lower = vshlq_n_s8(less, 4);
+        upper = vandq_s8(less, vdupq_n_s8(static_cast<int8_t>(0xf0)));
+    }
+    // Into all lanes, the J-th four bytes.
+    template <int J>
+    static Int8s repeat_fours(const void *p) {
+        return vreinterpretq_s8_s32(vdupq_laneq_s32(vreinterpretq_s32_s8(load_int8s(p)), J));
+    }
+    // The bytes of four vectors, one after the other.
+    static void store_bytes_of_four(uint8_t *p, const Vec (&x)[4]) {
+        const auto words = [](Vec a, Vec b) {
+            return vcombine_u16(vqmovun_s32(vcvtnq_s32_f32(a)), vqmovun_s32(vcvtnq_s32_f32(b)));
+        };
+        vst1q_u8(p, vcombine_u8(vqmovn_u16(words(x[0], x[1])), vqmovn_u16(words(x[2], x[3]))));
+    }
+    // Lane j is byte j.
+    static Vec multipliers_of_four(const std::byte *p) { return Base::load(format::q8{}, p); }
+    static Vec repeat_four(const float *p) { return vld1q_f32(p); }
     // Sums of four vectors of these are in the elements' order.
     static void in_order(Int32s (&)[4]) {}
 
