@@ -25,7 +25,7 @@ struct Arithmetic {
     static constexpr bool sums_scores = false;
     static constexpr bool has_parts = true;  // rows may end within a vector
 
-    static Sum zero() { return Isa::broadcast(0); }
+    static Sum start(const int32_t *, int) { return Isa::broadcast(0); }
     static Operand query(const float *q) { return Isa::in_register(Isa::load(q)); }
     static Operand key(const std::byte *k) { return Isa::load(Format{}, k); }
     static Operand key_part(const std::byte *k, int n) { return Isa::load_partial(Format{}, k, n); }
@@ -54,7 +54,7 @@ struct Arithmetic<Isa, Format, Numbers::words> {
     static constexpr bool sums_scores = false;
     static constexpr bool has_parts = true;
 
-    static Sum zero() { return Isa::zero_int32s(); }
+    static Sum start(const int32_t *, int) { return Isa::zero_int32s(); }
     static Operand query(const int16_t *q) { return Isa::load_int16s(q); }
     static Operand key(const std::byte *k) { return Isa::widen(k); }
     static Operand key_part(const std::byte *k, int n) {
@@ -89,14 +89,28 @@ struct Arithmetic<Isa, Format, Numbers::words> {
     static void store(int32_t *o, Sum s) { Isa::store_int32s(o, s); }
 };
 
-// 8 bits by 8 into 32, four products summed at once: of four elements of a key, side by side, those of the next key beside
-// them. Scores are then sums over elements, as outputs are over tokens.
+// 8 bits by 8 into 32, four products summed at once. Where the instruction takes unsigned numbers, keys are taken as
+// key_bias more than they are, and a row's sums begin with what that adds, negated.
+template <class Isa, class Format>
+struct Arithmetic<Isa, Format, Numbers::bytes> {
+    using Number = int8_t;
+    using Operand = typename Isa::Int8s;
+    using Sum = typename Isa::Int32s;
+    static constexpr int width = 4 * Isa::lanes;
+
+    static Sum start(const int32_t *starts, int row) { return Isa::int32_alone(starts[row]); }
+    static Operand query(const int8_t *q) { return Isa::load_int8s(q); }
+    static Operand key(const std::byte *k) { return Isa::biased(Isa::load_int8s(k), Isa::key_bias); }
+    static Operand key_part(const std::byte *k, int n) { return Isa::biased(Isa::load_int8s_partial(k, n), Isa::key_bias); }
+    static Sum multiply_add(Operand query, Operand key, Sum c) { return Isa::add_key_products(key, query, c); }
+};
+
+// The same of keys whose fours of elements stand side by side, with those of the next keys beside them. Scores are then sums
+// over elements, as outputs are over tokens.
 struct KeyFours {
     static constexpr int bytes = 4;
 };
 
-// Where the instruction takes unsigned numbers, keys are taken as key_bias more than they are, and sums begin with what that
-// adds, negated.
 template <class Isa>
 struct Arithmetic<Isa, KeyFours, Numbers::bytes> {
     using Number = int8_t;

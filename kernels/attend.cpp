@@ -507,17 +507,17 @@ kvl_status check_precision(const kvl_attention_desc &desc) {
 }
 
 // Whether integers may meet those of 8 bits: not where what that rounds would cost more than half of what storing does, as
-// weights of q8 and keys beside values that are no integers. q4 gains by it always; q8, whose bytes have to be brought side
-// by side, for many rows: of a group, since bits must not depend on what else is read for.
-Numbers numbers_of(const KernelTable &kernels, const kvl_attention_desc &desc, kvl_format format, bool bytes_pay) {
+// weights of q8 and keys beside values that are no integers. By groups, not rows: bits must not depend on what else is read
+// for.
+Numbers numbers_of(const KernelTable &kernels, const kvl_attention_desc &desc, kvl_format format, bool may_be_bytes) {
     const bool all_integers = format::is_scaled(desc.k_format) && format::is_scaled(desc.v_format);
-    return desc.precision == KVL_PRECISION_EXACT                           ? Numbers::scaled
-           : bytes_pay && all_integers && kernels.multiplies_bytes[format] ? Numbers::bytes
-                                                                           : Numbers::words;
+    const uint32_t group = desc.n_query_heads / desc.n_kv_heads, least = kernels.bytes_from_group[format];
+    return desc.precision == KVL_PRECISION_EXACT                         ? Numbers::scaled
+           : may_be_bytes && all_integers && least > 0 && group >= least ? Numbers::bytes
+                                                                         : Numbers::words;
 }
 Numbers numbers_of_keys(const KernelTable &kernels, const kvl_attention_desc &desc) {
-    constexpr uint32_t many = 5;
-    return numbers_of(kernels, desc, desc.k_format, desc.k_format == KVL_Q4 || desc.n_query_heads / desc.n_kv_heads >= many);
+    return numbers_of(kernels, desc, desc.k_format, true);
 }
 Numbers numbers_of_values(const KernelTable &kernels, const kvl_attention_desc &desc) {
     return numbers_of(kernels, desc, desc.v_format, desc.v_format == KVL_Q4);

@@ -591,24 +591,27 @@ static const float *query_of(const DecodeChunk &c, int query_index, int head, fl
     return room;
 }
 
-// A row's query as bytes.
+// A row's query as bytes: for keys as they are stored, or side by side.
 template <class Isa>
 static void lay_out_bytes(kvl_format k_format, const float *query, int head_dim, int r, const Rows<Isa> &rows) {
+    using A = KeyArithmetic<Isa, Numbers::bytes>;
     Scratch &scratch = rows.scratch;
-    if constexpr (Isa::most_nibble_queries > 0) {
-        if (multiplies_nibbles<Isa>(k_format, rows.n)) {
-            auto *row = reinterpret_cast<int8_t *>(scratch.integer_row);
-            scratch.q_scales[r] = quantize<Isa>(query, head_dim, row);
-            lay_out_nibble_query<Isa>(row, head_dim, r, rows.n, reinterpret_cast<NibbleQuery<Isa> *>(scratch.queries));
-            return;
+    const bool as_stored = rows.n <= Isa::most_queries_as_stored;
+    auto *to = reinterpret_cast<int8_t *>(scratch.queries);
+    auto *row = as_stored ? reinterpret_cast<int8_t *>(scratch.integer_row) : to + r * A::weight_stride;
+    scratch.q_scales[r] = quantize<Isa>(query, head_dim, row);
+    if constexpr (multiplies_bytes<Isa, format::q8>()) {
+        scratch.starts[r] = -Isa::key_bias * std::accumulate(row, row + head_dim, 0);
+    }
+    if constexpr (Isa::most_queries_as_stored > 0) {
+        if (as_stored && format::group_of[k_format] > 0) {
+            lay_out_nibble_query<Isa>(row, head_dim, r, rows.n, reinterpret_cast<NibbleQuery<Isa> *>(to));
+        } else if (as_stored) {
+            std::fill_n(row + head_dim, vector_bytes<Isa>, int8_t{0});
+            lay_out_beside<Arithmetic<Isa, format::q8, Numbers::bytes>, 1>(row, head_dim, r, rows.n, to);
         }
     }
-    if constexpr (multiplies_bytes<Isa, format::q8>()) {
-        int8_t *row = reinterpret_cast<int8_t *>(scratch.queries) + r * KeyArithmetic<Isa, Numbers::bytes>::weight_stride;
-        scratch.q_scales[r] = quantize<Isa>(query, head_dim, row);
-        scratch.starts[r] = -Isa::key_bias * std::accumulate(row, row + head_dim, 0);
-        std::fill_n(row + head_dim, -head_dim & 3, int8_t{0});
-    }
+    std::fill_n(row + head_dim, -head_dim & 3, int8_t{0});
 }
 
 // Lays out the rows' queries for the keys of a part.

@@ -64,8 +64,9 @@ struct DotMicro {
     using Number = typename A::Number;
     using Sum = typename A::Sum;
     static constexpr int lanes = Isa::lanes;
-    static constexpr int tokens = dot_tokens<Isa>(N, R);  // of one pass
-    static constexpr int vectors = tokens / abreast;      // of a row's sums
+    static constexpr int tokens =
+        N == Numbers::bytes ? Isa::dot_accumulators / ceil_power_of_two(R) : dot_tokens<Isa>(N, R);  // of one pass
+    static constexpr int vectors = tokens / abreast;                                                 // of a row's sums
     // Of them, side by side in registers, where they share the loads of queries.
     static constexpr int block = !are_integers(N) && R <= Isa::rows_in_order ? 1 : std::min(vectors, 4);
     static constexpr int trees = (R * vectors * abreast + lanes - 1) / lanes;
@@ -84,7 +85,7 @@ struct DotMicro {
         for (int t = 0; t < a.k.n; t += tokens) {
             Sum sum[trees * leaves];
             unroll<vectors / block>([&](auto b) __attribute__((always_inline)) {
-                dot_block<b * block>(a, q, t + b * block * abreast, ahead, sum);
+                dot_block<b * block>(a, q, t + b * block * abreast, first_row, ahead, sum);
             });
             store(sum, scores + t);
         }
@@ -94,7 +95,7 @@ private:
     // sum[r * vectors + Offset + j] = q[r] * k[t + j * abreast, ...], lane by lane. Past the run's end the last row stands
     // in.
     template <int Offset>
-    static KVLANE_INLINE void dot_block(const DotRows &a, const Number *q, int t, const Ahead &ahead,
+    static KVLANE_INLINE void dot_block(const DotRows &a, const Number *q, int t, int first_row, const Ahead &ahead,
                                         Sum (&sum)[trees * leaves]) {
         const std::byte *k[block * abreast];
         unroll<block * abreast>([&](auto j) __attribute__((always_inline)) {
@@ -111,7 +112,8 @@ private:
             line += line_step;
         };
         Sum acc[R * block];
-        unroll<R * block>([&](auto i) __attribute__((always_inline)) { acc[i] = A::zero(); });
+        unroll<R * block>([&](auto i)
+                              __attribute__((always_inline)) { acc[i] = A::start(a.starts, first_row + i / block); });
         const auto add = [&](int d, auto key_rows) __attribute__((always_inline)) {
             typename K::Part key[block][abreast];
             unroll<block>([&](auto j) __attribute__((always_inline)) {
@@ -179,9 +181,16 @@ private:
 
 template <class Isa, class Format>
 static void dot_bytes(const DotRows &a) {
-    if constexpr (Format::group > 0 && Isa::most_nibble_queries > 0) {
-        if (a.n_rows <= Isa::most_nibble_queries) {
-            return nibble_dot<Isa>(a);
+    if constexpr (Isa::most_queries_as_stored > 0) {
+        if (a.n_rows <= Isa::most_queries_as_stored) {
+            if constexpr (Format::group > 0) {
+                return nibble_dot<Isa>(a);
+            } else {
+                return with_constant<Isa::most_queries_as_stored>(
+                    a.n_rows, [&](auto rows) __attribute__((always_inline)) {
+                        DotMicro<Isa, Format, Numbers::bytes, rows>::run(a, 0);
+                    });
+            }
         }
     }
     if constexpr (multiplies_bytes<Isa, format::q8>()) {

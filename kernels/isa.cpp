@@ -23,8 +23,8 @@ using Isa = isa::KVLANE_ISA_NAME;
 
 constexpr KernelTable KVLANE_TABLE = {
     .name = KVLANE_STRING(KVLANE_ISA_NAME),
-#define KVLANE_FORMAT(name, bits, scale, group) multiplies_bytes<Isa, format::name>(),
-    .multiplies_bytes =
+#define KVLANE_FORMAT(name, bits, scale, group) bytes_from_group<Isa, format::name>(),
+    .bytes_from_group =
         {
 #include "formats.inc"
         },

@@ -110,8 +110,8 @@ struct CodecRows {
 
 struct KernelTable {
     const char *name;
-    bool multiplies_bytes[format::count];  // whether rows may be multiplied so, else as words
-    DotFn dot[format::count][4];           // by numbers
+    uint32_t bytes_from_group[format::count];  // the least group for whose rows it pays to be multiplied so; 0: none
+    DotFn dot[format::count][4];               // by numbers
     SumFn sum[format::count][4];
     void (*encode[format::count])(const CodecRows &);
     void (*decode[format::count])(const CodecRows &);

@@ -14,12 +14,6 @@
 
 namespace kvlane {
 
-// Whether so many queries meet keys so; they are then laid out for it. Sums are exact either way.
-template <class Isa>
-KVLANE_INLINE bool multiplies_nibbles(kvl_format format, int n_rows) {
-    return format == format::index_q4 && n_rows <= Isa::most_nibble_queries;
-}
-
 // Elements whose nibbles a vector holds.
 template <class Isa>
 static constexpr int nibble_block = 2 * vector_bytes<Isa>;
@@ -129,11 +123,13 @@ private:
 template <class Isa>
 void nibble_dot(const DotRows &a) {
     const auto *queries = static_cast<const NibbleQuery<Isa> *>(a.q);
-    for_each_kernel<Isa>(
-        a.n_rows, [&](auto rows, int first) __attribute__((always_inline)) {
-            NibbleDotMicro<Isa, rows>::run(a, queries + first * n_nibble_blocks<Isa>(a.head_dim),
-                                           a.scores + int64_t{first} * score_stride, first == 0);
-        });
+    for (int r = 0; r < a.n_rows; r += Isa::max_rows) {
+        with_constant<std::min(Isa::max_rows, Isa::most_queries_as_stored)>(
+            a.n_rows - r, [&](auto rows) __attribute__((always_inline)) {
+                NibbleDotMicro<Isa, rows>::run(a, queries + r * n_nibble_blocks<Isa>(a.head_dim),
+                                               a.scores + int64_t{r} * score_stride, r == 0);
+            });
+    }
 }
 
 }  // namespace kvlane

@@ -22,6 +22,14 @@ constexpr bool multiplies_bytes() {
     return Format::is_scaled && Format::bits <= Isa::multiplied_bits;
 }
 
+// The least group for which that pays; 0: none. Keys of q8 that one row meets wait for memory, and err less as words; where
+// they have to be brought side by side for it, that pays for many rows.
+template <class Isa, class Format>
+constexpr uint32_t bytes_from_group() {
+    constexpr uint32_t few = 2, many = 5;
+    return !multiplies_bytes<Isa, Format>() ? 0 : Format::group > 0 ? 1 : Isa::most_queries_as_stored > 0 ? few : many;
+}
+
 // What a format's rows are multiplied in where those are asked for: floats have one kind, and not every isa multiplies
 // bytes.
 template <class Isa, class Format>
@@ -107,7 +115,7 @@ static constexpr int ceil_power_of_two(int n) { return n <= 1 ? 1 : 2 * ceil_pow
 // up for the shuffles.
 template <class Isa>
 constexpr int tokens_abreast(Numbers numbers, int n_rows) {
-    return are_integers(numbers) && n_rows > 4 ? Isa::max_tokens_abreast : 1;
+    return numbers == Numbers::words && n_rows > 4 ? Isa::max_tokens_abreast : 1;
 }
 
 // Tokens that are scored at once: two vectors where tokens share them, else as many as one tree of sums takes, but half for

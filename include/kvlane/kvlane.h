@@ -108,9 +108,9 @@ enum {
 /* What queries and softmax weights are rounded to where they meet q8 or q4.
  *
  * Exact: nothing, they and the stored integers are multiplied as f32. Fast: 8 bits, where the instruction set multiplies
- * bytes and that is faster: queries that meet q4, or q8 for groups of 5 query heads or more, and weights that meet q4, if
- * both formats are q8 or q4; avx2 multiplies q4 alone so, by weights of 7 bits. The output's error is then at most 1.5 times
- * that of storing. Else 16 bits, whose error is a hundredth of that of storing in q8. */
+ * bytes and that is faster: queries that meet q4, or q8 for groups of 5 query heads or more, of 2 on avx512_vnni, and
+ * weights that meet q4, if both formats are q8 or q4; avx2 multiplies q4 alone so. The output's error is then at most 1.5
+ * times that of storing. Else 16 bits, whose error is a hundredth of that of storing in q8. */
 typedef uint32_t kvl_precision;
 enum {
     KVL_PRECISION_DEFAULT = 0, /* fast */

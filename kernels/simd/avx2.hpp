@@ -212,7 +212,7 @@ struct avx2 : Avx2<avx2> {
         return in_turn(_mm256_add_epi32(c, _mm256_madd_epi16(_mm256_maddubs_epi16(weight, value), _mm256_set1_epi16(1))));
     }
 
-    static constexpr int most_nibble_queries = std::numeric_limits<int>::max();
+    static constexpr int most_queries_as_stored = std::numeric_limits<int>::max();
     using NibbleExcess = int16_t;
     struct Nibbles {
         Int8s lower, upper;

@@ -36,7 +36,7 @@ struct avx512_vnni : Avx512<avx512_vnni> {
         return in_turn(_mm512_dpbusd_epi32(c, weight, value));
     }
 
-    static constexpr int most_nibble_queries = 4;
+    static constexpr int most_queries_as_stored = 4;
     using NibbleExcess = int32_t;
     struct Nibbles {
         Int8s lower, upper;
@@ -57,6 +57,7 @@ struct avx512_vnni : Avx512<avx512_vnni> {
         return in_turn(_mm512_dpwssd_epi32(c, products, k.multipliers));
     }
 
+    static Int32s int32_alone(int32_t x) { return _mm512_zextsi128_si512(_mm_cvtsi32_si128(x)); }
     static Int32s broadcast_int32(int32_t x) { return _mm512_set1_epi32(x); }
     // Four i of every row, side by side, are vector i.
     static void transpose_fours(Int8s (&row)[lanes]) {

@@ -26,7 +26,7 @@ struct scalar {
     static constexpr int rows_in_order = 0;
     static constexpr int max_tokens_abreast = 1;
     static constexpr int multiplied_bits = 0;
-    static constexpr int most_nibble_queries = 0;
+    static constexpr int most_queries_as_stored = 0;
 
     static Vec broadcast(float x) { return {x}; }
     static Vec load(const float *p) { return {*p}; }
