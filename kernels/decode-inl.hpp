@@ -11,196 +11,12 @@
 #include <type_traits>
 
 #include "dot-inl.hpp"
-#include "formats.hpp"
-#include "fours-inl.hpp"
-#include "mask.hpp"
-#include "quantize-inl.hpp"
 #include "rules-inl.hpp"
-#include "view.hpp"
+#include "softmax-inl.hpp"
+#include "streams-inl.hpp"
+#include "value_weights-inl.hpp"
 
 namespace kvlane {
-
-enum class Plane { keys, values, key_scales, value_scales };
-
-// Tokens that are looked at to see which of them are hidden: a chunk's, and those that are asked for meanwhile.
-static constexpr int64_t known_tokens = 2 * chunk_tokens;
-
-// Which of the tokens up to a query's own it sees.
-struct Unmasked {
-    const uint64_t *words;  // of the known ones, and a last one of zeros; null: all tokens from the first one on
-    int64_t first;          // of the known ones, where others are counted from
-
-    KVLANE_INLINE int64_t end() const { return words ? first + known_tokens : INT64_MAX; }
-    KVLANE_INLINE uint64_t word(int64_t token) const {
-        if (!words) {
-            return ~uint64_t{0};
-        }
-        const int64_t word = (token - first) / word_tokens, skipped = (token - first) % word_tokens;
-        return words[word] >> skipped | (skipped > 0 ? words[word + 1] << (word_tokens - skipped) : 0);
-    }
-    // The first token from that one on that is visible, or the first that is not; end where there is none before it.
-    KVLANE_INLINE int64_t next(bool visible, int64_t token, int64_t end) const {
-        for (; words && token < end; token += word_tokens) {
-            if (const uint64_t found = visible ? word(token) : ~word(token)) {
-                return std::min(end, token + std::countr_zero(found));
-            }
-        }
-        return words ? end : visible ? token : end;
-    }
-};
-
-// A place in one plane, at a row. Runs of tokens that masks and windows let be seen are walked one by one; in a run, rows
-// are a stride apart.
-template <Plane P>
-struct Cursor {
-    const kvl_view *view;
-    Unmasked unmasked;   // of the view's tokens
-    int64_t head_first;  // of a head's tokens that are visible,
-    int64_t end;         // and behind the last
-    uint32_t kv_head;
-    uint32_t next;         // run in memory,
-    int64_t next_first;    // its first token,
-    int64_t token;         // and the one behind the straight ones
-    const std::byte *row;  // the next row; null: behind the last one,
-    int64_t straight;      // and how many visible ones follow at that distance
-    int64_t stride_bytes;
-};
-
-// What a chunk reads of one plane, and what is asked for meanwhile.
-template <Plane P>
-struct Stream {
-    Cursor<P> read;
-    Cursor<P> asked;
-    Prefetch into;
-};
-
-template <Plane P>
-KVLANE_INLINE const std::byte *row_at(const kvl_view &view, const Run &run, uint32_t kv_head, int64_t token) {
-    switch (P) {
-        case Plane::keys: return k_row(view, *run.span, kv_head, token, run.block);
-        case Plane::values: return v_row(view, *run.span, kv_head, token, run.block);
-        case Plane::key_scales: return k_scale(view, *run.span, kv_head, token, run.block);
-        case Plane::value_scales: return v_scale(view, *run.span, kv_head, token, run.block);
-    }
-}
-
-template <Plane P>
-KVLANE_INLINE int64_t stride_of(const kvl_view &view) {
-    switch (P) {
-        case Plane::keys: return view.k_token_stride_bytes;
-        case Plane::values: return view.v_token_stride_bytes;
-        case Plane::key_scales: return view.k_scale_token_stride_bytes;
-        case Plane::value_scales: return view.v_scale_token_stride_bytes;
-    }
-}
-
-template <Plane P>
-KVLANE_INLINE int64_t row_bytes_of(const kvl_view &view) {
-    switch (P) {
-        case Plane::keys: return format::row_bytes(view.k_format, view.head_dim);
-        case Plane::values: return format::row_bytes(view.v_format, view.v_head_dim);
-        case Plane::key_scales: return format::entry_bytes(view.k_format, view.head_dim);
-        case Plane::value_scales: return format::entry_bytes(view.v_format, view.v_head_dim);
-    }
-}
-
-// Goes on to the next run of tokens, in the order of work: behind a head's last visible token comes the next head's first
-// one, where it is known whether it is hidden.
-template <Plane P>
-static void enter_run(Cursor<P> &c) {
-    int64_t token = c.unmasked.next(true, c.token, c.end);
-    if (token >= c.end) {
-        c.next = 0;
-        c.next_first = 0;
-        const bool is_known = !c.unmasked.words || c.head_first >= c.unmasked.first;
-        token = is_known ? c.unmasked.next(true, c.head_first, c.end) : c.end;
-        if (token >= c.end || ++c.kv_head >= c.view->n_kv_heads) {
-            c.row = nullptr;
-            c.stride_bytes = 0;
-            c.straight = INT64_MAX;
-            return;
-        }
-    }
-    if (token < c.next_first) {
-        c.row += (token - c.token) * c.stride_bytes;
-    } else {
-        int64_t in_run = token - c.next_first;
-        c.next = run_of(*c.view, c.next, in_run);
-        const Run run = run_at(*c.view, c.next++);
-        c.row = row_at<P>(*c.view, run, c.kv_head, in_run);
-        c.next_first = token - in_run + run.n_tokens;
-    }
-    c.token = c.unmasked.next(false, token, std::min(c.next_first, c.end));
-    c.straight = c.token - token;
-}
-
-// The next run of at most n rows; there must be one.
-template <Plane P>
-KVLANE_INLINE StoredRows next_run(Cursor<P> &c, int n) {
-    if (c.straight == 0) {
-        enter_run(c);
-    }
-    const StoredRows run{c.row, c.stride_bytes, c.straight < n ? static_cast<int>(c.straight) : n};
-    c.row += run.n * c.stride_bytes;
-    c.straight -= run.n;
-    return run;
-}
-
-// ahead: rows from the one that is read to the one that is asked for.
-template <Plane P>
-static Stream<P> stream_of(const DecodeChunk &c, const Unmasked &unmasked, int64_t ahead, Prefetch into) {
-    Cursor<P> start{};
-    start.view = c.view;
-    const int64_t view_first = c.position - c.first;
-    start.unmasked = {unmasked.words, unmasked.first - view_first};
-    start.head_first = std::max<int64_t>(0, c.first_visible - view_first);
-    start.end = std::min(c.first + c.n_visible, start.unmasked.end());
-    start.kv_head = c.kv_head;
-    start.token = c.first;
-    start.stride_bytes = stride_of<P>(*c.view);
-    enter_run(start);
-    Stream<P> s{start, start, into};
-    for (int64_t left = std::min(ahead, 2 * start.end); left > 0;) {  // of short heads no more than the next
-        left -= next_run(s.asked, static_cast<int>(left)).n;
-    }
-    return s;
-}
-
-// Of rows, which are asked for as far ahead as the CPU wants it.
-template <Plane P>
-static Stream<P> stream_of(const DecodeChunk &c, const Unmasked &unmasked) {
-    const auto row_bytes = static_cast<int>(row_bytes_of<P>(*c.view));
-    const bool apart = !packed({nullptr, stride_of<P>(*c.view), 0}, row_bytes);
-    return stream_of<P>(c, unmasked, (c.plan.bytes_ahead + row_bytes - 1) / row_bytes,
-                        apart ? c.plan.into_apart : c.plan.into);
-}
-
-// What is asked for while a run is worked on: the next of as many rows, of which runs behind the second one are left out.
-template <Plane P>
-KVLANE_INLINE Ahead next_ahead(Stream<P> &s, const StoredRows &run) {
-    StoredRows asked = next_run(s.asked, run.n);
-    if (!asked.first) {
-        return {};
-    }
-    Ahead ahead{s.into, asked.n, asked.first - run.first, 0};
-    for (int t = asked.n; t < run.n; t += asked.n) {
-        asked = next_run(s.asked, run.n - t);
-        if (t == ahead.turn && asked.first) {
-            ahead.behind_turn = asked.first - (run.first + t * run.stride_bytes);
-        }
-    }
-    return ahead;
-}
-
-// work(t, run, ahead) for every run of the stream's next n tokens.
-template <Plane P, class Work>
-KVLANE_INLINE void for_each_run(Stream<P> &s, int n, Work &&work) {
-    for (int t = 0; t < n;) {
-        const StoredRows run = next_run(s.read, n - t);
-        work(t, run, next_ahead(s, run));
-        t += run.n;
-    }
-}
 
 // Tokens of a turn between keys and values.
 template <class Isa, Numbers K>
@@ -216,59 +32,11 @@ static KVLANE_INLINE int tokens_left(int64_t n_tokens, int64_t done, int most) {
     return left < 0 ? 0 : left < most ? static_cast<int>(left) : most;
 }
 
-// Asks for the scales of the next tile.
-template <Plane P>
-KVLANE_INLINE void ask_for_scales(Stream<P> &s) {
-    for (int t = 0; t < tile_tokens;) {
-        const StoredRows run = next_run(s.asked, tile_tokens - t);
-        const int64_t bytes = run.n * (run.stride_bytes < cache_line_bytes ? run.stride_bytes : 0);
-        for (int64_t i = 0; i < bytes; i += cache_line_bytes) {
-            prefetch<1>(run.first + i, s.into);
-        }
-        t += run.n;
-    }
-}
-
-// Bytes bytes of every row, one behind the other.
-template <int Bytes>
-KVLANE_INLINE void copy_from_rows(const StoredRows &rows, void *to) {
-    if (rows.stride_bytes == Bytes) {
-        std::memcpy(to, rows.first, static_cast<size_t>(rows.n) * Bytes);
-        return;
-    }
-    auto *at = static_cast<std::byte *>(to);
-    const std::byte *row = rows.first;
-    int i = 0;
-    for (; i + 8 <= rows.n; i += 8, row += 8 * rows.stride_bytes, at += 8 * Bytes) {
-        unroll<8>([&](auto j)
-                      __attribute__((always_inline)) { std::memcpy(at + j * Bytes, row + j * rows.stride_bytes, Bytes); });
-    }
-    for (; i < rows.n; ++i, row += rows.stride_bytes, at += Bytes) {
-        std::memcpy(at, row, Bytes);
-    }
-}
-
-// The scales of the next n tokens, one behind the other, and zeros up to a whole vector.
-template <class Isa, Plane P>
-KVLANE_INLINE void next_scales(Stream<P> &s, int n, float *scales) {
-    for (int t = 0; t < n;) {
-        const StoredRows run = next_run(s.read, n - t);
-        copy_from_rows<sizeof(float)>(run, scales + t);
-        t += run.n;
-    }
-    std::fill_n(scales + n, Isa::lanes, 0.0f);
-    ask_for_scales(s);
-}
-
 // Sums that are kept as integers at a time.
 static constexpr int max_sums = 4096;
 
 // Of queries as dots load them, at a time: as much of L1 as 16 rows of latent attention take.
 static constexpr int query_bytes = 16 * 576 * sizeof(float);
-
-// Shares of a tile's tokens for the groups of one vector.
-template <class Isa>
-static constexpr int group_shares = tile_tokens / 4 * Isa::lanes;
 
 // What rows need beside their state; one instance lives on the stack.
 struct Scratch {
@@ -287,98 +55,6 @@ struct Scratch {
     alignas(64) float biases[score_stride];   // of them, for a query
     uint64_t unmasked[max_tile_rows][known_tokens / word_tokens + 1];
 };
-
-// The scales of a tile's values, as shares of their largest that weights can be multiplied by to be integers; returns what
-// sums of those are to be multiplied by.
-template <class Isa>
-static float next_value_shares(Stream<Plane::value_scales> &s, int n, float *shares) {
-    next_scales<Isa>(s, n, shares);
-    const float largest = largest_of<Isa>(reinterpret_cast<const std::byte *>(shares), n);
-    const auto inverse = Isa::broadcast(largest == 0 ? 0 : 1 / largest);
-    for (int t = 0; t < n; t += Isa::lanes) {
-        Isa::store(shares + t, Isa::load(shares + t) * inverse * Isa::broadcast(most_int16));
-    }
-    return largest / most_int16;
-}
-
-// What values of 4 bits are multiplied by: a token's scale and, of the groups of every vector, its multipliers.
-template <class Isa>
-struct ValueEntries {
-    static constexpr int room = tile_tokens + weighed_together;
-    alignas(64) float scales[room];
-    alignas(64) std::byte multipliers[value_vectors<Isa>(KVL_MAX_HEAD_DIM)][room][groups_in_vector<Isa>];
-};
-
-// Those of the next n tokens, and zeros up to so many as are weighed together.
-template <class Isa>
-KVLANE_INLINE void next_entries(Stream<Plane::value_scales> &s, int n, int n_vectors, ValueEntries<Isa> &entries) {
-    for (int t = 0; t < n;) {
-        StoredRows run = next_run(s.read, n - t);
-        copy_from_rows<sizeof(float)>(run, entries.scales + t);
-        run.first += sizeof(float);
-        for (int v = 0; v < n_vectors; ++v, run.first += groups_in_vector<Isa>) {
-            copy_from_rows<groups_in_vector<Isa>>(run, entries.multipliers[v][t]);
-        }
-        t += run.n;
-    }
-    std::fill_n(entries.scales + n, weighed_together - 1, 0.0f);
-    for (int v = 0; v < n_vectors; ++v) {
-        std::memset(entries.multipliers[v][n], 0, (weighed_together - 1) * groups_in_vector<Isa>);
-    }
-    ask_for_scales(s);
-}
-
-// The same of values that are multiplied as bytes, by groups: for each of a vector's, shares of four tokens, side by side.
-template <class Isa>
-static void next_group_shares(Stream<Plane::value_scales> &s, int n, int dim, Scratch &scratch) {
-    using Vec = typename Isa::Vec;
-    constexpr int lanes = Isa::lanes;
-    ValueEntries<Isa> entries;
-    alignas(64) float of_lane[lanes];
-    next_entries<Isa>(s, n, value_vectors<Isa>(dim), entries);
-    const int n_rounded = (n + weighed_together - 1) / weighed_together * weighed_together;
-    const int n_groups = (dim + format::q4::group - 1) / format::q4::group;
-    float *shares = scratch.value_shares;
-    for (int group = 0; group < n_groups; group += groups_in_vector<Isa>, shares += group_shares<Isa>) {
-        const auto *multipliers = entries.multipliers[group / groups_in_vector<Isa>];
-        Vec largest = Isa::broadcast(0), not_a_number = largest;
-        for (int t = 0; t < n_rounded; t += 4) {
-            const Vec x = Isa::multipliers_of_four(multipliers[t]) * Isa::repeat_four(entries.scales + t);
-            Isa::store(shares + t / 4 * lanes, x);
-            largest = Isa::max(largest, x);
-            not_a_number = Isa::fma(x, Isa::broadcast(0), not_a_number);
-        }
-        largest = Isa::max(largest, Isa::template swap_lanes<1>(largest));
-        largest = Isa::max(largest, Isa::template swap_lanes<2>(largest));
-        not_a_number = not_a_number + Isa::template swap_lanes<1>(not_a_number);
-        Isa::store(of_lane, largest + not_a_number + Isa::template swap_lanes<2>(not_a_number));
-        const Vec inverse =
-            Isa::divide(Isa::broadcast(1), Isa::max(largest, Isa::broadcast(std::numeric_limits<float>::min())));
-        for (int i = 0; i < std::min(groups_in_vector<Isa>, n_groups - group); ++i) {
-            scratch.value_units[group + i] = of_lane[4 * i] / (Isa::most_weight * Isa::value_step);
-        }
-        for (int i = 0; i < n_rounded / 4 * lanes; i += lanes) {
-            Isa::store(shares + i, Isa::load(shares + i) * inverse * Isa::broadcast(Isa::most_weight));
-        }
-    }
-}
-
-// A row's weights of a tile, by groups: of 16 tokens, four for each of a vector's, then for the next.
-template <class Isa>
-static void weigh_groups(float *weights, int n, const float *shares, int n_vectors, uint8_t *to, int vector_stride) {
-    std::fill_n(weights + n, weighed_together - 1, 0.0f);
-    for (int v = 0; v < n_vectors; ++v, shares += group_shares<Isa>, to += vector_stride) {
-        for (int t = 0; t < n; t += weighed_together) {
-            const int at = t / 4 * Isa::lanes;
-            typename Isa::Vec weight[4];
-            unroll<4>([&](auto i) __attribute__((always_inline)) {
-                weight[i] = Isa::repeat_four(weights + t + 4 * i) * Isa::load(shares + at + i * Isa::lanes);
-            });
-            Isa::store_bytes_of_four(to + at, weight);
-        }
-    }
-}
-
 static KVLANE_INLINE int rows_of(const DecodeChunk &c) { return c.n_queries * c.group; }
 
 // Integers that a row's sums have: of bytes, of the groups of whole vectors.
@@ -541,7 +217,8 @@ static void weigh(const DecodeChunk &c, Streams &streams, const Tile &tile, floa
     } else if constexpr (V == Numbers::words) {
         sum_scale = next_value_shares<Isa>(streams.value_scales, tile.n, scratch.value_shares);
     } else if constexpr (V == Numbers::bytes) {
-        next_group_shares<Isa>(streams.value_scales, tile.n, static_cast<int>(c.view->v_head_dim), scratch);
+        next_group_shares<Isa>(streams.value_scales, tile.n, static_cast<int>(c.view->v_head_dim), scratch.value_shares,
+                               scratch.value_units);
     }
     const bool has_rules = has_any(c.rules) || (c.mask && c.mask->biases);
     if (c.rules.slopes) {

@@ -16,6 +16,10 @@ static constexpr int bytes_of_fours = 8192;
 template <class Isa>
 static constexpr int vector_bytes = 4 * Isa::lanes;
 
+// Groups of 4 bits whose halves these have.
+template <class Isa>
+static constexpr int groups_in_vector = vector_bytes<Isa> / (format::q4::group / 2);
+
 template <class Isa>
 constexpr int whole_vectors(int dim) {
     return (dim + vector_bytes<Isa> - 1) / vector_bytes<Isa> * vector_bytes<Isa>;
@@ -162,77 +166,6 @@ KVLANE_INLINE void for_each_key_fours(const StoredRows rows, const StoredRows en
         }
         const StoredRows made{fours, stride, (dim + 3) / 4};
         work(t, made, n, ahead_of_fours<Format>(rows, dim, ahead, t, made));
-    }
-}
-
-// Values are multiplied as they are stored, by groups: a vector of a row's bytes has the halves of as many.
-template <class Isa>
-static constexpr int groups_in_vector = vector_bytes<Isa> / (format::q4::group / 2);
-
-// Their weights stand in as many vectors: for each group those of 16 tokens, then for the next ones.
-static constexpr int weighed_together = 16;
-template <class Isa>
-static constexpr int byte_weights =
-    tile_tokens / weighed_together *vector_bytes<Isa>;  // of a row, for the groups of a vector
-
-template <class Isa>
-constexpr int value_vectors(int dim) {
-    return (dim + groups_in_vector<Isa> * format::q4::group - 1) / (groups_in_vector<Isa> * format::q4::group);
-}
-
-// Element i of sums over a vector's groups stands here among the groups' elements: of four vectors the lower halves, of the
-// next four the upper ones.
-template <class Isa>
-constexpr int value_element(int i) {
-    constexpr int size = format::q4::group, half = size / 2, of_halves = groups_in_vector<Isa> * half;
-    const int in_half = i % of_halves;
-    return i / (2 * of_halves) * 2 * of_halves + in_half / half * size + in_half % half + i / of_halves % 2 * half;
-}
-
-// A row of whole groups, with what stands for 0 in the last one.
-static void fill_groups(const std::byte *row, int dim, std::byte *to) {
-    constexpr int half_group = format::q4::group / 2;
-    const int n_whole = dim / format::q4::group, rest = dim % format::q4::group, half = (rest + 1) / 2;
-    std::memcpy(to, row, static_cast<size_t>(n_whole * half_group));
-    row += n_whole * half_group;
-    to += n_whole * half_group;
-    for (int i = 0; rest > 0 && i < half_group; ++i) {
-        const auto nibble = [&](int d) {
-            return d >= rest ? std::byte{8} : d < half ? row[d] & std::byte{15} : row[d - half] >> 4;
-        };
-        to[i] = nibble(i) | nibble(half_group + i) << 4;
-    }
-}
-
-// Bytes of a row of whole groups.
-static constexpr int group_bytes(int dim) {
-    return (dim + format::q4::group - 1) / format::q4::group * (format::q4::group / 2);
-}
-
-// work(t, rows of whole groups, what is ahead of them) for every few values of 4 bits, in fours, counted from as many tokens
-// before the first one on: what is missing of a four is 0.
-template <class Work>
-KVLANE_INLINE void for_each_whole_four(const StoredRows rows, const int before, const int dim, const Ahead ahead,
-                                       Work &&work) {
-    constexpr std::byte zeros{0x88};
-    alignas(64) std::byte room[bytes_of_fours];
-    const bool whole_groups = dim % format::q4::group == 0;
-    const int row_bytes = group_bytes(dim);
-    const int most = whole_groups ? 4 : static_cast<int>(sizeof room) / row_bytes / 4 * 4;
-    for (int t = -(before % 4), n; t < rows.n; t += n) {
-        const std::byte *row = rows.first + t * rows.stride_bytes;
-        if (whole_groups && t >= 0 && t + 4 <= rows.n) {
-            n = (rows.n - t) / 4 * 4;
-            work(before + t, StoredRows{row, rows.stride_bytes, n}, ahead.from(t));
-            continue;
-        }
-        n = std::min(most, (rows.n - t + 3) / 4 * 4);
-        std::fill_n(room, n * row_bytes, zeros);
-        for (int i = std::max(0, -t); i < std::min(n, rows.n - t); ++i) {
-            ask_for_rows(ahead, {row + i * rows.stride_bytes, rows.stride_bytes, 1}, t + i, (dim + 1) / 2);
-            fill_groups(row + i * rows.stride_bytes, dim, room + i * row_bytes);
-        }
-        work(before + t, StoredRows{room, row_bytes, n}, Ahead{});
     }
 }
 

@@ -17,10 +17,10 @@ template <class Self, class Arch>
 struct XsimdIsa {
     using Vec = xsimd::batch<float, Arch>;
     static constexpr int lanes = static_cast<int>(Vec::size);
-    static constexpr int rows_in_order = 0;        // so many rows of queries read keys one after the other
-    static constexpr int max_tokens_abreast = 1;   // in a vector of keys
-    static constexpr int multiplied_bits = 0;      // that stored integers multiplied as bytes have at most
-    static constexpr int most_queries_as_stored = 0;  // that meet keys of 4 bits as they are stored
+    static constexpr int rows_in_order = 0;           // so many rows of queries read keys one after the other
+    static constexpr int max_tokens_abreast = 1;      // in a vector of keys
+    static constexpr int multiplied_bits = 0;         // that stored integers multiplied as bytes have at most
+    static constexpr int most_queries_as_stored = 0;  // that meet keys as bytes without bringing these side by side
 
     static Vec broadcast(float x) { return Vec(x); }
     static Vec load(const float *p) { return Vec::load_unaligned(p); }
