@@ -4,7 +4,6 @@
 // are exact. A kernel's body is the same for all.
 
 #include <cstring>
-#include <numeric>
 #include <type_traits>
 
 #include "rows-inl.hpp"

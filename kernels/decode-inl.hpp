@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
 #include <numeric>
 #include <type_traits>
 
@@ -18,11 +17,11 @@
 
 namespace kvlane {
 
-// Tokens of a turn between keys and values.
+// Tokens of a turn between keys and values: whole fours, for values that are multiplied as bytes.
 template <class Isa, Numbers K>
 KVLANE_INLINE int turn_tokens(const DecodeChunk &c, int n_rows) {
     const int64_t row_bytes = row_bytes_of<Plane::keys>(*c.view);
-    const int at_once = dot_tokens<Isa>(K, std::min(n_rows, Isa::max_rows));
+    const int at_once = std::max(4, dot_tokens<Isa>(K, std::min(n_rows, Isa::max_rows)));
     const auto tokens = static_cast<int>(c.plan.turn_bytes / row_bytes / at_once * at_once);
     return tokens < at_once ? at_once : tokens < tile_tokens ? tokens : tile_tokens;
 }
@@ -46,10 +45,10 @@ struct Scratch {
     alignas(64) int16_t weights[max_sums];                   // or bytes
     alignas(64) int32_t sums[max_sums];                      // of a tile's weighted values, as o lies
     alignas(64) float key_scales[score_stride];
-    alignas(64) float value_shares[2 * KVL_MAX_HEAD_DIM];     // of a tile's tokens, where bytes are multiplied of groups
+    alignas(64) float value_shares[2 * KVL_MAX_HEAD_DIM];     // of a tile's tokens; for bytes, of each for every group
     float value_units[KVL_MAX_HEAD_DIM / format::q4::group];  // what sums are to be multiplied by there
     float q_scales[max_tile_rows];
-    int32_t starts[max_tile_rows];  // of sums, where keys are multiplied as fours of bytes
+    int32_t starts[max_tile_rows];  // of sums, where keys are multiplied as bytes
     float sum_scales[max_tile_rows];
     alignas(64) float offsets[score_stride];  // of a tile's tokens, from its first one
     alignas(64) float biases[score_stride];   // of them, for a query
@@ -57,8 +56,11 @@ struct Scratch {
 };
 static KVLANE_INLINE int rows_of(const DecodeChunk &c) { return c.n_queries * c.group; }
 
-// Integers that a row's sums have: of bytes, of the groups of whole vectors.
-static KVLANE_INLINE int64_t sum_stride(uint32_t v_head_dim) { return (int64_t{v_head_dim} + 127) / 128 * 128; }
+// Integers that a row's sums have at most: of bytes, of the groups of whole vectors.
+template <class Isa>
+KVLANE_INLINE int64_t sum_stride(uint32_t v_head_dim) {
+    return int64_t{value_vectors<Isa>(static_cast<int>(v_head_dim))} * groups_in_vector<Isa> * format::q4::group;
+}
 
 // Of a tile: o += sum_scale * sums; sums are 0 again.
 template <class Isa, Numbers V>
@@ -245,7 +247,7 @@ static void weigh(const DecodeChunk &c, Streams &streams, const Tile &tile, floa
         }
         scratch.sum_scales[r] = sum_scale * share;
         if constexpr (V == Numbers::bytes) {
-            constexpr int stride = byte_weights<Isa>;
+            constexpr int stride = byte_weights<Isa>();
             weigh_groups<Isa>(row.scores, tile.n, scratch.value_shares, value_vectors<Isa>(row.v_head_dim),
                               reinterpret_cast<uint8_t *>(scratch.weights) + r * stride, rows.n * stride);
         }
@@ -288,7 +290,9 @@ static void lay_out_bytes(kvl_format k_format, const float *query, int head_dim,
             lay_out_beside<Arithmetic<Isa, format::q8, Numbers::bytes>, 1>(row, head_dim, r, rows.n, to);
         }
     }
-    std::fill_n(row + head_dim, -head_dim & 3, int8_t{0});
+    if (!as_stored) {
+        std::fill_n(row + head_dim, -head_dim & 3, int8_t{0});
+    }
 }
 
 // Lays out the rows' queries for the keys of a part.
@@ -329,8 +333,7 @@ KVLANE_INLINE SumRows rows_to_sum(const DecodeChunk &c, Streams &streams, int t,
     const auto dim = static_cast<int>(c.view->v_head_dim);
     Scratch &scratch = rows.scratch;
     if constexpr (V == Numbers::bytes) {
-        const auto *p = reinterpret_cast<const uint8_t *>(scratch.weights) + t / weighed_together * vector_bytes<Isa>;
-        return {p, rows.n, dim, v, {}, ahead, scratch.sums, rows.n, nullptr, t % weighed_together};
+        return {scratch.weights, rows.n, dim, v, {}, ahead, scratch.sums, rows.n, nullptr, t};
     } else if constexpr (V == Numbers::words) {
         const StoredRows entries = entries_of<V>(streams.value_entries, v);
         return {scratch.weights + t, rows.n, dim, v, entries, ahead, scratch.sums, rows.n};
@@ -354,7 +357,7 @@ void decode_part(const DecodeChunk &c, const Unmasked &unmasked, const Rows<Isa>
     const SumFn sum = c.kernels->sum[c.view->v_format][static_cast<int>(V)];
     lay_out_queries<Isa, K>(c, rows);
     if constexpr (are_integers(V)) {
-        std::fill_n(scratch.sums, rows.n * sum_stride(c.view->v_head_dim), 0);
+        std::fill_n(scratch.sums, rows.n * sum_stride<Isa>(c.view->v_head_dim), 0);
     }
     const int turn = turn_tokens<Isa, K>(c, rows.n);
     Streams streams = streams_of(c, unmasked);
@@ -545,7 +548,7 @@ void decode_chunk(const DecodeChunk &c) {
     const int of_integers = std::max(query_row_bytes<Isa, Numbers::words>(head_dim),
                                      query_row_bytes<Isa, numbers_of_keys<Isa, format::q4>(Numbers::bytes)>(head_dim));
     const int room_for_queries = query_bytes / (integer_keys ? std::max(of_floats, of_integers) : of_floats);
-    const auto room_for_sums = static_cast<int>(max_sums / sum_stride(c.view->v_head_dim));
+    const auto room_for_sums = static_cast<int>(max_sums / sum_stride<Isa>(c.view->v_head_dim));
     const int room = std::min({max_tile_rows, room_for_queries, integer_values ? room_for_sums : max_tile_rows});
     const int at_once = room > c.group ? room / c.group * c.group : room;
     for (int row = 0; row < n_rows; row += at_once) {

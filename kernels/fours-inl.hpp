@@ -1,7 +1,7 @@
 #pragma once
 
-// Integers of 8 bits as sums of bytes take them, four side by side: made in L1 once for all rows, a few KB at a time, that
-// what was asked for is not displaced.
+// Keys of 8 bits with four elements of each side by side, as sums of bytes take them: made in L1 once for all rows, a few KB
+// at a time, that what was asked for is not displaced. And what others that multiply bytes load, vector by vector.
 
 #include <algorithm>
 #include <cstring>
@@ -18,7 +18,7 @@ static constexpr int vector_bytes = 4 * Isa::lanes;
 
 // Groups of 4 bits whose halves these have.
 template <class Isa>
-static constexpr int groups_in_vector = vector_bytes<Isa> / (format::q4::group / 2);
+static constexpr int groups_in_vector = std::max(1, vector_bytes<Isa> / (format::q4::group / 2));
 
 template <class Isa>
 constexpr int whole_vectors(int dim) {

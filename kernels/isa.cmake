@@ -30,7 +30,7 @@ endforeach()
 # inline function that is left out of line could be linked into code that an older CPU runs. Contraction is off so that a
 # row's bits do not depend on what the compiler fuses around it. Sanitizers take many minutes over what is unrolled here: for
 # them it is optimised and described less, the scopes of its variables are not watched, and what the address sanitizer or the
-# CPU would stop at is looked for in scalar alone, of the same bodies; so is by clang, the slower, all undefined behaviour.
+# CPU would stop at is left to these; clang, the slower, looks for undefined behaviour in scalar alone.
 function(kvlane_add_isa_objects prefix source)
   set(optimisation -O3)
   set(in_scalar_alone "")

@@ -110,7 +110,7 @@ struct CodecRows {
 
 struct KernelTable {
     const char *name;
-    uint32_t bytes_from_group[format::count];  // the least group for whose rows it pays to be multiplied so; 0: none
+    uint32_t bytes_from_group[format::count];  // the least group whose queries meet rows as bytes; 0: none
     DotFn dot[format::count][4];               // by numbers
     SumFn sum[format::count][4];
     void (*encode[format::count])(const CodecRows &);

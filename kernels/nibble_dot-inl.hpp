@@ -63,39 +63,41 @@ struct NibbleDotMicro {
     static_assert(Isa::dot_accumulators == Isa::lanes && asked_at_once % tokens == 0);
 
     static void run(const DotRows &a, const NibbleQuery<Isa> *queries, float *scores, bool asks) {
-        const std::byte *k = a.k.first, *entry = a.entries.first;
+        const auto at = [](const StoredRows &rows, int t) { return rows.first + t * rows.stride_bytes; };
         const auto ask = [&](int t) __attribute__((always_inline)) {
             if (asks && t % asked_at_once == 0) {
-                ask_for_rows(a.ahead, {k, a.k.stride_bytes, std::min(asked_at_once, a.k.n - t)}, t, (a.head_dim + 1) / 2);
+                ask_for_rows(a.ahead, {at(a.k, t), a.k.stride_bytes, std::min(asked_at_once, a.k.n - t)}, t,
+                             (a.head_dim + 1) / 2);
             }
         };
         int t = 0;
         for (; t + tokens <= a.k.n; t += tokens) {
             ask(t);
-            pass(k, a.k.stride_bytes, entry, a.entries.stride_bytes, a.head_dim, queries, scores + t);
-            k += tokens * a.k.stride_bytes;
-            entry += tokens * a.entries.stride_bytes;
+            pass<false>(a, at(a.k, t), at(a.entries, t), queries, scores + t);
         }
-        for (; t < a.k.n; ++t) {
+        if (t < a.k.n) {
             ask(t);
-            pass(k, 0, entry, 0, a.head_dim, queries, scores + t);
-            k += a.k.stride_bytes;
-            entry += a.entries.stride_bytes;
+            // Of a long run the last keys once more, with the same scores.
+            const int last = a.k.n - tokens;
+            last >= 0 ? pass<false>(a, at(a.k, last), at(a.entries, last), queries, scores + last)
+                      : pass<true>(a, a.k.first, a.entries.first, queries, scores);
         }
     }
 
 private:
     using Int32s = typename Isa::Int32s;
 
-    // Of `tokens` keys; where the stride is 0, of one, and scores behind it are yet to be written.
-    static KVLANE_INLINE void pass(const std::byte *k, int64_t stride, const std::byte *entry, int64_t entry_stride, int dim,
-                                   const NibbleQuery<Isa> *q, float *scores) {
+    // Of `tokens` keys; of a run that has fewer, the last one stands in.
+    template <bool Short>
+    static KVLANE_INLINE void pass(const DotRows &a, const std::byte *k, const std::byte *entry, const NibbleQuery<Isa> *q,
+                                   float *scores) {
         const std::byte *multipliers = entry + sizeof(float);
         Int32s sum[Isa::lanes];
         unroll<Isa::lanes>([&](auto i) __attribute__((always_inline)) { sum[i] = Isa::zero_int32s(); });
         const auto add = [&](auto load) __attribute__((always_inline)) {
             unroll<tokens>([&](auto j) __attribute__((always_inline)) {
-                const auto key = Isa::nibbles_of(load(k + j * stride), multipliers + j * entry_stride);
+                const int t = Short && j >= a.k.n ? a.k.n - 1 : +j;
+                const auto key = Isa::nibbles_of(load(k + t * a.k.stride_bytes), multipliers + t * a.entries.stride_bytes);
                 unroll<R>([&](auto r) __attribute__((always_inline)) {
                     Int32s &of_row = sum[r * tokens + j];
                     of_row = Isa::add_nibble_products(key, q[r].lower, q[r].upper, q[r].excess, of_row);
@@ -105,7 +107,7 @@ private:
             multipliers += groups_in_vector<Isa>;
             q += R;
         };
-        int left = (dim + 1) / 2;
+        int left = (a.head_dim + 1) / 2;
         for (; left >= vector_bytes<Isa>; left -= vector_bytes<Isa>) {
             add([](const std::byte *row) __attribute__((always_inline)) { return Isa::load_int8s(row); });
         }

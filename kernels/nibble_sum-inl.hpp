@@ -12,11 +12,14 @@
 
 namespace kvlane {
 
-// Their weights stand in as many vectors: for each group those of 16 tokens, then for the next ones.
+// Weights of a tile, for the groups of one vector, stand in vectors of the same size: of 16 tokens for each group, then of
+// the next ones; row by row, then for the groups of the next vector.
 static constexpr int weighed_together = 16;
+static constexpr float most_byte_weight = 255;
 template <class Isa>
-static constexpr int byte_weights =
-    tile_tokens / weighed_together *vector_bytes<Isa>;  // of a row, for the groups of a vector
+constexpr int byte_weights() {
+    return tile_tokens / weighed_together * vector_bytes<Isa>;
+}
 
 template <class Isa>
 constexpr int value_vectors(int dim) {
@@ -58,22 +61,22 @@ template <class Work>
 KVLANE_INLINE void for_each_whole_four(const StoredRows rows, const int before, const int dim, const Ahead ahead,
                                        Work &&work) {
     constexpr std::byte zeros{0x88};
-    alignas(64) std::byte room[bytes_of_fours];
+    alignas(64) std::byte room[16 * KVL_MAX_HEAD_DIM / 2];
     const bool whole_groups = dim % format::q4::group == 0;
     const int row_bytes = group_bytes(dim);
     const int most = whole_groups ? 4 : static_cast<int>(sizeof room) / row_bytes / 4 * 4;
     for (int t = -(before % 4), n; t < rows.n; t += n) {
-        const std::byte *row = rows.first + t * rows.stride_bytes;
         if (whole_groups && t >= 0 && t + 4 <= rows.n) {
             n = (rows.n - t) / 4 * 4;
-            work(before + t, StoredRows{row, rows.stride_bytes, n}, ahead.from(t));
+            work(before + t, StoredRows{rows.first + t * rows.stride_bytes, rows.stride_bytes, n}, ahead.from(t));
             continue;
         }
         n = std::min(most, (rows.n - t + 3) / 4 * 4);
         std::fill_n(room, n * row_bytes, zeros);
-        for (int i = std::max(0, -t); i < std::min(n, rows.n - t); ++i) {
-            ask_for_rows(ahead, {row + i * rows.stride_bytes, rows.stride_bytes, 1}, t + i, (dim + 1) / 2);
-            fill_groups(row + i * rows.stride_bytes, dim, room + i * row_bytes);
+        for (int i = std::max(0, t); i < std::min(t + n, rows.n); ++i) {
+            const std::byte *row = rows.first + i * rows.stride_bytes;
+            ask_for_rows(ahead, {row, rows.stride_bytes, 1}, i, (dim + 1) / 2);
+            fill_groups(row, dim, room + (i - t) * row_bytes);
         }
         work(before + t, StoredRows{room, row_bytes, n}, Ahead{});
     }
@@ -99,7 +102,7 @@ struct NibbleSumMicro {
                     part, [&](const std::byte *row)
                               __attribute__((always_inline)) { return Isa::load_int8s_partial(row, left); });
             }
-            part.p = static_cast<const uint8_t *>(part.p) + a.n_rows * byte_weights<Isa>;
+            part.p = static_cast<const uint8_t *>(part.p) + a.n_rows * byte_weights<Isa>();
             part.o = static_cast<int32_t *>(part.o) + 8 * o_step<Isa>(a.o_rows);
             part.v.first += vector_bytes<Isa>;
             part.ahead = {};
@@ -109,12 +112,21 @@ struct NibbleSumMicro {
 private:
     template <class Load>
     static KVLANE_INLINE void add_vector(const SumRows &a, Load load) {
-        unroll<4 / at_once>([&](auto i)
-                                __attribute__((always_inline)) { add<at_once * i>(a, i == 0 ? a.ahead : Ahead{}, load); });
+        int32_t starts[R];  // what biased values will add, negated
+        if constexpr (Isa::value_bias > 0) {
+            static_assert(groups_in_vector<Isa> == 1);
+            for (int r = 0; r < R; ++r) {
+                const uint8_t *p = static_cast<const uint8_t *>(a.p) + r * byte_weights<Isa>() + a.before;
+                starts[r] = -Isa::value_bias * std::accumulate(p, p + a.v.n, 0);
+            }
+        }
+        unroll<4 / at_once>([&](auto i) __attribute__((always_inline)) {
+            add<at_once * i>(a, i == 0 ? a.ahead : Ahead{}, starts, load);
+        });
     }
 
     template <int First, class Load>
-    static KVLANE_INLINE void add(const SumRows &a, const Ahead &ahead, Load load) {
+    static KVLANE_INLINE void add(const SumRows &a, const Ahead &ahead, const int32_t (&starts)[R], Load load) {
         const int64_t step = o_step<Isa>(a.o_rows);
         const std::byte *row = a.v.first;
         const auto *p = static_cast<const uint8_t *>(a.p);
@@ -130,7 +142,10 @@ private:
             });
         };
         for_each_sum([&](Int32s & sum, const int32_t *o, auto r) __attribute__((always_inline)) {
-            sum = start(Isa::load_int32s(o), p + r * byte_weights<Isa>, first, end);
+            sum = Isa::load_int32s(o);
+            if constexpr (Isa::value_bias > 0) {
+                sum = Isa::add(sum, Isa::broadcast_int32(starts[r]));
+            }
         });
         for (int block = 0; block < end; block += 4) {
             unroll<4>([&](auto j) __attribute__((always_inline)) {
@@ -149,7 +164,7 @@ private:
                     upper[i] = Isa::biased(upper[i], Isa::value_bias);
                 });
                 unroll<R>([&](auto r) __attribute__((always_inline)) {
-                    const Int8s weight = Isa::template repeat_fours<j>(p + r * byte_weights<Isa>);
+                    const Int8s weight = Isa::template repeat_fours<j>(p + r * byte_weights<Isa>());
                     unroll<at_once>([&](auto i) __attribute__((always_inline)) {
                         lower_sum[r][i] = Isa::add_value_products(weight, lower[i], lower_sum[r][i]);
                         upper_sum[r][i] = Isa::add_value_products(weight, upper[i], upper_sum[r][i]);
@@ -160,18 +175,10 @@ private:
         }
         for_each_sum([&](Int32s sum, int32_t * o, auto) __attribute__((always_inline)) { Isa::store_int32s(o, sum); });
     }
-
-    // With what biased values will add, negated.
-    static KVLANE_INLINE Int32s start(Int32s sum, const uint8_t *weights, int first, int end) {
-        if constexpr (Isa::value_bias > 0) {
-            static_assert(groups_in_vector<Isa> == 1);
-            return Isa::add(
-                sum, Isa::broadcast_int32(-Isa::value_bias * std::accumulate(weights + 4 * first, weights + 4 * end, 0)));
-        } else {
-            return sum;
-        }
-    }
 };
+
+// Rows of weights that values are unpacked for at a time.
+static constexpr int nibble_rows = 4;
 
 template <class Isa>
 void nibble_sum(const SumRows &a) {
@@ -181,11 +188,11 @@ void nibble_sum(const SumRows &a) {
         part.before = t % weighed_together;
         part.v = rows;
         part.ahead = ahead;
-        for (int r = 0; r < a.n_rows; r += Isa::nibble_rows) {
-            with_constant<Isa::nibble_rows>(
+        for (int r = 0; r < a.n_rows; r += nibble_rows) {
+            with_constant<nibble_rows>(
                 a.n_rows - r, [&](auto n) __attribute__((always_inline)) { NibbleSumMicro<Isa, n>::run(part); });
-            part.p = static_cast<const uint8_t *>(part.p) + Isa::nibble_rows * byte_weights<Isa>;
-            part.o = static_cast<int32_t *>(part.o) + Isa::nibble_rows * Isa::lanes;
+            part.p = static_cast<const uint8_t *>(part.p) + nibble_rows * byte_weights<Isa>();
+            part.o = static_cast<int32_t *>(part.o) + nibble_rows * Isa::lanes;
             part.ahead = {};
         }
     });

@@ -83,12 +83,12 @@ struct DotRows {
     StoredRows entries;  // their scales, where integers have multipliers
     Ahead ahead;
     float *scores;          // rows score_stride apart
-    const int32_t *starts;  // of each row's sums, where keys are multiplied as fours of bytes
+    const int32_t *starts;  // of each row's sums, where keys are multiplied as bytes
 };
 
 // o[r] += sum over t of p[r][t] * v[t]
 struct SumRows {
-    const void *p;  // of the arithmetic's numbers, rows score_stride apart
+    const void *p;  // of the arithmetic's numbers, rows its weight_stride apart; where bytes are, of the tile
     int n_rows;
     int v_head_dim;
     StoredRows v;
@@ -97,7 +97,7 @@ struct SumRows {
     void *o;                          // of the first row, the arithmetic's totals
     int o_rows;                       // that o has
     const int32_t *starts = nullptr;  // of each row's sums, where keys are multiplied as fours of bytes
-    int before = 0;                   // tokens of 16 that are weighed together, before the first row's, where bytes are
+    int before = 0;                   // tokens of the tile before the first row's, where bytes are
 };
 
 // A group of tokens at a tile's end is scored whole: room for what overhangs.

@@ -83,10 +83,10 @@ static void next_group_shares(Stream<Plane::value_scales> &s, int n, int dim, fl
         const Vec inverse =
             Isa::divide(Isa::broadcast(1), Isa::max(largest, Isa::broadcast(std::numeric_limits<float>::min())));
         for (int i = 0; i < std::min(groups_in_vector<Isa>, n_groups - group); ++i) {
-            units[group + i] = of_lane[4 * i] / (Isa::most_weight * Isa::value_step);
+            units[group + i] = of_lane[4 * i] / (most_byte_weight * Isa::value_step);
         }
         for (int i = 0; i < n_rounded / 4 * lanes; i += lanes) {
-            Isa::store(shares + i, Isa::load(shares + i) * inverse * Isa::broadcast(Isa::most_weight));
+            Isa::store(shares + i, Isa::load(shares + i) * inverse * Isa::broadcast(most_byte_weight));
         }
     }
 }

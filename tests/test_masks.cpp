@@ -427,26 +427,28 @@ TEST_CASE("masks: tokens that are kept in f16 beside integers are seen by positi
 }
 
 TEST_CASE("masks: parts of a view may begin anywhere") {
-    Geometry g = geometry_of(Format::q8, 2);
-    g.k_rotation = g.v_rotation = kvlane::Rotation::none;
-    const auto layer = [&](Format format) {
-        return kvlane::Layer{n_kv_heads, head_dim, v_head_dim, format, format, g.k_rotation, g.v_rotation};
-    };
-    Cache first(1, layer(Format::f16), 100), second(1, layer(Format::q8), 600);
-    test::fill_random(first, 100, 1);
-    test::fill_random(second, 600, 2);
-    const kvl_view rest = second.view(0);
-    kvl_view view = first.view(0);
-    view.len = 700;
-    view.next = &rest;
-    const Floats q = queries_of(g, 8);
-    for (const Pattern &pattern : patterns) {
-        for (const int64_t len : {106, 170, 700}) {
-            const Mask mask = mask_of(pattern, 8, len);
-            const kvl_mask given = mask.get(true, true);
-            INFO(std::string(pattern.name) << ", len " << len);
-            CHECK(attend(Attention(g), view, len, q, 8, nullptr, &given) ==
-                  one_by_one(g, view, len, 8, q, mask, true, true));
+    for (const Format format : {Format::q8, Format::q4}) {
+        Geometry g = geometry_of(format, 2);
+        g.k_rotation = g.v_rotation = kvlane::Rotation::none;
+        const auto layer = [&](Format of) {
+            return kvlane::Layer{n_kv_heads, head_dim, v_head_dim, of, of, g.k_rotation, g.v_rotation};
+        };
+        Cache first(1, layer(Format::f16), 100), second(1, layer(format), 600);
+        test::fill_random(first, 100, 1);
+        test::fill_random(second, 600, 2);
+        const kvl_view rest = second.view(0);
+        kvl_view view = first.view(0);
+        view.len = 700;
+        view.next = &rest;
+        const Floats q = queries_of(g, 8);
+        for (const Pattern &pattern : patterns) {
+            for (const int64_t len : {106, 170, 700}) {
+                const Mask mask = mask_of(pattern, 8, len);
+                const kvl_mask given = mask.get(true, true);
+                INFO(std::string(pattern.name) << ", len " << len);
+                CHECK(attend(Attention(g), view, len, q, 8, nullptr, &given) ==
+                      one_by_one(g, view, len, 8, q, mask, true, true));
+            }
         }
     }
 }

@@ -120,7 +120,7 @@ TEST_CASE("queries: tokens that are kept in f16 beside integers are seen by posi
 }
 
 TEST_CASE("queries: parts of a view may begin anywhere") {
-    for (const Format format : {Format::f16, Format::q8}) {
+    for (const Format format : {Format::f16, Format::q8, Format::q4}) {
         Geometry g = geometry_of(format, format, 2);
         g.k_rotation = g.v_rotation = kvlane::Rotation::none;
         const kvlane::Layer first_layer{n_kv_heads,  head_dim,     v_head_dim,  Format::f16,

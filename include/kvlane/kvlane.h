@@ -85,7 +85,7 @@ typedef enum kvl_status {
  * the group's multiplier, 0 to 15, times the row's scale.
  *
  * The scale is an f32 in a plane of its own. In that of q4 a byte for every group's multiplier follows it, and zeros up to a
- * multiple of 4 bytes. A scale of NaN makes the whole row NaN. */
+ * multiple of 4 bytes. It is 0, a positive normal number, or NaN, which makes the whole row NaN. */
 typedef uint32_t kvl_format;
 enum {
     KVL_F32 = 0,  /* IEEE 754 binary32 */

@@ -133,10 +133,14 @@ struct Avx2 : XsimdIsa<Self, xsimd::fma3<xsimd::avx2>> {
     }
 
     static constexpr int value_bias = 0;
-    static constexpr int nibble_rows = 4;
     static constexpr int nibble_accumulators = 8;
     using Int8s = __m256i;
     static Int8s load_int8s(const void *p) { return _mm256_loadu_si256(static_cast<const __m256i *>(p)); }
+    // A group's half, or a part of several; see XsimdIsa.
+    static Int8s load_int8s_partial(const void *p, int n) {
+        return n == 16 ? _mm256_zextsi128_si256(_mm_loadu_si128(static_cast<const __m128i *>(p)))
+                       : Base::load_int8s_partial(p, n);
+    }
     static void store_int8s(std::byte *p, Int8s x) { _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), x); }
     static Int8s biased(Int8s x, int bias) { return _mm256_xor_si256(x, _mm256_set1_epi8(static_cast<char>(bias))); }
     // Element by element side by side: the four of every 16 that begin with element 4 i stand in vector i.
@@ -200,7 +204,6 @@ private:
 // Pairs of products of bytes are summed in 16 bits first, where those of 4 bits have room.
 struct avx2 : Avx2<avx2> {
     static constexpr int multiplied_bits = 4;
-    static constexpr float most_weight = 255;
     // Of 4 bits, what is 8 less than they are.
     static constexpr int value_step = 1;
     static void nibbles_apart(Int8s both, Int8s &lower, Int8s &upper) {

@@ -8,7 +8,6 @@ namespace kvlane::isa {
 struct avx2_vnni : Avx2<avx2_vnni> {
     static constexpr int multiplied_bits = 8;
     static constexpr int key_bias = 128;
-    static constexpr float most_weight = 255;
     // Of 4 bits, 16 times what is 8 less than they are.
     static constexpr int value_step = 16;
     static void nibbles_apart(Int8s both, Int8s &lower, Int8s &upper) {

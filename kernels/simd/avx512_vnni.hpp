@@ -12,7 +12,6 @@ struct avx512_vnni : Avx512<avx512_vnni> {
     static constexpr int key_bias = 128;
     static constexpr int value_bias = 0;
     static constexpr int multiplied_bits = 8;
-    static constexpr float most_weight = 255;
     using Int8s = __m512i;
     static Int8s load_int8s(const void *p) { return _mm512_loadu_si512(p); }
     static void store_int8s(std::byte *p, Int8s x) { _mm512_storeu_si512(p, x); }
@@ -88,7 +87,6 @@ struct avx512_vnni : Avx512<avx512_vnni> {
     }
     // Of 4 bits, 16 times what is 8 less than they are.
     static constexpr int value_step = 16;
-    static constexpr int nibble_rows = 4;
     static constexpr int nibble_accumulators = 16;
     static void nibbles_apart(Int8s both, Int8s &lower, Int8s &upper) {
         constexpr int flipped_and_cut = (0xf0 ^ 0xcc) & 0xaa;

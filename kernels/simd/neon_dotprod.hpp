@@ -16,7 +16,6 @@ struct NeonDotprod : Neon<Self> {
     static constexpr int key_bias = 0;
     static constexpr int value_bias = 128;
     static constexpr int multiplied_bits = 8;
-    static constexpr float most_weight = 255;
     using Int8s = int8x16_t;
     static Int8s load_int8s(const void *p) { return vld1q_s8(static_cast<const int8_t *>(p)); }
     static void store_int8s(std::byte *p, Int8s x) { vst1q_s8(reinterpret_cast<int8_t *>(p), x); }
@@ -64,7 +63,6 @@ struct NeonDotprod : Neon<Self> {
     }
     // Of 4 bits, 16 times what is 8 less than they are.
     static constexpr int value_step = 16;
-    static constexpr int nibble_rows = 4;
     static constexpr int nibble_accumulators = 16;
     static void nibbles_apart(Int8s both, Int8s &lower, Int8s &upper) {
         const Int8s less = biased(both, 0x88);
