@@ -62,7 +62,8 @@ struct NibbleDotMicro {
     static constexpr int asked_at_once = std::max(8, tokens);
     static_assert(Isa::dot_accumulators == Isa::lanes && asked_at_once % tokens == 0);
 
-    static void run(const DotRows &a, const NibbleQuery<Isa> *queries, float *scores, bool asks) {
+    // By value: stores to scores could otherwise be taken for stores to it.
+    static void run(DotRows a, const NibbleQuery<Isa> *queries, float *scores, bool asks) {
         const auto at = [](const StoredRows &rows, int t) { return rows.first + t * rows.stride_bytes; };
         const auto ask = [&](int t) __attribute__((always_inline)) {
             if (asks && t % asked_at_once == 0) {
@@ -70,17 +71,15 @@ struct NibbleDotMicro {
                              (a.head_dim + 1) / 2);
             }
         };
-        int t = 0;
-        for (; t + tokens <= a.k.n; t += tokens) {
-            ask(t);
-            pass<false>(a, at(a.k, t), at(a.entries, t), queries, scores + t);
+        const int last = a.k.n - tokens;
+        if (last < 0) {
+            ask(0);
+            return pass<true>(a, a.k.first, a.entries.first, queries, scores);
         }
-        if (t < a.k.n) {
+        for (int t = 0; t < a.k.n; t += tokens) {
             ask(t);
-            // Of a long run the last keys once more, with the same scores.
-            const int last = a.k.n - tokens;
-            last >= 0 ? pass<false>(a, at(a.k, last), at(a.entries, last), queries, scores + last)
-                      : pass<true>(a, a.k.first, a.entries.first, queries, scores);
+            const int from = std::min(t, last);  // at the end some keys once more, with the same scores
+            pass<false>(a, at(a.k, from), at(a.entries, from), queries, scores + from);
         }
     }
 

@@ -36,6 +36,7 @@ constexpr int value_element(int i) {
 }
 
 // A row of whole groups, with what stands for 0 in the last one.
+template <class Isa>
 static void fill_groups(const std::byte *row, int dim, std::byte *to) {
     constexpr int half_group = format::q4::group / 2;
     const int n_whole = dim / format::q4::group, rest = dim % format::q4::group, half = (rest + 1) / 2;
@@ -57,7 +58,7 @@ static constexpr int group_bytes(int dim) {
 
 // work(t, rows of whole groups, what is ahead of them) for every few values of 4 bits, in fours, counted from as many tokens
 // before the first one on: what is missing of a four is 0.
-template <class Work>
+template <class Isa, class Work>
 KVLANE_INLINE void for_each_whole_four(const StoredRows rows, const int before, const int dim, const Ahead ahead,
                                        Work &&work) {
     constexpr std::byte zeros{0x88};
@@ -76,7 +77,7 @@ KVLANE_INLINE void for_each_whole_four(const StoredRows rows, const int before, 
         for (int i = std::max(0, t); i < std::min(t + n, rows.n); ++i) {
             const std::byte *row = rows.first + i * rows.stride_bytes;
             ask_for_rows(ahead, {row, rows.stride_bytes, 1}, i, (dim + 1) / 2);
-            fill_groups(row, dim, room + (i - t) * row_bytes);
+            fill_groups<Isa>(row, dim, room + (i - t) * row_bytes);
         }
         work(before + t, StoredRows{room, row_bytes, n}, Ahead{});
     }
@@ -182,7 +183,7 @@ static constexpr int nibble_rows = 4;
 
 template <class Isa>
 void nibble_sum(const SumRows &a) {
-    for_each_whole_four(a.v, a.before, a.v_head_dim, a.ahead, [&](int t, const StoredRows &rows, const Ahead &ahead) {
+    for_each_whole_four<Isa>(a.v, a.before, a.v_head_dim, a.ahead, [&](int t, const StoredRows &rows, const Ahead &ahead) {
         SumRows part = a;
         part.p = static_cast<const uint8_t *>(a.p) + t / weighed_together * vector_bytes<Isa>;
         part.before = t % weighed_together;
