@@ -62,8 +62,7 @@ struct NibbleDotMicro {
     static constexpr int asked_at_once = std::max(8, tokens);
     static_assert(Isa::dot_accumulators == Isa::lanes && asked_at_once % tokens == 0);
 
-    // By value: stores to scores could otherwise be taken for stores to it.
-    static void run(DotRows a, const NibbleQuery<Isa> *queries, float *scores, bool asks) {
+    static void run(const DotRows &a, const NibbleQuery<Isa> *queries, float *scores, bool asks) {
         const auto at = [](const StoredRows &rows, int t) { return rows.first + t * rows.stride_bytes; };
         const auto ask = [&](int t) __attribute__((always_inline)) {
             if (asks && t % asked_at_once == 0) {
