@@ -59,7 +59,7 @@ static KVLANE_INLINE int rows_of(const DecodeChunk &c) { return c.n_queries * c.
 // Integers that a row's sums have at most: of bytes, of the groups of whole vectors.
 template <class Isa>
 KVLANE_INLINE int64_t sum_stride(uint32_t v_head_dim) {
-    return int64_t{value_vectors<Isa>(static_cast<int>(v_head_dim))} * groups_in_vector<Isa> * format::q4::group;
+    return int64_t{n_nibble_blocks<Isa>(static_cast<int>(v_head_dim))} * nibble_block<Isa>;
 }
 
 // Of a tile: o += sum_scale * sums; sums are 0 again.
@@ -68,14 +68,17 @@ static void add_sums(const DecodeChunk &c, int n_rows, Scratch &scratch, float *
     constexpr bool by_groups = V == Numbers::bytes;
     constexpr int vectors = by_groups ? 4 : 1;  // that are put in order together
     const auto dim = static_cast<int>(c.view->v_head_dim);
-    const int n_sums = by_groups ? value_vectors<Isa>(dim) * 8 * Isa::lanes : dim;
+    const auto n_sums = by_groups ? static_cast<int>(sum_stride<Isa>(c.view->v_head_dim)) : dim;
     const int64_t step = o_step<Isa>(rows_of(c));
     int32_t *sums = scratch.sums;
     for (int first = 0; first < n_sums; first += vectors * Isa::lanes, sums += (vectors - 1) * n_rows * Isa::lanes) {
         float *to[vectors];  // null: behind the row's end
         typename Isa::Vec unit[vectors];
         unroll<vectors>([&](auto i) __attribute__((always_inline)) {
-            const int d = by_groups ? value_element<Isa>(first + i * Isa::lanes) : first;
+            int d = first;
+            if constexpr (by_groups) {
+                d = value_element<Isa>(first + i * Isa::lanes);
+            }
             to[i] = d < dim ? o + d / Isa::lanes * step : nullptr;
             unit[i] = Isa::broadcast(by_groups && d < dim ? scratch.value_units[d / format::q4::group] : 1);
         });
@@ -248,7 +251,7 @@ static void weigh(const DecodeChunk &c, Streams &streams, const Tile &tile, floa
         scratch.sum_scales[r] = sum_scale * share;
         if constexpr (V == Numbers::bytes) {
             constexpr int stride = byte_weights<Isa>();
-            weigh_groups<Isa>(row.scores, tile.n, scratch.value_shares, value_vectors<Isa>(row.v_head_dim),
+            weigh_groups<Isa>(row.scores, tile.n, scratch.value_shares, n_nibble_blocks<Isa>(row.v_head_dim),
                               reinterpret_cast<uint8_t *>(scratch.weights) + r * stride, rows.n * stride);
         }
     }

@@ -64,9 +64,8 @@ struct DotMicro {
     using Number = typename A::Number;
     using Sum = typename A::Sum;
     static constexpr int lanes = Isa::lanes;
-    static constexpr int tokens =
-        N == Numbers::bytes ? Isa::dot_accumulators / ceil_power_of_two(R) : dot_tokens<Isa>(N, R);  // of one pass
-    static constexpr int vectors = tokens / abreast;                                                 // of a row's sums
+    static constexpr int tokens = dot_tokens<Isa>(N, R);  // of one pass
+    static constexpr int vectors = tokens / abreast;      // of a row's sums
     // Of them, side by side in registers, where they share the loads of queries.
     static constexpr int block = !are_integers(N) && R <= Isa::rows_in_order ? 1 : std::min(vectors, 4);
     static constexpr int trees = (R * vectors * abreast + lanes - 1) / lanes;

@@ -18,7 +18,16 @@ static constexpr int vector_bytes = 4 * Isa::lanes;
 
 // Groups of 4 bits whose halves these have.
 template <class Isa>
-static constexpr int groups_in_vector = std::max(1, vector_bytes<Isa> / (format::q4::group / 2));
+static constexpr int groups_in_vector = vector_bytes<Isa> / (format::q4::group / 2);
+
+// Elements whose nibbles they hold, and how many of them a row takes.
+template <class Isa>
+static constexpr int nibble_block = 2 * vector_bytes<Isa>;
+
+template <class Isa>
+constexpr int n_nibble_blocks(int dim) {
+    return (dim + nibble_block<Isa> - 1) / nibble_block<Isa>;
+}
 
 template <class Isa>
 constexpr int whole_vectors(int dim) {

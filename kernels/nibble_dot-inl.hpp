@@ -14,10 +14,6 @@
 
 namespace kvlane {
 
-// Elements whose nibbles a vector holds.
-template <class Isa>
-static constexpr int nibble_block = 2 * vector_bytes<Isa>;
-
 // What a block of a query is multiplied as: the halves of its groups, those that meet lower nibbles and those that meet
 // upper ones, and what as many of their products as are summed at once are too large by, negated. Behind a row's end zeros.
 template <class Isa>
@@ -27,11 +23,6 @@ struct NibbleQuery {
     int8_t upper[nibble_block<Isa> / 2];
     Excess excess[nibble_block<Isa> / 2 / sizeof(Excess)];
 };
-
-template <class Isa>
-static constexpr int n_nibble_blocks(int dim) {
-    return (dim + nibble_block<Isa> - 1) / nibble_block<Isa>;
-}
 
 // Row r of n_rows, at its place among all of them: the blocks of those of a micro-kernel stand side by side.
 template <class Isa>
@@ -58,7 +49,7 @@ static void lay_out_nibble_query(const int8_t *row, int dim, int r, int n_rows, 
 // One micro-kernel: R rows, and a tree's worth of keys at a time, each unpacked once for all rows. Sums are exact.
 template <class Isa, int R>
 struct NibbleDotMicro {
-    static constexpr int tokens = Isa::dot_accumulators / ceil_power_of_two(R);
+    static constexpr int tokens = dot_tokens<Isa>(Numbers::bytes, R);
     static constexpr int asked_at_once = std::max(8, tokens);
     static_assert(Isa::dot_accumulators == Isa::lanes && asked_at_once % tokens == 0);
 

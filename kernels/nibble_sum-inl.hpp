@@ -21,11 +21,6 @@ constexpr int byte_weights() {
     return tile_tokens / weighed_together * vector_bytes<Isa>;
 }
 
-template <class Isa>
-constexpr int value_vectors(int dim) {
-    return (dim + groups_in_vector<Isa> * format::q4::group - 1) / (groups_in_vector<Isa> * format::q4::group);
-}
-
 // Element i of sums over a vector's groups stands here among the groups' elements: of four vectors the lower halves, of the
 // next four the upper ones.
 template <class Isa>

@@ -123,7 +123,7 @@ constexpr int tokens_abreast(Numbers numbers, int n_rows) {
 template <class Isa>
 constexpr int dot_tokens(Numbers numbers, int n_rows) {
     if (numbers == Numbers::bytes) {
-        return Isa::lanes;
+        return n_rows <= Isa::most_queries_as_stored ? Isa::dot_accumulators / ceil_power_of_two(n_rows) : Isa::lanes;
     }
     const int abreast = tokens_abreast<Isa>(numbers, n_rows);
     const int rows = n_rows > 1 ? ceil_power_of_two(n_rows) : Isa::dot_accumulators > 8 ? 2 : 1;

@@ -30,7 +30,7 @@ template <class Isa>
 struct ValueEntries {
     static constexpr int room = tile_tokens + weighed_together;
     alignas(64) float scales[room];
-    alignas(64) std::byte multipliers[value_vectors<Isa>(KVL_MAX_HEAD_DIM)][room][groups_in_vector<Isa>];
+    alignas(64) std::byte multipliers[n_nibble_blocks<Isa>(KVL_MAX_HEAD_DIM)][room][groups_in_vector<Isa>];
 };
 
 // Those of the next n tokens, and zeros up to so many as are weighed together.
@@ -64,7 +64,7 @@ static void next_group_shares(Stream<Plane::value_scales> &s, int n, int dim, fl
     constexpr int lanes = Isa::lanes;
     ValueEntries<Isa> entries;
     alignas(64) float of_lane[lanes];
-    next_entries<Isa>(s, n, value_vectors<Isa>(dim), entries);
+    next_entries<Isa>(s, n, n_nibble_blocks<Isa>(dim), entries);
     const int n_rounded = (n + weighed_together - 1) / weighed_together * weighed_together;
     const int n_groups = (dim + format::q4::group - 1) / format::q4::group;
     for (int group = 0; group < n_groups; group += groups_in_vector<Isa>, shares += group_shares<Isa>) {

@@ -31,6 +31,31 @@ inline kvlane::Cache cache_of(const kvlane::Geometry &g, int64_t len, uint32_t s
     return cache;
 }
 
+/// A view of tokens in f16 and, behind them, of others in the attention's formats, each in a cache of its own.
+class TwoParts {
+public:
+    TwoParts(const kvlane::Geometry &g, int64_t n_first, int64_t n_second)
+        : first_(1, layer(g, kvlane::Format::f16, kvlane::Format::f16), n_first),
+          second_(1, layer(g, g.k_format, g.v_format), n_second) {
+        fill_random(first_, n_first, 1);
+        fill_random(second_, n_second, 2);
+        rest_ = second_.view(0);
+        view_ = first_.view(0);
+        view_.len = n_first + n_second;
+        view_.next = &rest_;
+    }
+    TwoParts(const TwoParts &) = delete;
+    const kvl_view &view() const { return view_; }
+
+private:
+    static kvlane::Layer layer(const kvlane::Geometry &g, kvlane::Format k, kvlane::Format v) {
+        return {g.n_kv_heads, g.head_dim, g.v_head_dim, k, v, g.k_rotation, g.v_rotation};
+    }
+
+    kvlane::Cache first_, second_;
+    kvl_view rest_, view_;
+};
+
 inline std::vector<float> queries_of(const kvlane::Geometry &g, uint32_t n_queries = 1) {
     return random_values(size_t{n_queries} * g.n_query_heads * g.head_dim, 7);
 }

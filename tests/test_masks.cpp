@@ -430,24 +430,15 @@ TEST_CASE("masks: parts of a view may begin anywhere") {
     for (const Format format : {Format::q8, Format::q4}) {
         Geometry g = geometry_of(format, 2);
         g.k_rotation = g.v_rotation = kvlane::Rotation::none;
-        const auto layer = [&](Format of) {
-            return kvlane::Layer{n_kv_heads, head_dim, v_head_dim, of, of, g.k_rotation, g.v_rotation};
-        };
-        Cache first(1, layer(Format::f16), 100), second(1, layer(format), 600);
-        test::fill_random(first, 100, 1);
-        test::fill_random(second, 600, 2);
-        const kvl_view rest = second.view(0);
-        kvl_view view = first.view(0);
-        view.len = 700;
-        view.next = &rest;
+        const test::TwoParts parts(g, 100, 600);
         const Floats q = queries_of(g, 8);
         for (const Pattern &pattern : patterns) {
             for (const int64_t len : {106, 170, 700}) {
                 const Mask mask = mask_of(pattern, 8, len);
                 const kvl_mask given = mask.get(true, true);
                 INFO(std::string(pattern.name) << ", len " << len);
-                CHECK(attend(Attention(g), view, len, q, 8, nullptr, &given) ==
-                      one_by_one(g, view, len, 8, q, mask, true, true));
+                CHECK(attend(Attention(g), parts.view(), len, q, 8, nullptr, &given) ==
+                      one_by_one(g, parts.view(), len, 8, q, mask, true, true));
             }
         }
     }

@@ -123,20 +123,11 @@ TEST_CASE("queries: parts of a view may begin anywhere") {
     for (const Format format : {Format::f16, Format::q8, Format::q4}) {
         Geometry g = geometry_of(format, format, 2);
         g.k_rotation = g.v_rotation = kvlane::Rotation::none;
-        const kvlane::Layer first_layer{n_kv_heads,  head_dim,     v_head_dim,  Format::f16,
-                                        Format::f16, g.k_rotation, g.v_rotation};
-        const kvlane::Layer layer{n_kv_heads, head_dim, v_head_dim, format, format, g.k_rotation, g.v_rotation};
-        Cache first(1, first_layer, 100), second(1, layer, 400);
-        test::fill_random(first, 100, 1);
-        test::fill_random(second, 400, 2);
-        const kvl_view rest = second.view(0);
-        kvl_view view = first.view(0);
-        view.len = 500;
-        view.next = &rest;
+        const test::TwoParts parts(g, 100, 400);
         const Floats q = queries_of(g, 8);
         for (const int64_t len : {106, 170, 270, 500}) {
             INFO(std::string(test::name_of(format)) << ", len " << len);
-            CHECK(attend(Attention(g), view, len, q, 8) == one_by_one(g, view, len, 8, q));
+            CHECK(attend(Attention(g), parts.view(), len, q, 8) == one_by_one(g, parts.view(), len, 8, q));
         }
     }
 }
