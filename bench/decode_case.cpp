@@ -59,6 +59,13 @@ std::vector<uint64_t> half_of(int64_t n_tokens) {
     return bits;
 }
 
+// The same of f16, whose only precision is the default.
+Shape in_f16(Shape shape) {
+    shape.k_format = shape.v_format = kvlane::Format::f16;
+    shape.rule = Rule::none;
+    return shape;
+}
+
 // One for each view, with its part of out.
 std::vector<kvl_sequence> sequences_of(const std::vector<kvl_view> &views, uint32_t n_queries, const std::vector<float> &q,
                                        std::vector<float> &out, const kvl_mask *mask) {
@@ -176,6 +183,20 @@ DecodeFigures DecodeCase::figures(double seconds) const {
     figures.limit_fraction =
         std::max(figures.roofline_fraction, multiply_adds() / figures.multiply_adds_per_second / seconds);
     return figures;
+}
+
+AgainstF16Case::AgainstF16Case(const Shape &shape) : quantised_(shape), f16_(in_f16(shape)) {}
+
+double AgainstF16Case::time_decode() {
+    f16_seconds_.push_back(f16_.time_decode());
+    seconds_.push_back(quantised_.time_decode());
+    return seconds_.back();
+}
+
+void AgainstF16Case::forget_limits() {
+    quantised_.forget_limits();
+    seconds_.clear();
+    f16_seconds_.clear();
 }
 
 }  // namespace bench

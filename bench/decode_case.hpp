@@ -5,6 +5,7 @@
 #include "kvlane/openmp.hpp"
 #include "limits.hpp"
 #include "shape.hpp"
+#include "timing.hpp"
 
 namespace bench {
 
@@ -65,6 +66,28 @@ private:
     kvl_mask mask_;  // that the sequences have by rule
     std::vector<kvl_sequence> sequences_;
     ReadLimits limits_;
+};
+
+// The same over quantised keys and values, by turns with a cache of f16.
+class AgainstF16Case {
+public:
+    explicit AgainstF16Case(const Shape &shape);
+
+    const Shape &shape() const { return quantised_.shape(); }
+
+    double time_decode();
+    void sample_limits() { quantised_.sample_limits(); }
+
+    void forget_limits();
+    DecodeFigures figures(double seconds) const { return quantised_.figures(seconds); }
+    // The median call's time, of those since forget_limits, over f16's.
+    double time_against_f16() const { return median(seconds_) / median(f16_seconds_); }
+
+private:
+    DecodeCase quantised_;
+    DecodeCase f16_;
+    std::vector<double> seconds_;
+    std::vector<double> f16_seconds_;
 };
 
 }  // namespace bench
