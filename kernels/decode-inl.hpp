@@ -49,7 +49,7 @@ struct Scratch {
     float value_units[KVL_MAX_HEAD_DIM / format::q4::group];  // what sums are to be multiplied by there
     float q_scales[max_tile_rows];
     int32_t starts[max_tile_rows];  // of sums, where keys are multiplied as bytes
-    float sum_scales[max_tile_rows];
+    alignas(64) float sum_scales[max_tile_rows] = {};
     alignas(64) float offsets[score_stride];  // of a tile's tokens, from its first one
     alignas(64) float biases[score_stride];   // of them, for a query
     uint64_t unmasked[max_tile_rows][known_tokens / word_tokens + 1];
@@ -195,8 +195,9 @@ static const float *biases_of(const DecodeChunk &c, const Tile &tile, int query,
 
 // The raw scores of one of the rows become those that rules make of them.
 template <class Isa, Numbers K>
-static void rule(const DecodeChunk &c, const Tile &tile, const Rows<Isa> &rows, int r, float factor, float *scores) {
+static void rule(const DecodeChunk &c, const Tile &tile, const Rows<Isa> &rows, int r, float *scores) {
     Scratch &scratch = rows.scratch;
+    const float factor = K != Numbers::floats ? c.scale * scratch.q_scales[r] : c.scale;
     const int query = (rows.first + r) / c.group, head = (rows.first + r) % c.group;
     const bool has_biases = c.mask && c.mask->biases;
     apply_rules<Isa, K>(c.rules, {.scores = scores,
@@ -229,29 +230,32 @@ static void weigh(const DecodeChunk &c, Streams &streams, const Tile &tile, floa
     if (c.rules.slopes) {
         fill_offsets<Isa>(tile, scratch.offsets);
     }
-    for (int r = 0; r < rows.n; ++r) {
+    float m[max_tile_rows];
+    const auto tile_row = [&](int r) {
         const float factor = K != Numbers::floats ? c.scale * scratch.q_scales[r] : c.scale;
-        TileRow row = {scores + r * score_stride,
-                       tile.n,
-                       factor,
-                       rows.o + r * Isa::lanes,
-                       rows_of(c),
-                       static_cast<int>(c.view->v_head_dim),
-                       scratch.key_scales,
-                       scratch.value_shares,
-                       scratch.weights + r * score_stride};
-        float share;
+        return TileRow{scores + r * score_stride, tile.n, has_rules ? 1 : factor};
+    };
+    for (int r = 0; r < rows.n; ++r) {
+        const TileRow row = tile_row(r);
+        const RowSums sums{rows.o + r * Isa::lanes, rows_of(c), static_cast<int>(c.view->v_head_dim)};
         if (has_rules) {
-            rule<Isa, K>(c, tile, rows, r, factor, row.scores);
-            row.factor = 1;
-            share = softmax_row<Isa, Numbers::floats, V>(row, rows.state[r]);
+            rule<Isa, K>(c, tile, rows, r, row.scores);
+            m[r] = take_maximum<Isa, Numbers::floats, V>(row, nullptr, sums, rows.state[r]);
         } else {
-            share = softmax_row<Isa, K, V>(row, rows.state[r]);
+            m[r] = take_maximum<Isa, K, V>(row, scratch.key_scales, sums, rows.state[r]);
         }
-        scratch.sum_scales[r] = sum_scale * share;
+    }
+    if constexpr (are_integers(V)) {
+        shares_of_rows<Isa>(m, rows.state, rows.n, scratch.sum_scales);
+    }
+    for (int r = 0; r < rows.n; ++r) {
+        const TileRow row = tile_row(r);
+        to_weights<Isa, V>(row, m[r], scratch.sum_scales[r], scratch.value_shares, scratch.weights + r * score_stride,
+                           rows.state[r]);
+        scratch.sum_scales[r] *= sum_scale;
         if constexpr (V == Numbers::bytes) {
             constexpr int stride = byte_weights<Isa>();
-            weigh_groups<Isa>(row.scores, tile.n, scratch.value_shares, n_nibble_blocks<Isa>(row.v_head_dim),
+            weigh_groups<Isa>(row.scores, tile.n, scratch.value_shares, n_nibble_blocks<Isa>(c.view->v_head_dim),
                               reinterpret_cast<uint8_t *>(scratch.weights) + r * stride, rows.n * stride);
         }
     }

@@ -82,34 +82,34 @@ KVLANE_INLINE typename Isa::Vec scores_at(const float *scores, int t, int n, typ
     return t + Isa::lanes <= n ? score : Isa::first_lanes(score, n - t, minus_infinity);
 }
 
-// A row's raw scores of a tile, n >= 1 of them, to be taken into its state. Room for a whole vector follows each array.
+// A row's scores of a tile, n >= 1 of them. Room for a whole vector follows each array.
 struct TileRow {
     float *scores;  // become weights
     int n;
     float factor;  // of scores, into units of log2
+};
+
+// What a row has summed so far.
+struct RowSums {
     float *o;
     int o_rows;
     int v_head_dim;
-    const float *key_scales;    // of scores, where keys are integers
-    const float *value_shares;  // that weights are to be multiplied by, where values are, but not bytes,
-    int16_t *integer_weights;   // to be these, where they are words
 };
 
 // A row's m follows its maximum where that grows by more than this, in units of log2: weights are little more than 2^8 at
 // most, and what was summed before is rarely rescaled.
 static constexpr float slack = 8;
 
-// The online update of a row: its scores become weights 2^(factor * score - m), its state takes them in. Weights for
-// integers are relative to the tile's own maximum; returns what they are to be multiplied by.
+// The first half of a row's online update: its state takes the scores' maximum in. Returns what weights are to be relative
+// to: m, or, where they are for integers, the tile's own maximum. key_scales: of scores, where keys are integers.
 template <class Isa, Numbers K, Numbers V>
-KVLANE_INLINE float softmax_row(const TileRow &tile, RowState<Isa> &row) {
+KVLANE_INLINE float take_maximum(const TileRow &tile, const float *key_scales, const RowSums &sums, RowState<Isa> &row) {
     using Vec = typename Isa::Vec;
-    constexpr int lanes = Isa::lanes;
     const Vec factor = Isa::broadcast(tile.factor);
     Vec largest = Isa::broadcast(minus_infinity);
-    for (int t = 0; t < tile.n; t += lanes) {
+    for (int t = 0; t < tile.n; t += Isa::lanes) {
         if constexpr (K != Numbers::floats) {
-            Isa::store(tile.scores + t, Isa::load(tile.scores + t) * Isa::load(tile.key_scales + t));
+            Isa::store(tile.scores + t, Isa::load(tile.scores + t) * Isa::load(key_scales + t));
         }
         largest = Isa::max(largest, scores_at<Isa>(tile.scores, t, tile.n, factor, Isa::broadcast(0)));
     }
@@ -118,33 +118,50 @@ KVLANE_INLINE float softmax_row(const TileRow &tile, RowState<Isa> &row) {
         const float m = in_log2(to_natural_log(largest_yet));  // survives being a kvl_partial's
         if (row.m != minus_infinity) {                         // else there is nothing yet
             const Vec rescale = Isa::broadcast(rescale_of<Isa>(row.m, m));
-            float *o = tile.o;
-            for (int d = 0; d < tile.v_head_dim; d += lanes, o += o_step<Isa>(tile.o_rows)) {
+            float *o = sums.o;
+            for (int d = 0; d < sums.v_head_dim; d += Isa::lanes, o += o_step<Isa>(sums.o_rows)) {
                 Isa::store(o, Isa::load(o) * rescale);
             }
             row.l = row.l * rescale;
         }
         row.m = m;
     }
-    constexpr bool in_tile = are_integers(V);
-    const float m = in_tile ? Isa::reduce_max(largest) : row.m;
-    const float share = in_tile ? rescale_of<Isa>(m, row.m) : 1;
-    const Vec shift = Isa::broadcast(-reference_of(m));
+    return are_integers(V) ? Isa::reduce_max(largest) : row.m;
+}
+
+// What weights relative to each row's m are to be multiplied by, to be relative to its state's. Room for a whole vector
+// follows `to`, where all are finite.
+template <class Isa>
+static void shares_of_rows(const float *m, const RowState<Isa> *rows, int n, float *to) {
+    for (int r = 0; r < n; ++r) {
+        to[r] = m[r] - reference_of(rows[r].m);
+    }
+    for (int r = 0; r < n; r += Isa::lanes) {
+        Isa::store(to + r, exp2<Isa>(Isa::load(to + r)));
+    }
+}
+
+// The second half: scores become weights 2^(factor * score - m), of which the state takes that share in. value_shares: what
+// weights are to be multiplied by where values are integers, but not bytes, to be these integers where they are words.
+template <class Isa, Numbers V>
+KVLANE_INLINE void to_weights(const TileRow &tile, float m, float share, const float *value_shares, int16_t *integer_weights,
+                              RowState<Isa> &row) {
+    using Vec = typename Isa::Vec;
+    const Vec factor = Isa::broadcast(tile.factor), shift = Isa::broadcast(-reference_of(m));
     Vec l = row.l;  // stores of weights could else be taken for stores to it
-    for (int t = 0; t < tile.n; t += lanes) {
+    for (int t = 0; t < tile.n; t += Isa::lanes) {
         Vec weight = exp2<Isa>(scores_at<Isa>(tile.scores, t, tile.n, factor, shift));
-        l = in_tile ? Isa::fma(weight, Isa::broadcast(share), l) : l + weight;
+        l = are_integers(V) ? Isa::fma(weight, Isa::broadcast(share), l) : l + weight;
         if constexpr (V == Numbers::scaled || V == Numbers::words) {
-            weight = weight * Isa::load(tile.value_shares + t);
+            weight = weight * Isa::load(value_shares + t);
         }
         if constexpr (V == Numbers::words) {
-            Isa::store_int16s(tile.integer_weights + t, weight);
+            Isa::store_int16s(integer_weights + t, weight);
         } else {
             Isa::store(tile.scores + t, weight);
         }
     }
     row.l = l;
-    return share;
 }
 
 // A row in one of the partials.
