@@ -282,15 +282,17 @@ template <class Isa>
 static void lay_out_bytes(kvl_format k_format, const float *query, int head_dim, int r, const Rows<Isa> &rows) {
     using A = KeyArithmetic<Isa, Numbers::bytes>;
     Scratch &scratch = rows.scratch;
-    const bool as_stored = rows.n <= Isa::most_queries_as_stored;
+    const bool as_stored = rows.n <= Isa::most_queries_as_stored, nibbles = as_stored && format::group_of[k_format] > 0;
     auto *to = reinterpret_cast<int8_t *>(scratch.queries);
     auto *row = as_stored ? reinterpret_cast<int8_t *>(scratch.integer_row) : to + r * A::weight_stride;
     scratch.q_scales[r] = quantize<Isa>(query, head_dim, row);
     if constexpr (multiplies_bytes<Isa, format::q8>()) {
-        scratch.starts[r] = -Isa::key_bias * std::accumulate(row, row + head_dim, 0);
+        if (!nibbles) {
+            scratch.starts[r] = -Isa::key_bias * std::accumulate(row, row + head_dim, 0);
+        }
     }
     if constexpr (Isa::most_queries_as_stored > 0) {
-        if (as_stored && format::group_of[k_format] > 0) {
+        if (nibbles) {
             lay_out_nibble_query<Isa>(row, head_dim, r, rows.n, reinterpret_cast<NibbleQuery<Isa> *>(to));
         } else if (as_stored) {
             std::fill_n(row + head_dim, vector_bytes<Isa>, int8_t{0});

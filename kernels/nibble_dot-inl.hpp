@@ -27,23 +27,25 @@ struct NibbleQuery {
 // Row r of n_rows, at its place among all of them: the blocks of those of a micro-kernel stand side by side.
 template <class Isa>
 static void lay_out_nibble_query(const int8_t *row, int dim, int r, int n_rows, NibbleQuery<Isa> *queries) {
-    constexpr int summed = sizeof(typename Isa::NibbleExcess);  // bytes of either half
+    constexpr int block = nibble_block<Isa>, half_group = format::q4::group / 2;
     const int in_kernel = r % Isa::max_rows, first = r - in_kernel, kernel_rows = std::min(n_rows - first, Isa::max_rows);
-    NibbleQuery<Isa> *to = queries + first * n_nibble_blocks<Isa>(dim) + in_kernel;
-    for (int block = 0; block < n_nibble_blocks<Isa>(dim); ++block) {
-        to[block * kernel_rows] = {};
-    }
-    for_each_group(dim, [&](int d, int n) {
-        NibbleQuery<Isa> &q = to[d / nibble_block<Isa> * kernel_rows];
-        const int at = d % nibble_block<Isa> / 2, half = (n + 1) / 2;
-        std::copy_n(row + d, half, q.lower + at);
-        std::copy_n(row + d + half, n - half, q.upper + at);
-        for (int i = at; i < at + half; i += summed) {
-            const int sum = std::accumulate(q.lower + i, q.lower + i + summed, 0) +
-                            std::accumulate(q.upper + i, q.upper + i + summed, 0);
-            q.excess[i / summed] = static_cast<typename Isa::NibbleExcess>(-8 * sum);
+    NibbleQuery<Isa> *q = queries + first * n_nibble_blocks<Isa>(dim) + in_kernel;
+    for (; dim > 0; dim -= block, row += block, q += kernel_rows) {
+        if (dim < block) {
+            *q = {};
         }
-    });
+        for_each_group(std::min(dim, block), [&](int d, int n) __attribute__((always_inline)) {
+            const int half = (n + 1) / 2;
+            if (n == format::q4::group) {
+                std::memcpy(q->lower + d / 2, row + d, half_group);
+                std::memcpy(q->upper + d / 2, row + d + half_group, half_group);
+            } else {
+                std::copy_n(row + d, half, q->lower + d / 2);
+                std::copy_n(row + d + half, n - half, q->upper + d / 2);
+            }
+        });
+        Isa::store_int8s(reinterpret_cast<std::byte *>(q->excess), Isa::nibble_excess(q->lower, q->upper));
+    }
 }
 
 // One micro-kernel: R rows, and a tree's worth of keys at a time, each unpacked once for all rows. Sums are exact.

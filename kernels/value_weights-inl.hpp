@@ -67,19 +67,22 @@ static void next_group_shares(Stream<Plane::value_scales> &s, int n, int dim, fl
     next_entries<Isa>(s, n, n_nibble_blocks<Isa>(dim), entries);
     const int n_rounded = (n + weighed_together - 1) / weighed_together * weighed_together;
     const int n_groups = (dim + format::q4::group - 1) / format::q4::group;
+    Vec times_0 = Isa::broadcast(0);  // NaN where a scale is none of a number
+    for (int t = 0; t < n; t += lanes) {
+        times_0 = Isa::fma(Isa::load(entries.scales + t), Isa::broadcast(0), times_0);
+    }
+    const Vec not_a_number = Isa::broadcast(Isa::reduce_add(times_0));
     for (int group = 0; group < n_groups; group += groups_in_vector<Isa>, shares += group_shares<Isa>) {
         const auto *multipliers = entries.multipliers[group / groups_in_vector<Isa>];
-        Vec largest = Isa::broadcast(0), not_a_number = largest;
+        Vec largest = Isa::broadcast(0);
         for (int t = 0; t < n_rounded; t += 4) {
             const Vec x = Isa::multipliers_of_four(multipliers[t]) * Isa::repeat_four(entries.scales + t);
             Isa::store(shares + t / 4 * lanes, x);
             largest = Isa::max(largest, x);
-            not_a_number = Isa::fma(x, Isa::broadcast(0), not_a_number);
         }
         largest = Isa::max(largest, Isa::template swap_lanes<1>(largest));
         largest = Isa::max(largest, Isa::template swap_lanes<2>(largest));
-        not_a_number = not_a_number + Isa::template swap_lanes<1>(not_a_number);
-        Isa::store(of_lane, largest + not_a_number + Isa::template swap_lanes<2>(not_a_number));
+        Isa::store(of_lane, largest + not_a_number);
         const Vec inverse =
             Isa::divide(Isa::broadcast(1), Isa::max(largest, Isa::broadcast(std::numeric_limits<float>::min())));
         for (int i = 0; i < std::min(groups_in_vector<Isa>, n_groups - group); ++i) {

@@ -217,6 +217,13 @@ struct avx2 : Avx2<avx2> {
 
     static constexpr int most_queries_as_stored = std::numeric_limits<int>::max();
     using NibbleExcess = int16_t;
+    // What nibbles' products with a query's halves are too large by, negated.
+    static Int8s nibble_excess(const int8_t *lower, const int8_t *upper) {
+        const __m256i eight = _mm256_set1_epi8(8);
+        const __m256i products =
+            _mm256_add_epi16(_mm256_maddubs_epi16(eight, load_int8s(lower)), _mm256_maddubs_epi16(eight, load_int8s(upper)));
+        return _mm256_sub_epi16(_mm256_setzero_si256(), products);
+    }
     struct Nibbles {
         Int8s lower, upper;
         Int16s multipliers;

@@ -37,6 +37,12 @@ struct avx512_vnni : Avx512<avx512_vnni> {
 
     static constexpr int most_queries_as_stored = 4;
     using NibbleExcess = int32_t;
+    // What nibbles' products with a query's halves are too large by, negated.
+    static Int8s nibble_excess(const int8_t *lower, const int8_t *upper) {
+        const Int8s eight = _mm512_set1_epi8(8), zero = _mm512_setzero_si512();
+        return _mm512_sub_epi32(
+            zero, _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero, eight, load_int8s(lower)), eight, load_int8s(upper)));
+    }
     struct Nibbles {
         Int8s lower, upper;
         Int16s multipliers;  // in the lower half of every lane
