@@ -32,14 +32,45 @@ KVLANE_INLINE typename Isa::Vec butterflies(typename Isa::Vec x) {
     }
 }
 
+// The same of N vectors in registers, by steps of vectors.
+template <class Isa, int N, int Step = 1>
+KVLANE_INLINE void butterflies_across(typename Isa::Vec (&x)[N]) {
+    if constexpr (Step < N) {
+        unroll<N>([&](auto i) __attribute__((always_inline)) {
+            if constexpr ((i & Step) == 0) {
+                const auto a = x[i], b = x[i + Step];
+                x[i] = a + b;
+                x[i + Step] = a - b;
+            }
+        });
+        butterflies_across<Isa, N, 2 * Step>(x);
+    }
+}
+
+// n elements of blocks of N vectors, each block by itself.
+template <class Isa, int N>
+KVLANE_INLINE void rotate_blocks(float *x, int n, float scale) {
+    for (float *end = x + n; x < end; x += N * Isa::lanes) {
+        typename Isa::Vec block[N];
+        unroll<N>([&](auto i) __attribute__((always_inline)) {
+            block[i] = butterflies<Isa>(Isa::load(x + i * Isa::lanes) * Isa::broadcast(scale));
+        });
+        butterflies_across<Isa>(block);
+        unroll<N>([&](auto i) __attribute__((always_inline)) { Isa::store(x + i * Isa::lanes, block[i]); });
+    }
+}
+
 // n, a power of two, elements of whole vectors.
 template <class Isa>
 KVLANE_INLINE void rotate_vectors(float *x, int n, float scale) {
-    constexpr int lanes = Isa::lanes;
-    for (int i = 0; i < n; i += lanes) {
-        Isa::store(x + i, butterflies<Isa>(Isa::load(x + i) * Isa::broadcast(scale)));
+    constexpr int lanes = Isa::lanes, most = 8;
+    switch (n / lanes) {
+        case 1: return rotate_blocks<Isa, 1>(x, n, scale);
+        case 2: return rotate_blocks<Isa, 2>(x, n, scale);
+        case 4: return rotate_blocks<Isa, 4>(x, n, scale);
+        default: rotate_blocks<Isa, most>(x, n, scale);
     }
-    for (int step = lanes; step < n; step *= 2) {
+    for (int step = most * lanes; step < n; step *= 2) {
         for (int i = 0; i < n; i += 2 * step) {
             for (int j = i; j < i + step; j += lanes) {
                 const auto a = Isa::load(x + j), b = Isa::load(x + j + step);

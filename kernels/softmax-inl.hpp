@@ -133,6 +133,10 @@ KVLANE_INLINE float take_maximum(const TileRow &tile, const float *key_scales, c
 // follows `to`, where all are finite.
 template <class Isa>
 static void shares_of_rows(const float *m, const RowState<Isa> *rows, int n, float *to) {
+    if (n == 1) {  // a vector would be loaded over what has just been stored, and wait for it
+        to[0] = exp2_of<Isa>(m[0] - reference_of(rows[0].m));
+        return;
+    }
     for (int r = 0; r < n; ++r) {
         to[r] = m[r] - reference_of(rows[r].m);
     }
