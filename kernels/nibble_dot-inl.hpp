@@ -82,16 +82,23 @@ private:
     template <bool Short>
     static KVLANE_INLINE void pass(const DotRows &a, const std::byte *k, const std::byte *entry, const NibbleQuery<Isa> *q,
                                    float *scores) {
+        constexpr int keys = Isa::nibble_keys;
         const std::byte *multipliers = entry + sizeof(float);
-        Int32s sum[Isa::lanes];
-        unroll<Isa::lanes>([&](auto i) __attribute__((always_inline)) { sum[i] = Isa::zero_int32s(); });
+        Int32s sum[Isa::lanes / keys];
+        unroll<Isa::lanes / keys>([&](auto i) __attribute__((always_inline)) { sum[i] = Isa::zero_int32s(); });
         const auto add = [&](auto load) __attribute__((always_inline)) {
-            unroll<tokens>([&](auto j) __attribute__((always_inline)) {
-                const int t = Short && j >= a.k.n ? a.k.n - 1 : +j;
-                const auto key = Isa::nibbles_of(load(k + t * a.k.stride_bytes), multipliers + t * a.entries.stride_bytes);
+            unroll<tokens / keys>([&](auto j) __attribute__((always_inline)) {
+                typename Isa::Nibbles key[keys];
+                const std::byte *of_key[keys];
+                unroll<keys>([&](auto i) __attribute__((always_inline)) {
+                    const int nth = keys * j + i, t = Short && nth >= a.k.n ? a.k.n - 1 : nth;
+                    key[i] = Isa::nibbles_of(load(k + t * a.k.stride_bytes));
+                    of_key[i] = multipliers + t * a.entries.stride_bytes;
+                });
+                const auto multiplier = Isa::multipliers_of(of_key);
                 unroll<R>([&](auto r) __attribute__((always_inline)) {
-                    Int32s &of_row = sum[r * tokens + j];
-                    of_row = Isa::add_nibble_products(key, q[r].lower, q[r].upper, q[r].excess, of_row);
+                    Int32s &of_row = sum[r * tokens / keys + j];
+                    of_row = Isa::add_nibble_products(key, multiplier, q[r].lower, q[r].upper, q[r].excess, of_row);
                 });
             });
             k += vector_bytes<Isa>;
@@ -106,7 +113,7 @@ private:
             add([&](const std::byte *row) __attribute__((always_inline)) { return Isa::load_int8s_partial(row, left); });
         }
         alignas(64) float score[Isa::lanes];
-        Isa::store(score, Isa::sums(sum));
+        Isa::store(score, Isa::nibble_sums(sum));
         unroll<R>([&](auto r) __attribute__((always_inline)) {
             std::memcpy(scores + r * score_stride, score + r * tokens, tokens * sizeof(float));
         });

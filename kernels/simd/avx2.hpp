@@ -226,23 +226,25 @@ struct avx2 : Avx2<avx2> {
     }
     struct Nibbles {
         Int8s lower, upper;
-        Int16s multipliers;
     };
-    static Nibbles nibbles_of(Int8s both, const std::byte *multipliers) {
+    static Nibbles nibbles_of(Int8s both) { return {lower_nibbles(both), upper_nibbles(both)}; }
+    // Keys whose products are in one sum.
+    static constexpr int nibble_keys = 1;
+    static Int16s multipliers_of(const std::byte *const (&keys)[nibble_keys]) {
         int16_t two;
-        std::memcpy(&two, multipliers, sizeof two);
+        std::memcpy(&two, keys[0], sizeof two);
         constexpr int64_t first = static_cast<int64_t>(0xff00ff00ff00ff00),
                           second = static_cast<int64_t>(0xff01ff01ff01ff01);
-        return {lower_nibbles(both), upper_nibbles(both),
-                _mm256_shuffle_epi8(_mm256_set1_epi16(two), _mm256_set_epi64x(second, second, first, first))};
+        return _mm256_shuffle_epi8(_mm256_set1_epi16(two), _mm256_set_epi64x(second, second, first, first));
     }
-    static Int32s add_nibble_products(const Nibbles &k, const int8_t *lower, const int8_t *upper, const int16_t *excess,
-                                      Int32s c) {
-        const __m256i products = _mm256_add_epi16(_mm256_maddubs_epi16(k.lower, load_int8s(lower)),
-                                                  _mm256_maddubs_epi16(k.upper, load_int8s(upper)));
+    static Int32s add_nibble_products(const Nibbles (&k)[nibble_keys], Int16s multipliers, const int8_t *lower,
+                                      const int8_t *upper, const int16_t *excess, Int32s c) {
+        const __m256i products = _mm256_add_epi16(_mm256_maddubs_epi16(k[0].lower, load_int8s(lower)),
+                                                  _mm256_maddubs_epi16(k[0].upper, load_int8s(upper)));
         const __m256i of_groups = _mm256_add_epi16(products, load_int8s(excess));
-        return in_turn(_mm256_add_epi32(c, _mm256_madd_epi16(of_groups, k.multipliers)));
+        return in_turn(_mm256_add_epi32(c, _mm256_madd_epi16(of_groups, multipliers)));
     }
+    static Vec nibble_sums(const Int32s (&a)[lanes / nibble_keys]) { return sums(a); }
 };
 
 }  // namespace kvlane::isa

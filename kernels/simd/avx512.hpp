@@ -167,6 +167,15 @@ protected:
         return _mm512_sub_epi8(_mm512_mullo_epi16(nibbles, words), less);
     }
 
+    static constexpr auto add_integers = [](__m512i a, __m512i b) { return _mm512_add_epi32(a, b); };
+    // Quarter i of the result is the sum of s[i]'s quarters.
+    template <class Add>
+    static __m512i sums_of_quarters(const __m512i (&s)[4], Add add) {
+        const __m512i s01 = add(_mm512_shuffle_i32x4(s[0], s[1], 0x44), _mm512_shuffle_i32x4(s[0], s[1], 0xee));
+        const __m512i s23 = add(_mm512_shuffle_i32x4(s[2], s[3], 0x44), _mm512_shuffle_i32x4(s[2], s[3], 0xee));
+        return add(_mm512_shuffle_i32x4(s01, s23, 0x88), _mm512_shuffle_i32x4(s01, s23, 0xdd));
+    }
+
 private:
     static __m128i load_16(const std::byte *p) { return _mm_loadu_si128(reinterpret_cast<const __m128i *>(p)); }
     static Vec widen_q8(__m128i bytes) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)); }
@@ -175,7 +184,6 @@ private:
 
     static Vec widen_bf16(__m256i h) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16)); }
 
-    static constexpr auto add_integers = [](__m512i a, __m512i b) { return _mm512_add_epi32(a, b); };
     static constexpr auto add_floats = [](__m512i a, __m512i b) {
         return _mm512_castps_si512(_mm512_add_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b)));
     };
@@ -187,10 +195,7 @@ private:
         const auto four = [&](int i) __attribute__((always_inline)) {
             return sums_in_quarters(bits(a[i]), bits(a[i + 1]), bits(a[i + 2]), bits(a[i + 3]), add);
         };
-        const __m512i s0 = four(0), s1 = four(4), s2 = four(8), s3 = four(12);
-        const __m512i s01 = add(_mm512_shuffle_i32x4(s0, s1, 0x44), _mm512_shuffle_i32x4(s0, s1, 0xee));
-        const __m512i s23 = add(_mm512_shuffle_i32x4(s2, s3, 0x44), _mm512_shuffle_i32x4(s2, s3, 0xee));
-        return add(_mm512_shuffle_i32x4(s01, s23, 0x88), _mm512_shuffle_i32x4(s01, s23, 0xdd));
+        return sums_of_quarters({four(0), four(4), four(8), four(12)}, add);
     }
 
     // Quarter j of the result holds the sums of a, b, c and d over their quarter j.

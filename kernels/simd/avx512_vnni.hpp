@@ -45,21 +45,40 @@ struct avx512_vnni : Avx512<avx512_vnni> {
     }
     struct Nibbles {
         Int8s lower, upper;
-        Int16s multipliers;  // in the lower half of every lane
     };
-    static Nibbles nibbles_of(Int8s both, const std::byte *multipliers) {
-        int four;
-        std::memcpy(&four, multipliers, sizeof four);
-        const __m512i groups = _mm512_cvtepu8_epi32(
-            _mm_shuffle_epi8(_mm_cvtsi32_si128(four), _mm_set_epi32(0x03030303, 0x02020202, 0x01010101, 0)));
-        return {lower_nibbles(both), upper_nibbles(both), groups};
+    static Nibbles nibbles_of(Int8s both) { return {lower_nibbles(both), upper_nibbles(both)}; }
+    // Keys whose products are in one sum: in each quarter, the lower half the first one's.
+    static constexpr int nibble_keys = 2;
+    static Int16s multipliers_of(const std::byte *const (&keys)[nibble_keys]) {
+        int first, second;
+        std::memcpy(&first, keys[0], sizeof first);
+        std::memcpy(&second, keys[1], sizeof second);
+        const __m512i both = _mm512_broadcastq_epi64(_mm_insert_epi32(_mm_cvtsi32_si128(first), second, 1));
+        // The first one's byte q in the words of quarter q's lower half, the second one's in those of the upper one.
+        constexpr auto words_of = [](uint64_t byte) {
+            return static_cast<int64_t>(0x8000800080008000 + byte * 0x0001000100010001);
+        };
+        return _mm512_shuffle_epi8(both, _mm512_set_epi64(words_of(7), words_of(3), words_of(6), words_of(2), words_of(5),
+                                                          words_of(1), words_of(4), words_of(0)));
     }
     // The sums of eight products and their excess have 16 bits.
-    static Int32s add_nibble_products(const Nibbles &k, const int8_t *lower, const int8_t *upper, const int32_t *excess,
-                                      Int32s c) {
-        const __m512i products = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(load_int32s(excess), k.lower, load_int8s(lower)),
-                                                     k.upper, load_int8s(upper));
-        return in_turn(_mm512_dpwssd_epi32(c, products, k.multipliers));
+    static Int32s add_nibble_products(const Nibbles (&k)[nibble_keys], Int16s multipliers, const int8_t *lower,
+                                      const int8_t *upper, const int32_t *excess, Int32s c) {
+        const auto products = [&](const Nibbles &key) {
+            return _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(load_int32s(excess), key.lower, load_int8s(lower)), key.upper,
+                                       load_int8s(upper));
+        };
+        return in_turn(_mm512_dpwssd_epi32(c, _mm512_packs_epi32(products(k[0]), products(k[1])), multipliers));
+    }
+    // Lanes 2 i and 2 i + 1 are the sums of the lower and the upper halves of a[i]'s quarters.
+    static Vec nibble_sums(const Int32s (&a)[lanes / nibble_keys]) {
+        Int32s halves[4];
+        for (int i = 0; i < 4; ++i) {
+            const Vec first = _mm512_castsi512_ps(a[2 * i]), second = _mm512_castsi512_ps(a[2 * i + 1]);
+            halves[i] = add_integers(_mm512_castps_si512(_mm512_shuffle_ps(first, second, 0x88)),
+                                     _mm512_castps_si512(_mm512_shuffle_ps(first, second, 0xdd)));
+        }
+        return to_float(sums_of_quarters(halves, add_integers));
     }
 
     static Int32s int32_alone(int32_t x) { return _mm512_zextsi128_si512(_mm_cvtsi32_si128(x)); }
