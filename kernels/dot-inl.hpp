@@ -66,13 +66,15 @@ struct DotMicro {
     static constexpr int lanes = Isa::lanes;
     static constexpr int tokens = dot_tokens<Isa>(N, R);  // of one pass
     static constexpr int vectors = tokens / abreast;      // of a row's sums
-    // Of them, side by side in registers, where they share the loads of queries.
-    static constexpr int block = !are_integers(N) && R <= Isa::rows_in_order ? 1 : std::min(vectors, 4);
+    // Of them, side by side in registers, where they share the loads of queries. As many rows as an element has bytes wait for
+    // memory anyway, whose prefetchers follow one key after the other best.
+    static constexpr bool in_order = Isa::keys_in_order && !are_integers(N) && R <= Format::bytes;
+    static constexpr int block = in_order ? 1 : std::min(vectors, 4);
     static constexpr int trees = (R * vectors * abreast + lanes - 1) / lanes;
     static constexpr int leaves = lanes / abreast;  // of one
     static constexpr int line_elements = cache_line_bytes / Format::bytes;
     // Operands at once; one where there are several blocks, for the code not to grow too large.
-    static constexpr int unrolled = vectors > block ? 1 : std::min(2, line_elements / A::width);
+    static constexpr int unrolled = vectors > block && !in_order ? 1 : std::min(in_order ? 4 : 2, line_elements / A::width);
     static_assert(R <= Isa::max_rows && tokens % (block * abreast) == 0);
 
     // By value: stores to scores could otherwise be taken for stores to it.
@@ -101,9 +103,9 @@ private:
             k[j] = a.k.first + (t + j < a.k.n ? t + j : a.k.n - 1) * a.k.stride_bytes;
         });
         // Where a cache line of each row begins, one for each.
-        const bool in_order = packed(a.k, a.head_dim * Format::bytes);
-        const int64_t row_step = in_order ? cache_line_bytes : a.k.stride_bytes;
-        const int64_t line_step = in_order ? block * abreast * cache_line_bytes : cache_line_bytes;
+        const bool is_packed = packed(a.k, a.head_dim * Format::bytes);
+        const int64_t row_step = is_packed ? cache_line_bytes : a.k.stride_bytes;
+        const int64_t line_step = is_packed ? block * abreast * cache_line_bytes : cache_line_bytes;
         const std::byte *line = k[0] + ahead.bytes_from(t);
         const auto ask = [&]() __attribute__((always_inline)) {
             unroll<block * abreast>([&](auto j)

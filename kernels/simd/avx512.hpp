@@ -13,8 +13,7 @@ struct Avx512 : XsimdIsa<Self, xsimd::avx512bw> {
     static constexpr int dot_accumulators = 16;
     static constexpr int sum_accumulators = 24;
     static constexpr int max_rows = 8;
-    // Up to so many rows of queries wait for memory anyway; its own prefetchers follow one row of keys after the other best.
-    static constexpr int rows_in_order = 1;
+    static constexpr bool keys_in_order = true;
     // The tree waits for the last multiply-adds, and what comes next waits for the tree. Where a vector of keys has a
     // quarter of each of four tokens, less than half of the tree is left; instead keys are shuffled, which waits for memory
     // alone.

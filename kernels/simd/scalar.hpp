@@ -23,7 +23,7 @@ struct scalar {
     static constexpr int dot_accumulators = 4;
     static constexpr int sum_accumulators = 4;
     static constexpr int max_rows = 4;
-    static constexpr int rows_in_order = 0;
+    static constexpr bool keys_in_order = false;
     static constexpr int max_tokens_abreast = 1;
     static constexpr int multiplied_bits = 0;
     static constexpr int most_queries_as_stored = 0;

@@ -17,7 +17,7 @@ template <class Self, class Arch>
 struct XsimdIsa {
     using Vec = xsimd::batch<float, Arch>;
     static constexpr int lanes = static_cast<int>(Vec::size);
-    static constexpr int rows_in_order = 0;           // so many rows of queries read keys one after the other
+    static constexpr bool keys_in_order = false;      // few rows of queries read keys one after the other
     static constexpr int max_tokens_abreast = 1;      // in a vector of keys
     static constexpr int multiplied_bits = 0;         // that stored integers multiplied as bytes have at most
     static constexpr int most_queries_as_stored = 0;  // that meet keys as bytes without bringing these side by side
