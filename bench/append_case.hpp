@@ -26,7 +26,7 @@ public:
     double time_append();
     void sample_limits() { limit_.sample(interlude_, rows_); }
 
-    void forget_limits() { limit_.forget(); }
+    void forget() { limit_.forget(); }
     AppendFigures figures(double seconds) const;
 
 private:

@@ -7,6 +7,7 @@
 #include <memory>
 #include <set>
 #include <thread>
+#include <variant>
 
 #include "append_case.hpp"
 #include "decode_case.hpp"
@@ -15,21 +16,26 @@
 namespace bench {
 namespace {
 
-// The case of that shape: the last one, where it is asked for again, as a row's trials and repetitions do.
+std::variant<std::monostate, std::unique_ptr<DecodeCase>, std::unique_ptr<AgainstF16Case>, std::unique_ptr<AppendCase>>
+    last_case;
+
+// The case of that shape: the last one, where it is asked for again, as a row's trials and repetitions do. There is memory
+// for one at a time.
 template <class Case>
 Case &case_of(const Shape &shape) {
-    static std::unique_ptr<Case> last;
-    if (!last || !(last->shape() == shape)) {
-        last.reset();
-        last = std::make_unique<Case>(shape);
+    const auto *held = std::get_if<std::unique_ptr<Case>>(&last_case);
+    if (!held || !((*held)->shape() == shape)) {
+        last_case = std::monostate{};
+        held = &last_case.emplace<std::unique_ptr<Case>>(std::make_unique<Case>(shape));
     }
-    return *last;
+    return **held;
 }
 
-// Each iteration times one call, then samples the machine's limits: all of a row's figures are of one stretch of time.
+// Each iteration times a call, or one and the same of f16, then samples the machine's limits: all of a row's figures are of
+// one stretch of time.
 template <class Case>
 auto measure(benchmark::State &state, Case &c, double (Case::*time_once)()) {
-    c.forget_limits();
+    c.forget();
     for (int i = 0; i < 3 * n_read_variants; ++i) {
         (c.*time_once)();
         c.sample_limits();
@@ -54,7 +60,7 @@ void add(const char *kind, const Shape &shape, void (*run)(benchmark::State &, c
         ->MinTime(min_seconds);
 }
 
-void count(benchmark::State &state, const Shape &shape, const DecodeFigures &figures) {
+void set_counters(benchmark::State &state, const Shape &shape, const DecodeFigures &figures) {
     state.counters["median_seconds"] = figures.seconds;
     state.counters["kv_bytes_per_second"] = figures.kv_bytes_per_second;
     state.counters["roofline_bytes_per_second"] = figures.roofline_bytes_per_second;
@@ -65,17 +71,17 @@ void count(benchmark::State &state, const Shape &shape, const DecodeFigures &fig
 }
 
 void decode(benchmark::State &state, const Shape &shape) {
-    count(state, shape, measure(state, case_of<DecodeCase>(shape), &DecodeCase::time_decode));
+    set_counters(state, shape, measure(state, case_of<DecodeCase>(shape), &DecodeCase::time_decode));
 }
 
 void naive(benchmark::State &state, const Shape &shape) {
-    count(state, shape, measure(state, case_of<DecodeCase>(shape), &DecodeCase::time_naive));
+    set_counters(state, shape, measure(state, case_of<DecodeCase>(shape), &DecodeCase::time_naive));
 }
 
-// A smaller cache is to be a faster one: by turns with f16.
+// By turns with f16, whose time it is to be a part of.
 void decode_against_f16(benchmark::State &state, const Shape &shape) {
     AgainstF16Case &c = case_of<AgainstF16Case>(shape);
-    count(state, shape, measure(state, c, &AgainstF16Case::time_decode));
+    set_counters(state, shape, measure(state, c, &AgainstF16Case::time_decode));
     state.counters["time_against_f16"] = c.time_against_f16();
 }
 

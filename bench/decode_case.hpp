@@ -30,7 +30,7 @@ public:
     double time_naive();  // of one sequence
     void sample_limits() { limits_.sample(); }
 
-    void forget_limits() { limits_.forget(); }
+    void forget() { limits_.forget(); }
     // What the limits sampled so far say of a call of that many seconds.
     DecodeFigures figures(double seconds) const;
 
@@ -78,9 +78,9 @@ public:
     double time_decode();
     void sample_limits() { quantised_.sample_limits(); }
 
-    void forget_limits();
+    void forget();
     DecodeFigures figures(double seconds) const { return quantised_.figures(seconds); }
-    // The median call's time, of those since forget_limits, over f16's.
+    // The median call's time, of those since forget, over f16's.
     double time_against_f16() const { return median(seconds_) / median(f16_seconds_); }
 
 private:

@@ -24,8 +24,7 @@ struct alignas(128) Sink {
 ReadLimits::ReadLimits(uint64_t bytes, int n_threads, bool cold)
     : n_threads_(std::min(n_threads, omp_get_num_procs())),
       cold_(cold),
-      slice_(std::max<size_t>(bytes / static_cast<size_t>(n_threads_) / 256, 1) * 256),
-      plane_(std::max<uint64_t>(slice_ * static_cast<size_t>(n_threads_), cold ? cold_bytes() : 0)) {}
+      slice_(std::max<size_t>(bytes / static_cast<size_t>(n_threads_) / 256, 1) * 256) {}
 
 // Runs work(i) on every thread at once, and returns the seconds from the first one's start to the last one's end: to wake
 // them is no limit of the machine's.
@@ -48,7 +47,11 @@ double ReadLimits::seconds_on_all_threads(bool warm, Work &&work) const {
 }
 
 void ReadLimits::sample_read() {
-    const std::byte *data = plane_.next(slice_ * static_cast<size_t>(n_threads_));
+    const size_t bytes = slice_ * static_cast<size_t>(n_threads_);
+    if (!plane_) {
+        plane_.emplace(std::max<uint64_t>(bytes, cold_ ? cold_bytes() : 0));
+    }
+    const std::byte *data = plane_->next(bytes);
     std::vector<Sink> sinks(static_cast<size_t>(n_threads_));
     const auto read = [&](int i) {
         const auto thread = static_cast<size_t>(i);
@@ -56,7 +59,7 @@ void ReadLimits::sample_read() {
     };
     const double seconds = seconds_on_all_threads(!cold_, read);  // a call in between may have evicted what is to be hot
     benchmark::DoNotOptimize(sinks.data());
-    read_rates_[variant_].push_back(static_cast<double>(slice_ * static_cast<size_t>(n_threads_)) / seconds);
+    read_rates_[variant_].push_back(static_cast<double>(bytes) / seconds);
     variant_ = (variant_ + 1) % n_read_variants;
 }
 

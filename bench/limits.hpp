@@ -3,6 +3,7 @@
 // What the machine can do, sampled in between the calls that are measured against it.
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -33,7 +34,7 @@ private:
     int n_threads_;
     bool cold_;
     size_t slice_;
-    Plane plane_;
+    std::optional<Plane> plane_;  // once it is sampled
     int variant_ = 0;
     std::vector<double> read_rates_[n_read_variants];
     std::vector<double> multiply_add_rates_;

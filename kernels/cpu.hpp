@@ -37,8 +37,8 @@ namespace plan {
 // values at the same time where turns are short; one of them alone has to start anew whenever its turn comes.
 static constexpr ReadPlan standard = {Prefetch::l1, Prefetch::l1, 3072, 2048};
 
-// Many rows ahead, unseen by the CPU's own prefetchers, but not by whole turns: where what is asked for lies at a multiple of
-// what is read, keys of one row of queries come slower. Turns cost, and are long.
+// Many rows ahead, unseen by the CPU's own prefetchers, but not by whole turns: where what is asked for lies at a multiple
+// of what is read, keys of one row of queries come slower. Turns cost, and are long.
 static constexpr ReadPlan zen = {Prefetch::l2, Prefetch::l2, 16384 + 512, 16384};
 
 // Into an L1 that holds three tiles of 16 bits, and tile by tile: one ahead, or half of one where a single row of queries

@@ -49,11 +49,12 @@ struct Scratch {
     float value_units[KVL_MAX_HEAD_DIM / format::q4::group];  // what sums are to be multiplied by there
     float q_scales[max_tile_rows];
     int32_t starts[max_tile_rows];  // of sums, where keys are multiplied as bytes
-    alignas(64) float sum_scales[max_tile_rows] = {};
+    alignas(64) float sum_scales[max_tile_rows];
     alignas(64) float offsets[score_stride];  // of a tile's tokens, from its first one
     alignas(64) float biases[score_stride];   // of them, for a query
     uint64_t unmasked[max_tile_rows][known_tokens / word_tokens + 1];
 };
+
 static KVLANE_INLINE int rows_of(const DecodeChunk &c) { return c.n_queries * c.group; }
 
 // Integers that a row's sums have at most: of bytes, of the groups of whole vectors.
@@ -193,16 +194,21 @@ static const float *biases_of(const DecodeChunk &c, const Tile &tile, int query,
     return room;
 }
 
+// What raw scores of a row are multiplied by, beside their keys' scales, into units of log2.
+template <Numbers K>
+KVLANE_INLINE float factor_of(const DecodeChunk &c, const Scratch &scratch, int r) {
+    return K != Numbers::floats ? c.scale * scratch.q_scales[r] : c.scale;
+}
+
 // The raw scores of one of the rows become those that rules make of them.
 template <class Isa, Numbers K>
 static void rule(const DecodeChunk &c, const Tile &tile, const Rows<Isa> &rows, int r, float *scores) {
     Scratch &scratch = rows.scratch;
-    const float factor = K != Numbers::floats ? c.scale * scratch.q_scales[r] : c.scale;
     const int query = (rows.first + r) / c.group, head = (rows.first + r) % c.group;
     const bool has_biases = c.mask && c.mask->biases;
     apply_rules<Isa, K>(c.rules, {.scores = scores,
                                   .n = tile.n,
-                                  .factor = factor,
+                                  .factor = factor_of<K>(c, scratch, r),
                                   .key_scales = scratch.key_scales,
                                   .slope = c.rules.slopes ? c.rules.slopes[head] : 0,
                                   .first = c.position + tile.first - c.queries[query].position,
@@ -213,7 +219,9 @@ static void rule(const DecodeChunk &c, const Tile &tile, const Rows<Isa> &rows, 
 // Scores of a tile become weights.
 template <class Isa, Numbers K, Numbers V>
 static void weigh(const DecodeChunk &c, Streams &streams, const Tile &tile, float *scores, const Rows<Isa> &rows) {
+    static_assert(max_tile_rows % Isa::lanes == 0);
     Scratch &scratch = rows.scratch;
+    const auto v_head_dim = static_cast<int>(c.view->v_head_dim);
     float sum_scale = 1;
     if constexpr (K != Numbers::floats) {
         next_scales<Isa>(streams.key_scales, tile.n, scratch.key_scales);
@@ -223,8 +231,7 @@ static void weigh(const DecodeChunk &c, Streams &streams, const Tile &tile, floa
     } else if constexpr (V == Numbers::words) {
         sum_scale = next_value_shares<Isa>(streams.value_scales, tile.n, scratch.value_shares);
     } else if constexpr (V == Numbers::bytes) {
-        next_group_shares<Isa>(streams.value_scales, tile.n, static_cast<int>(c.view->v_head_dim), scratch.value_shares,
-                               scratch.value_units);
+        next_group_shares<Isa>(streams.value_scales, tile.n, v_head_dim, scratch.value_shares, scratch.value_units);
     }
     const bool has_rules = has_any(c.rules) || (c.mask && c.mask->biases);
     if (c.rules.slopes) {
@@ -232,12 +239,11 @@ static void weigh(const DecodeChunk &c, Streams &streams, const Tile &tile, floa
     }
     float m[max_tile_rows];
     const auto tile_row = [&](int r) {
-        const float factor = K != Numbers::floats ? c.scale * scratch.q_scales[r] : c.scale;
-        return TileRow{scores + r * score_stride, tile.n, has_rules ? 1 : factor};
+        return TileRow{scores + r * score_stride, tile.n, has_rules ? 1 : factor_of<K>(c, scratch, r)};
     };
     for (int r = 0; r < rows.n; ++r) {
         const TileRow row = tile_row(r);
-        const RowSums sums{rows.o + r * Isa::lanes, rows_of(c), static_cast<int>(c.view->v_head_dim)};
+        const RowSums sums{rows.o + r * Isa::lanes, rows_of(c), v_head_dim};
         if (has_rules) {
             rule<Isa, K>(c, tile, rows, r, row.scores);
             m[r] = take_maximum<Isa, Numbers::floats, V>(row, nullptr, sums, rows.state[r]);
@@ -250,12 +256,12 @@ static void weigh(const DecodeChunk &c, Streams &streams, const Tile &tile, floa
     }
     for (int r = 0; r < rows.n; ++r) {
         const TileRow row = tile_row(r);
-        to_weights<Isa, V>(row, m[r], scratch.sum_scales[r], scratch.value_shares, scratch.weights + r * score_stride,
-                           rows.state[r]);
-        scratch.sum_scales[r] *= sum_scale;
+        const float share = are_integers(V) ? scratch.sum_scales[r] : 1;
+        to_weights<Isa, V>(row, m[r], share, scratch.value_shares, scratch.weights + r * score_stride, rows.state[r]);
+        scratch.sum_scales[r] = sum_scale * share;
         if constexpr (V == Numbers::bytes) {
             constexpr int stride = byte_weights<Isa>();
-            weigh_groups<Isa>(row.scores, tile.n, scratch.value_shares, n_nibble_blocks<Isa>(c.view->v_head_dim),
+            weigh_groups<Isa>(row.scores, tile.n, scratch.value_shares, n_nibble_blocks<Isa>(v_head_dim),
                               reinterpret_cast<uint8_t *>(scratch.weights) + r * stride, rows.n * stride);
         }
     }

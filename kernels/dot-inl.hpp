@@ -54,9 +54,17 @@ static void lay_out_query(const typename A::Number *row, int dim, int r, int n_r
     }
 }
 
+// Whether n rows, at a multiply-add a byte or less, wait for keys from memory, whose prefetchers follow one key after the
+// other best.
+template <class Isa, class Format, Numbers N>
+constexpr bool waits_for_memory(int n_rows) {
+    return Isa::keys_in_order && !are_integers(N) && n_rows <= Format::bytes;
+}
+
 // One micro-kernel: R rows, and a tree's worth of tokens at a time. Each (row, token) has its accumulators, which go over
-// head_dim in order and are then reduced by a tree that is alike for all: its bits do not depend on R.
-template <class Isa, class Format, Numbers N, int R>
+// head_dim in order and are then reduced by a tree that is alike for all: its bits do not depend on R, nor on InOrder, by
+// which keys are read one after the other.
+template <class Isa, class Format, Numbers N, int R, bool InOrder = false>
 struct DotMicro {
     using A = Arithmetic<Isa, Format, N>;
     static constexpr int abreast = tokens_abreast<Isa>(N, R);
@@ -66,15 +74,13 @@ struct DotMicro {
     static constexpr int lanes = Isa::lanes;
     static constexpr int tokens = dot_tokens<Isa>(N, R);  // of one pass
     static constexpr int vectors = tokens / abreast;      // of a row's sums
-    // Of them, side by side in registers, where they share the loads of queries. As many rows as an element has bytes wait for
-    // memory anyway, whose prefetchers follow one key after the other best.
-    static constexpr bool in_order = Isa::keys_in_order && !are_integers(N) && R <= Format::bytes;
-    static constexpr int block = in_order ? 1 : std::min(vectors, 4);
+    // Of them, side by side in registers, where they share the loads of queries.
+    static constexpr int block = InOrder ? 1 : std::min(vectors, 4);
     static constexpr int trees = (R * vectors * abreast + lanes - 1) / lanes;
     static constexpr int leaves = lanes / abreast;  // of one
     static constexpr int line_elements = cache_line_bytes / Format::bytes;
-    // Operands at once; one where there are several blocks, for the code not to grow too large.
-    static constexpr int unrolled = vectors > block && !in_order ? 1 : std::min(in_order ? 4 : 2, line_elements / A::width);
+    // Operands at once: a cache line's, or one where there are several large blocks, for the code not to grow too large.
+    static constexpr int unrolled = !InOrder && vectors > block ? 1 : std::min(InOrder ? 4 : 2, line_elements / A::width);
     static_assert(R <= Isa::max_rows && tokens % (block * abreast) == 0);
 
     // By value: stores to scores could otherwise be taken for stores to it.
@@ -212,8 +218,14 @@ void dot(const DotRows &a) {
         });
     } else {
         for_each_kernel<Isa>(
-            a.n_rows, [&](auto rows, int first)
-                          __attribute__((always_inline)) { DotMicro<Isa, Format, N, rows>::run(a, first); });
+            a.n_rows, [&](auto rows, int first) __attribute__((always_inline)) {
+                if constexpr (waits_for_memory<Isa, Format, N>(rows)) {
+                    if (first == 0) {
+                        return DotMicro<Isa, Format, N, rows, true>::run(a, first);
+                    }
+                }
+                DotMicro<Isa, Format, N, rows>::run(a, first);
+            });
     }
 }
 

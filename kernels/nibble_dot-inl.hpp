@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <numeric>
 
 #include "fours-inl.hpp"
 
@@ -34,16 +33,17 @@ static void lay_out_nibble_query(const int8_t *row, int dim, int r, int n_rows, 
         if (dim < block) {
             *q = {};
         }
-        for_each_group(std::min(dim, block), [&](int d, int n) __attribute__((always_inline)) {
-            const int half = (n + 1) / 2;
-            if (n == format::q4::group) {
-                std::memcpy(q->lower + d / 2, row + d, half_group);
-                std::memcpy(q->upper + d / 2, row + d + half_group, half_group);
-            } else {
-                std::copy_n(row + d, half, q->lower + d / 2);
-                std::copy_n(row + d + half, n - half, q->upper + d / 2);
-            }
-        });
+        for_each_group(
+            std::min(dim, block), [&](int d, int n) __attribute__((always_inline)) {
+                const int half = (n + 1) / 2;
+                if (n == format::q4::group) {
+                    std::memcpy(q->lower + d / 2, row + d, half_group);
+                    std::memcpy(q->upper + d / 2, row + d + half_group, half_group);
+                } else {
+                    std::copy_n(row + d, half, q->lower + d / 2);
+                    std::copy_n(row + d + half, n - half, q->upper + d / 2);
+                }
+            });
         Isa::store_int8s(reinterpret_cast<std::byte *>(q->excess), Isa::nibble_excess(q->lower, q->upper));
     }
 }
@@ -53,7 +53,7 @@ template <class Isa, int R>
 struct NibbleDotMicro {
     static constexpr int tokens = dot_tokens<Isa>(Numbers::bytes, R);
     static constexpr int asked_at_once = std::max(8, tokens);
-    static_assert(Isa::dot_accumulators == Isa::lanes && asked_at_once % tokens == 0);
+    static_assert(Isa::dot_accumulators == Isa::lanes && asked_at_once % tokens == 0 && tokens % Isa::nibble_keys == 0);
 
     static void run(const DotRows &a, const NibbleQuery<Isa> *queries, float *scores, bool asks) {
         const auto at = [](const StoredRows &rows, int t) { return rows.first + t * rows.stride_bytes; };

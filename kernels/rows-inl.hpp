@@ -176,9 +176,9 @@ KVLANE_INLINE void ask_for_rows(const Ahead &ahead, const StoredRows &rows, int 
         return;
     }
     const std::byte *asked = rows.first + ahead.bytes_from(t);
-    const bool in_order = packed(rows, row_bytes);
-    const int64_t bytes = in_order ? rows.n * rows.stride_bytes : row_bytes;
-    for (int i = 0; i < (in_order ? 1 : rows.n); ++i, asked += rows.stride_bytes) {
+    const bool is_packed = packed(rows, row_bytes);
+    const int64_t bytes = is_packed ? rows.n * rows.stride_bytes : row_bytes;
+    for (int i = 0; i < (is_packed ? 1 : rows.n); ++i, asked += rows.stride_bytes) {
         for (int64_t line = 0; line < bytes; line += cache_line_bytes) {
             prefetch<1>(asked + line, ahead.into);
         }

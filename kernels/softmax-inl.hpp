@@ -82,7 +82,7 @@ KVLANE_INLINE typename Isa::Vec scores_at(const float *scores, int t, int n, typ
     return t + Isa::lanes <= n ? score : Isa::first_lanes(score, n - t, minus_infinity);
 }
 
-// A row's scores of a tile, n >= 1 of them. Room for a whole vector follows each array.
+// A row's scores of a tile, n >= 1 of them. Room for a whole vector follows them, and what else there is of the tokens.
 struct TileRow {
     float *scores;  // become weights
     int n;
@@ -129,8 +129,8 @@ KVLANE_INLINE float take_maximum(const TileRow &tile, const float *key_scales, c
     return are_integers(V) ? Isa::reduce_max(largest) : row.m;
 }
 
-// What weights relative to each row's m are to be multiplied by, to be relative to its state's. Room for a whole vector
-// follows `to`, where all are finite.
+// What weights relative to each row's m are to be multiplied by, to be relative to its state's. There is room for whole
+// vectors.
 template <class Isa>
 static void shares_of_rows(const float *m, const RowState<Isa> *rows, int n, float *to) {
     if (n == 1) {  // a vector would be loaded over what has just been stored, and wait for it
@@ -141,12 +141,13 @@ static void shares_of_rows(const float *m, const RowState<Isa> *rows, int n, flo
         to[r] = m[r] - reference_of(rows[r].m);
     }
     for (int r = 0; r < n; r += Isa::lanes) {
-        Isa::store(to + r, exp2<Isa>(Isa::load(to + r)));
+        const auto difference = Isa::load(to + r);
+        Isa::store(to + r, exp2<Isa>(r + Isa::lanes <= n ? difference : Isa::first_lanes(difference, n - r, 0)));
     }
 }
 
-// The second half: scores become weights 2^(factor * score - m), of which the state takes that share in. value_shares: what
-// weights are to be multiplied by where values are integers, but not bytes, to be these integers where they are words.
+// The second half: scores become weights 2^(factor * score - m), whose sum, times share where values are integers, the state
+// takes in. value_shares: what weights are to be multiplied by where values are scaled, or words, to be these integers then.
 template <class Isa, Numbers V>
 KVLANE_INLINE void to_weights(const TileRow &tile, float m, float share, const float *value_shares, int16_t *integer_weights,
                               RowState<Isa> &row) {

@@ -218,7 +218,7 @@ KVLANE_INLINE void copy_from_rows(const StoredRows &rows, void *to) {
     auto *at = static_cast<std::byte *>(to);
     const std::byte *row = rows.first;
     int i = 0;
-    if (rows.stride_bytes == 2 * Bytes) {  // a constant, which compilers make vectors of
+    if (rows.stride_bytes == 2 * Bytes) {  // as entries of q4 lie up to head_dim 128: compilers make vectors of a constant
         for (; i < rows.n; ++i) {
             std::memcpy(at + i * Bytes, row + i * 2 * Bytes, Bytes);
         }

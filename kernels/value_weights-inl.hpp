@@ -67,7 +67,7 @@ static void next_group_shares(Stream<Plane::value_scales> &s, int n, int dim, fl
     next_entries<Isa>(s, n, n_nibble_blocks<Isa>(dim), entries);
     const int n_rounded = (n + weighed_together - 1) / weighed_together * weighed_together;
     const int n_groups = (dim + format::q4::group - 1) / format::q4::group;
-    Vec times_0 = Isa::broadcast(0);  // NaN where a scale is none of a number
+    Vec times_0 = Isa::broadcast(0);  // NaN where a scale is NaN or infinite
     for (int t = 0; t < n; t += lanes) {
         times_0 = Isa::fma(Isa::load(entries.scales + t), Isa::broadcast(0), times_0);
     }

@@ -61,7 +61,7 @@ struct avx512_vnni : Avx512<avx512_vnni> {
         return _mm512_shuffle_epi8(both, _mm512_set_epi64(words_of(7), words_of(3), words_of(6), words_of(2), words_of(5),
                                                           words_of(1), words_of(4), words_of(0)));
     }
-    // The sums of eight products and their excess have 16 bits.
+    // The sums of eight products and their excess, 8 * 8 * 128 at most, have 16 bits.
     static Int32s add_nibble_products(const Nibbles (&k)[nibble_keys], Int16s multipliers, const int8_t *lower,
                                       const int8_t *upper, const int32_t *excess, Int32s c) {
         const auto products = [&](const Nibbles &key) {
