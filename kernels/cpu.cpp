@@ -63,7 +63,7 @@ ReadPlan cpu_read_plan(uint32_t group) {
     const unsigned family = (a >> 8 & 15) + (a >> 20 & 255);
     constexpr unsigned zen_5 = 0x1a;
     if (family < zen_5) {
-        return plan::zen;
+        return group <= 2 ? plan::zen_few : plan::zen;
     }
     return group == 1 ? plan::zen_5_single : plan::zen_5;
 }

@@ -37,16 +37,17 @@ namespace plan {
 // values at the same time where turns are short; one of them alone has to start anew whenever its turn comes.
 static constexpr ReadPlan standard = {Prefetch::l1, Prefetch::l1, 3072, 2048};
 
-// Many rows ahead, unseen by the CPU's own prefetchers, but not by whole turns: where what is asked for lies at a multiple
-// of what is read, keys of one row of queries come slower. Turns cost, and are long.
-static constexpr ReadPlan zen = {Prefetch::l2, Prefetch::l2, 16384 + 512, 16384};
+// Many rows ahead, unseen by the CPU's own prefetchers. Turns cost, and are long. Few rows of queries, whose keys these do
+// follow, want it to be no multiple of a turn.
+static constexpr ReadPlan zen = {Prefetch::l2, Prefetch::l2, 16384, 16384};
+static constexpr ReadPlan zen_few = {Prefetch::l2, Prefetch::l2, 16384 + 512, 16384};
 
 // Into an L1 that holds three tiles of 16 bits, and tile by tile: one ahead, or half of one where a single row of queries
 // waits for memory alone. Rows that lie apart by a power of two would fall into few of its sets, and drive each other out.
 static constexpr ReadPlan zen_5 = {Prefetch::l1, Prefetch::l2, 16384, 65536};
 static constexpr ReadPlan zen_5_single = {Prefetch::l1, Prefetch::l2, 8192, 65536};
 
-static constexpr ReadPlan all[] = {standard, zen, zen_5, zen_5_single};
+static constexpr ReadPlan all[] = {standard, zen, zen_few, zen_5, zen_5_single};
 
 }  // namespace plan
 
