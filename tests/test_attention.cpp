@@ -354,20 +354,9 @@ TEST_CASE("attention: no visible token gives 0 and minus infinity") {
 
 TEST_CASE("attention: scores of minus infinity weigh nothing, be they all, the first or the last") {
     constexpr int64_t len = 1100;
-    const Shape shape{1, 3, 40, 24, Format::f32, Format::f32, len};
-    const Floats q = Floats(shape.q_size(), 1.0f);
-    for (const auto &range : {std::pair<int64_t, int64_t>{0, len},
-                              {0, 1},
-                              {0, 64},
-                              {0, 512},
-                              {0, 1099},
-                              {1, len},
-                              {512, len},
-                              {1024, len},
-                              {600, 601}}) {
-        const int64_t first = range.first;
-        const int64_t last = range.second;
-        INFO("tokens " << first << " to " << last << " score minus infinity");
+    const auto check = [](const Shape &shape, int64_t first, int64_t last) {
+        INFO(shape.text() << ", tokens " << first << " to " << last << " score minus infinity");
+        const Floats q = Floats(shape.q_size(), 1.0f);
         Floats k = normal(shape.k_size(), 2);
         for (int64_t t = first; t < last; ++t) {
             k[static_cast<size_t>(t) * shape.head_dim + 7] = -infinity;
@@ -377,6 +366,20 @@ TEST_CASE("attention: scores of minus infinity weigh nothing, be they all, the f
         const oracle::Answer want = expected(shape, cache, q);
         CHECK(relative_error(got.out, want.out, len) <= shape.out_bound());
         CHECK(lse_error(got.lse, want.lse) <= shape.lse_bound());
+    };
+    Shape integers{1, 3, 40, 24, Format::f16, Format::q8, len};
+    integers.precision = Precision::by_format;
+    for (const auto &[first, last] : {std::pair<int64_t, int64_t>{0, len},
+                                      {0, 1},
+                                      {0, 64},
+                                      {0, 512},
+                                      {0, 1099},
+                                      {1, len},
+                                      {512, len},
+                                      {1024, len},
+                                      {600, 601}}) {
+        check({1, 3, 40, 24, Format::f32, Format::f32, len}, first, last);
+        check(integers, first, last);
     }
 }
 
@@ -564,8 +567,15 @@ TEST_CASE("attention: what lies behind len does not show") {
 
 TEST_CASE("attention: NaN or infinity in a visible key shows in the heads that read it, and only there") {
     constexpr int64_t len = 700;
+    std::vector<Shape> shapes;
     for (const Format format : formats) {
-        const Shape shape = usual_shape(format, len);
+        shapes.push_back(usual_shape(format, len));
+        if (test::is_scaled(format)) {
+            shapes.push_back(usual_shape(format, len));
+            shapes.back().precision = Precision::by_format;
+        }
+    }
+    for (const Shape &shape : shapes) {
         const Floats k = normal(shape.k_size(), 2);
         const Floats v = normal(shape.v_size(), 3);
         const Floats q(shape.q_size(), 0.5f);  // of one sign, so that an infinite key is an infinite score

@@ -28,8 +28,8 @@ using Floats = std::vector<float>;
 
 const std::vector<Format> formats = test::all_formats();
 
-// Rows of whole vectors and a part of one, on every isa.
-constexpr uint32_t head_dim = 77;
+// Rows of whole vectors, an odd number of them where there are at most 16 lanes, and a part of one, on every isa.
+constexpr uint32_t head_dim = 93;
 constexpr uint32_t v_head_dim = 45;
 
 Attention attention_of(uint32_t n_kv_heads, uint32_t group, Format format,

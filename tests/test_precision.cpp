@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cfenv>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -145,39 +147,66 @@ TEST_CASE(
 
 // The largest that there are: 7 times 15 of q4 and -8 times 15, since a scale of 2^-7 makes 7.5 times 15 of them.
 TEST_CASE("precision: the largest integers are summed as they are") {
+    const auto check = [](Geometry g, float key, float value) {
+        g.k_rotation = g.v_rotation = kvlane::Rotation::none;
+        Cache cache(1, {2, g.head_dim, 0, g.k_format, g.v_format, g.k_rotation, g.v_rotation}, 100, KVL_CACHE_NO_HUGE_PAGES);
+        cache.append(0, Floats(200 * g.head_dim, key), Floats(200 * g.head_dim, value));
+        const Floats q(g.n_query_heads * g.head_dim, 1);
+        const test::Answer got = attend(Attention(g), cache.view(0), 100, q);
+        const oracle::Answer want = test::expected(g, 100, q, cache.read_k(0), cache.read_v(0));
+        CHECK(test::relative_error(got.out, want.out, test::usual_norm(got.out.size(), 100)) <= 1e-5);
+        CHECK(std::abs(got.lse[0] - want.lse[0]) <= 1e-4);
+    };
     for (const Format format : integers) {
-        for (const float key : {112.5f / 128, -112.5f / 128}) {
-            for (const float value : {112.5f / 128, -112.5f / 128}) {
-                Geometry g = geometry_of(format, format, 8);
-                g.k_rotation = g.v_rotation = kvlane::Rotation::none;
-                Cache cache(1, {2, 64, 0, format, format, g.k_rotation, g.v_rotation}, 100, KVL_CACHE_NO_HUGE_PAGES);
-                cache.append(0, Floats(100 * 128, key), Floats(100 * 128, value));
-                const Floats q(2 * 8 * 64, 1);
-                const test::Answer got = attend(Attention(g), cache.view(0), 100, q);
-                const oracle::Answer want = test::expected(g, 100, q, cache.read_k(0), cache.read_v(0));
-                CHECK(test::relative_error(got.out, want.out, test::usual_norm(got.out.size(), 100)) <= 1e-5);
-                CHECK(std::abs(got.lse[0] - want.lse[0]) <= 1e-4);
+        for (const uint32_t group : {1u, 2u, 3u, 4u, 8u}) {
+            for (const uint32_t head_dim : {64u, 160u}) {
+                for (const float key : {112.5f / 128, -112.5f / 128}) {
+                    check(geometry_of(format, format, group, head_dim), key, 112.5f / 128);
+                    check(geometry_of(format, format, group, head_dim), key, -112.5f / 128);
+                }
             }
         }
     }
 }
 
-TEST_CASE("precision: NaN in a visible key or value shows, and a scale of 0 is 0") {
+TEST_CASE("precision: NaN or infinity in a visible key or value shows, and a scale of 0 is 0") {
+    const auto check = [](const Geometry &g, float poison, bool in_keys) {
+        Cache cache(1, {g.n_kv_heads, g.head_dim, 0, g.k_format, g.v_format}, 100, KVL_CACHE_NO_HUGE_PAGES);
+        const size_t token = 2 * g.head_dim, head = g.n_query_heads / 2 * g.head_dim;
+        Floats k(100 * token, 0), v(100 * token, 0);
+        cache.append(0, k, v);
+        CHECK(attend(Attention(g), cache.view(0), 100, queries_of(g)).out == Floats(2 * head, 0));
+        cache.clear();
+        (in_keys ? k : v)[70 * token] = poison;
+        cache.append(0, k, v);
+        const test::Answer seen = attend(Attention(g), cache.view(0), 71, queries_of(g));
+        CHECK(std::all_of(seen.out.begin(), seen.out.begin() + static_cast<std::ptrdiff_t>(head),
+                          [](float x) { return std::isnan(x); }));
+        CHECK(attend(Attention(g), cache.view(0), 70, queries_of(g)).out == Floats(2 * head, 0));
+    };
+    constexpr float infinity = std::numeric_limits<float>::infinity();
     for (const Format format : integers) {
-        const Geometry g = geometry_of(format, format, 8);
-        for (const bool in_keys : {true, false}) {
-            Cache cache(1, {g.n_kv_heads, g.head_dim, 0, format, format}, 100, KVL_CACHE_NO_HUGE_PAGES);
-            Floats k(100 * 128, 0), v(100 * 128, 0);
-            cache.append(0, k, v);
-            CHECK(attend(Attention(g), cache.view(0), 100, queries_of(g)).out == Floats(2 * 8 * 64, 0));
-            cache.clear();
-            (in_keys ? k : v)[70 * 128] = std::numeric_limits<float>::quiet_NaN();
-            cache.append(0, k, v);
-            const test::Answer seen = attend(Attention(g), cache.view(0), 71, queries_of(g));
-            for (size_t i = 0; i < 8 * 64; ++i) {
-                CHECK(std::isnan(seen.out[i]));
+        for (const uint32_t group : {1u, 3u, 8u}) {
+            for (const uint32_t head_dim : {64u, 160u}) {
+                for (const float poison : {std::numeric_limits<float>::quiet_NaN(), infinity, -infinity}) {
+                    check(geometry_of(format, format, group, head_dim), poison, true);
+                    check(geometry_of(format, format, group, head_dim), poison, false);
+                }
             }
-            CHECK(attend(Attention(g), cache.view(0), 70, queries_of(g)).out == Floats(2 * 8 * 64, 0));
+        }
+    }
+}
+
+TEST_CASE("precision: no exception of floating point is raised by what stands beside the rows") {
+    for (const Format format : integers) {
+        for (const uint32_t group : {1u, 6u, 17u}) {
+            const Geometry g = geometry_of(format, format, group);
+            const Cache cache = cache_of(g, 1024);
+            const Floats q = queries_of(g);
+            const Attention attention(g);
+            std::feclearexcept(FE_ALL_EXCEPT);
+            attend(attention, cache.view(0), 1024, q);
+            CHECK(std::fetestexcept(FE_OVERFLOW | FE_INVALID | FE_DIVBYZERO) == 0);
         }
     }
 }
@@ -215,29 +244,33 @@ TEST_CASE("precision: the bits of fast do not depend on how memory is divided, n
 
 #if defined(__linux__)
 TEST_CASE("precision: nothing is read behind the last row, nor behind its scales") {
+    const auto check = [](const Geometry &g, int64_t len) {
+        const Cache cache = cache_of(g, len);
+        kvl_view view = cache.view(0);
+        const auto plane = [&](const void *first, int64_t stride, size_t row) {
+            return Fenced(first, (len - 1) * stride + static_cast<int64_t>(row));
+        };
+        const kvl_span &from = *view.spans;
+        const size_t row = test::row_bytes(view.k_format, g.head_dim), entry = test::entry_bytes(view.k_format, g.head_dim);
+        const Fenced k = plane(from.k, view.k_token_stride_bytes, row);
+        const Fenced v = plane(from.v, view.v_token_stride_bytes, row);
+        const Fenced k_scales = plane(from.k_scales, view.k_scale_token_stride_bytes, entry);
+        const Fenced v_scales = plane(from.v_scales, view.v_scale_token_stride_bytes, entry);
+        const kvl_span fenced{k.first(), v.first(), len, k_scales.first(), v_scales.first()};
+        const Floats q = queries_of(g);
+        const test::Answer want = attend(Attention(g), view, len, q);
+        view.spans = &fenced;
+        CHECK(attend(Attention(g), view, len, q) == want);
+    };
     for (const Format format : integers) {
         for (const uint32_t head_dim : {32u, 64u, 96u, 128u, 160u}) {
-            for (const int64_t len : {61, 64}) {
-                Geometry g = geometry_of(format, format, 8, head_dim);
-                g.n_query_heads = 8;
+            for (const uint32_t group : {1u, 3u, 4u, 8u}) {
+                Geometry g = geometry_of(format, format, group, head_dim);
+                g.n_query_heads = group;
                 g.n_kv_heads = 1;
-                const Cache cache = cache_of(g, len);
-                kvl_view view = cache.view(0);
-                const auto plane = [&](const void *first, int64_t stride, size_t row) {
-                    return Fenced(first, (len - 1) * stride + static_cast<int64_t>(row));
-                };
-                const kvl_span &from = *view.spans;
-                const size_t row = test::row_bytes(view.k_format, head_dim),
-                             entry = test::entry_bytes(view.k_format, head_dim);
-                const Fenced k = plane(from.k, view.k_token_stride_bytes, row);
-                const Fenced v = plane(from.v, view.v_token_stride_bytes, row);
-                const Fenced k_scales = plane(from.k_scales, view.k_scale_token_stride_bytes, entry);
-                const Fenced v_scales = plane(from.v_scales, view.v_scale_token_stride_bytes, entry);
-                const kvl_span fenced{k.first(), v.first(), len, k_scales.first(), v_scales.first()};
-                const Floats q = queries_of(g);
-                const test::Answer want = attend(Attention(g), view, len, q);
-                view.spans = &fenced;
-                CHECK(attend(Attention(g), view, len, q) == want);
+                for (const int64_t len : {1, 3, 15, 61, 64}) {
+                    check(g, len);
+                }
             }
         }
     }

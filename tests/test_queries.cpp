@@ -83,6 +83,19 @@ TEST_CASE("queries: each has the bits that it has alone, whatever it shares read
     check_alike(geometry_of(Format::q4, Format::bf16, 2), cache_of(geometry_of(Format::q4, Format::bf16, 2), 300), 300, 20);
 }
 
+TEST_CASE("queries: the bits of keys of 4 bits are those of one query, however few meet them as they are stored") {
+    for (const uint32_t head_dim : {128u, 160u, 256u}) {
+        for (const uint32_t group : {1u, 2u, 4u}) {
+            Geometry g = geometry_of(Format::q4, Format::q4, group);
+            g.head_dim = head_dim;
+            const Cache cache = cache_of(g, 200);
+            for (const uint32_t n_queries : {3u, 9u}) {
+                check_alike(g, cache, 200, n_queries);
+            }
+        }
+    }
+}
+
 TEST_CASE("queries: score rules hold for each at its own position") {
     for (const Format format : {Format::f32, Format::q8}) {
         Geometry g = geometry_of(format, format, 3);
