@@ -79,8 +79,10 @@ struct DotMicro {
     static constexpr int trees = (R * vectors * abreast + lanes - 1) / lanes;
     static constexpr int leaves = lanes / abreast;  // of one
     static constexpr int line_elements = cache_line_bytes / Format::bytes;
-    // Operands at once: a cache line's, or one where there are several large blocks, for the code not to grow too large.
-    static constexpr int unrolled = !InOrder && vectors > block ? 1 : std::min(InOrder ? 4 : 2, line_elements / A::width);
+    // Operands at once; one where there are several large blocks, for the code not to grow too large. In order, those of a
+    // cache line of bytes, and one of more: what is asked for then comes evenly.
+    static constexpr int at_once = InOrder ? (Format::bytes > 1 ? 1 : 4) : vectors > block ? 1 : 2;
+    static constexpr int unrolled = std::min(at_once, line_elements / A::width);
     static_assert(R <= Isa::max_rows && tokens % (block * abreast) == 0);
 
     // By value: stores to scores could otherwise be taken for stores to it.
