@@ -36,7 +36,7 @@ static void lay_out_nibble_query(const int8_t *row, int dim, int r, int n_rows, 
         for_each_group(
             std::min(dim, block), [&](int d, int n) __attribute__((always_inline)) {
                 const int half = (n + 1) / 2;
-                if (n == format::q4::group) {
+                if (n == format::q4::group) {  // a size that is known: others are copied by a call
                     std::memcpy(q->lower + d / 2, row + d, half_group);
                     std::memcpy(q->upper + d / 2, row + d + half_group, half_group);
                 } else {

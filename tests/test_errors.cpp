@@ -239,6 +239,21 @@ Failures failures_of_cache_create() {
         {"capacity", KVL_ERROR_RANGE, {"max_tokens", "2147483649", "2147483648"}, with([](Desc &d, LayerDesc &) {
              d.max_tokens = KVL_MAX_TOKENS + 1;
          })},
+        {"more than an address space", KVL_ERROR_MEMORY, {"max_tokens", "2147483648"}, with([](Desc &d, LayerDesc &l) {
+             d.n_layers = 65536;
+             d.max_tokens = KVL_MAX_TOKENS;
+             l.n_kv_heads = 65536;
+             l.head_dim = 1024;
+         })},
+    };
+}
+
+// The same of the layers that it describes.
+Failures failures_of_layers() {
+    const auto with = create_cache_with;
+    using Desc = kvl_cache_desc;
+    using LayerDesc = kvl_layer_desc;
+    return {
         {"layer's struct_size", KVL_ERROR_STRUCT_SIZE, {"layer", "struct_size"}, with([](Desc &, LayerDesc &l) {
              l.struct_size = 0;
          })},
@@ -272,12 +287,6 @@ Failures failures_of_cache_create() {
         {"n_recent_f16", KVL_ERROR_RANGE, {"n_recent_f16", "2147483649", "2147483648"}, with([](Desc &, LayerDesc &l) {
              l.v_format = KVL_Q4;
              l.n_recent_f16 = KVL_MAX_TOKENS + 1;
-         })},
-        {"more than an address space", KVL_ERROR_MEMORY, {"max_tokens", "2147483648"}, with([](Desc &d, LayerDesc &l) {
-             d.n_layers = 65536;
-             d.max_tokens = KVL_MAX_TOKENS;
-             l.n_kv_heads = 65536;
-             l.head_dim = 1024;
          })},
     };
 }
@@ -516,16 +525,15 @@ Failures failures_of_workspace_size() {
 }
 
 // What is wrong with a sequence, whoever is handed it: the second of two, so that the first must be left alone too.
+auto with_sequence(kvl_status (World::*call)(), std::function<void(World &, kvl_sequence &)> spoil) {
+    return [=](World &w) {
+        spoil(w, w.pair[1]);
+        return (w.*call)();
+    };
+}
+
 Failures failures_of_sequences(kvl_status (World::*call)()) {
-    const auto with = [=](std::function<void(World &, kvl_sequence &)> spoil) {
-        return [=](World &w) {
-            spoil(w, w.pair[1]);
-            return (w.*call)();
-        };
-    };
-    const auto with_view = [=](std::function<void(World &, kvl_view &)> spoil) {
-        return with([=](World &w, kvl_sequence &) { spoil(w, w.view); });
-    };
+    const auto with = [=](auto spoil) { return with_sequence(call, spoil); };
     return {
         {"struct_size", KVL_ERROR_STRUCT_SIZE, {"sequence", "struct_size", "1"}, with([](World &, kvl_sequence &s) {
              s.struct_size = 1;
@@ -534,9 +542,6 @@ Failures failures_of_sequences(kvl_status (World::*call)()) {
         {"n_queries", KVL_ERROR_LENGTH, {"sequence", "n_queries", "99", "at most"}, with([](World &, kvl_sequence &s) {
              s.n_queries = 99;
          })},
-        {"view reserved", KVL_ERROR_FLAGS, {"view", "reserved", "99"}, with_view([](World &, kvl_view &v) {
-             v.reserved = 99;
-         })},
         {"view null", KVL_ERROR_NULL, {"view"}, with([](World &, kvl_sequence &s) { s.view = nullptr; })},
         {"q null", KVL_ERROR_NULL, {"sequence", "q"}, with([](World &, kvl_sequence &s) { s.q = nullptr; })},
         {"out null", KVL_ERROR_NULL, {"sequence", "out"}, with([](World &, kvl_sequence &s) { s.out = nullptr; })},
@@ -544,56 +549,69 @@ Failures failures_of_sequences(kvl_status (World::*call)()) {
         {"len over the view's", KVL_ERROR_LENGTH, {"sequence", "len", "4", "3"}, with([](World &, kvl_sequence &s) {
              s.len = 4;
          })},
-        {"view's struct_size", KVL_ERROR_STRUCT_SIZE, {"view", "struct_size", "0"}, with_view([](World &, kvl_view &v) {
+    };
+}
+
+// The same of the view that it shows.
+Failures failures_of_views(kvl_status (World::*call)()) {
+    const auto with = [=](auto spoil) { return with_sequence(call, [=](World &w, kvl_sequence &) { spoil(w, w.view); }); };
+    return {
+        {"view's struct_size", KVL_ERROR_STRUCT_SIZE, {"view", "struct_size", "0"}, with([](World &, kvl_view &v) {
              v.struct_size = 0;
          })},
-        {"view's flags", KVL_ERROR_FLAGS, {"view", "flags", "0x80"}, with_view([](World &, kvl_view &v) {
-             v.flags = 0x80;
-         })},
-        {"view's heads", KVL_ERROR_GEOMETRY, {"view", "n_kv_heads", "4", "2"}, with_view([](World &, kvl_view &v) {
+        {"view reserved", KVL_ERROR_FLAGS, {"view", "reserved", "99"}, with([](World &, kvl_view &v) { v.reserved = 99; })},
+        {"view's flags", KVL_ERROR_FLAGS, {"view", "flags", "0x80"}, with([](World &, kvl_view &v) { v.flags = 0x80; })},
+        {"view's heads", KVL_ERROR_GEOMETRY, {"view", "n_kv_heads", "4", "2"}, with([](World &, kvl_view &v) {
              v.n_kv_heads = 4;
          })},
-        {"view's head_dim", KVL_ERROR_GEOMETRY, {"view", "head_dim", "16", "8"}, with_view([](World &, kvl_view &v) {
+        {"view's head_dim", KVL_ERROR_GEOMETRY, {"view", "head_dim", "16", "8"}, with([](World &, kvl_view &v) {
              v.head_dim = 16;
          })},
-        {"view's v_head_dim", KVL_ERROR_GEOMETRY, {"view", "v_head_dim", "4", "8"}, with_view([](World &, kvl_view &v) {
+        {"view's v_head_dim", KVL_ERROR_GEOMETRY, {"view", "v_head_dim", "4", "8"}, with([](World &, kvl_view &v) {
              v.v_head_dim = 4;
          })},
-        {"view's k_format", KVL_ERROR_GEOMETRY, {"view", "k_format", "1", "0"}, with_view([](World &, kvl_view &v) {
+        {"view's k_format", KVL_ERROR_GEOMETRY, {"view", "k_format", "1", "0"}, with([](World &, kvl_view &v) {
              v.k_format = KVL_F16;
          })},
-        {"view's v_format", KVL_ERROR_GEOMETRY, {"view", "v_format", "2", "0"}, with_view([](World &, kvl_view &v) {
+        {"view's v_format", KVL_ERROR_GEOMETRY, {"view", "v_format", "2", "0"}, with([](World &, kvl_view &v) {
              v.v_format = KVL_BF16;
          })},
-        {"view's k_rotation", KVL_ERROR_GEOMETRY, {"view", "k_rotation", "2", "1"}, with_view([](World &, kvl_view &v) {
+        {"view's k_rotation", KVL_ERROR_GEOMETRY, {"view", "k_rotation", "2", "1"}, with([](World &, kvl_view &v) {
              v.k_rotation = KVL_ROTATION_HADAMARD;
          })},
-        {"view's v_rotation", KVL_ERROR_GEOMETRY, {"view", "v_rotation", "9", "1"}, with_view([](World &, kvl_view &v) {
+        {"view's v_rotation", KVL_ERROR_GEOMETRY, {"view", "v_rotation", "9", "1"}, with([](World &, kvl_view &v) {
              v.v_rotation = 9;
          })},
-        {"view's len < 0", KVL_ERROR_RANGE, {"view", "len", "-1"}, with_view([](World &, kvl_view &v) { v.len = -1; })},
-        {"view's len over its spans", KVL_ERROR_LENGTH, {"view", "len", "5", "4"}, with_view([](World &, kvl_view &v) {
+        {"view's len < 0", KVL_ERROR_RANGE, {"view", "len", "-1"}, with([](World &, kvl_view &v) { v.len = -1; })},
+        {"view's len over its spans", KVL_ERROR_LENGTH, {"view", "len", "5", "4"}, with([](World &, kvl_view &v) {
              v.len = 5;
          })},
-        {"view without spans", KVL_ERROR_LENGTH, {"view", "len", "3", "0"}, with_view([](World &, kvl_view &v) {
+        {"view without spans", KVL_ERROR_LENGTH, {"view", "len", "3", "0"}, with([](World &, kvl_view &v) {
              v.n_spans = 0;
          })},
-        {"view's spans null", KVL_ERROR_NULL, {"view", "spans"}, with_view([](World &, kvl_view &v) { v.spans = nullptr; })},
-        {"span's k null", KVL_ERROR_NULL, {"span", "k"}, with_view([](World &w, kvl_view &) { w.span.k = nullptr; })},
-        {"span's v null", KVL_ERROR_NULL, {"span", "v"}, with_view([](World &w, kvl_view &) { w.span.v = nullptr; })},
-        {"span's tokens < 0", KVL_ERROR_RANGE, {"span", "n_tokens", "-2"}, with_view([](World &w, kvl_view &) {
+        {"view's spans null", KVL_ERROR_NULL, {"view", "spans"}, with([](World &, kvl_view &v) { v.spans = nullptr; })},
+        {"span's k null", KVL_ERROR_NULL, {"span", "k"}, with([](World &w, kvl_view &) { w.span.k = nullptr; })},
+        {"span's v null", KVL_ERROR_NULL, {"span", "v"}, with([](World &w, kvl_view &) { w.span.v = nullptr; })},
+        {"span's tokens < 0", KVL_ERROR_RANGE, {"span", "n_tokens", "-2"}, with([](World &w, kvl_view &) {
              w.span.n_tokens = -2;
          })},
-        {"token stride", KVL_ERROR_STRIDE, {"view", "k_token_stride_bytes", "31", "32"}, with_view([](World &, kvl_view &v) {
+        {"token stride", KVL_ERROR_STRIDE, {"view", "k_token_stride_bytes", "31", "32"}, with([](World &, kvl_view &v) {
              v.k_token_stride_bytes = 31;
          })},
         {"values' token stride < 0",
          KVL_ERROR_STRIDE,
          {"view", "v_token_stride_bytes", "-32", "32"},
-         with_view([](World &, kvl_view &v) { v.v_token_stride_bytes = -32; })},
-        {"head stride", KVL_ERROR_STRIDE, {"view", "v_head_stride_bytes", "0", "32"}, with_view([](World &, kvl_view &v) {
+         with([](World &, kvl_view &v) { v.v_token_stride_bytes = -32; })},
+        {"head stride", KVL_ERROR_STRIDE, {"view", "v_head_stride_bytes", "0", "32"}, with([](World &, kvl_view &v) {
              v.v_head_stride_bytes = 0;
          })},
+    };
+}
+
+// And of what it writes, where that is read too, or written twice.
+Failures failures_of_overlaps(kvl_status (World::*call)()) {
+    const auto with = [=](auto spoil) { return with_sequence(call, spoil); };
+    return {
         {"out in keys",
          KVL_ERROR_OVERLAP,
          {"sequences[1]", "out", "0x", "may overlap nothing", "sequences[0]'s k "},
@@ -607,7 +625,7 @@ Failures failures_of_sequences(kvl_status (World::*call)()) {
                                                w.view.v_head_stride_bytes + 2 * w.view.v_token_stride_bytes) +
                      7;
          })},
-        {"keys in out", KVL_ERROR_OVERLAP, {"sequences[0]", "out", "sequences[0]'s k "}, with_view([](World &w, kvl_view &) {
+        {"keys in out", KVL_ERROR_OVERLAP, {"sequences[0]", "out", "sequences[0]'s k "}, with([](World &w, kvl_sequence &) {
              w.span.k = w.out.data();
          })},
         {"out in q", KVL_ERROR_OVERLAP, {"sequences[1]", "out", "sequences[0]'s q"}, with([](World &, kvl_sequence &s) {
@@ -919,30 +937,26 @@ Failures failures_of_calls() {
 }
 
 Failures all_failures() {
-    Failures all;
-    for (const Failures &some : {failures_of_cache_create(),
+    std::vector<Failures> groups{failures_of_cache_create(),
+                                 failures_of_layers(),
                                  failures_of_cache(),
                                  failures_of_read(kvl_cache_read_k),
                                  failures_of_read(kvl_cache_read_v),
                                  failures_of_attention_create(),
                                  failures_of_rules(),
                                  failures_of_workspace_size(),
-                                 failures_of_sequences(&World::attend),
-                                 failures_of_sequences(&World::begin),
-                                 failures_of_sequences(&World::count_bytes),
-                                 failures_of_ranges(&World::attend),
-                                 failures_of_ranges(&World::begin),
-                                 failures_of_ranges(&World::count_bytes),
-                                 failures_of_masks(&World::attend),
-                                 failures_of_masks(&World::begin),
-                                 failures_of_masks(&World::count_bytes),
                                  failures_of_merge(),
-                                 failures_of_blocks(&World::attend),
-                                 failures_of_blocks(&World::begin),
-                                 failures_of_blocks(&World::count_bytes),
                                  failures_of_workspace(&World::attend_in),
                                  failures_of_workspace(&World::begin_in),
-                                 failures_of_calls()}) {
+                                 failures_of_calls()};
+    for (const auto call : {&World::attend, &World::begin, &World::count_bytes}) {
+        for (const auto failures : {failures_of_sequences, failures_of_views, failures_of_overlaps, failures_of_ranges,
+                                    failures_of_masks, failures_of_blocks}) {
+            groups.push_back(failures(call));
+        }
+    }
+    Failures all;
+    for (const Failures &some : groups) {
         all.insert(all.end(), some.begin(), some.end());
     }
     return all;
