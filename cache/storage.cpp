@@ -188,6 +188,16 @@ void Storage::for_each_run(const Layer &layer, int64_t first, int64_t end, Body 
     }
 }
 
+// A token of all heads is one piece of the caller's memory, but far apart as stored: a few tokens at a time, both sides are
+// gone through in the order of memory.
+template <class Body>
+void Storage::for_each_short_run(const Layer &layer, int64_t first, int64_t end, Body &&body) {
+    constexpr int64_t at_once = 8;
+    for (int64_t t = first; t < end; t += at_once) {
+        for_each_run(layer, t, std::min(end, t + at_once), body);
+    }
+}
+
 void Storage::set_len(Layer &layer, int64_t len) {
     layer.views[0].len = len;
     if (layer.finer.is_used()) {
@@ -266,13 +276,14 @@ void Storage::convert(const Layer &layer, int64_t first, int64_t end, bool to_fi
 }
 
 void Storage::encode(const Layer &layer, int64_t first, int64_t end, const float *k, const float *v) const {
-    for_each_run(layer, first, end, [&](const Run &run) {
+    for_each_short_run(layer, first, end, [&](const Run &run) {
         const uint64_t offset = static_cast<uint64_t>(run.first - first) * run.shape.n_kv_heads;
-        for (uint32_t head = 0; head < run.shape.n_kv_heads; ++head) {
-            kernels_->encode[run.shape.k_format](
-                head_rows(true, run.shape, run.span, head, k + offset * run.shape.head_dim));
-            kernels_->encode[run.shape.v_format](
-                head_rows(false, run.shape, run.span, head, v + offset * run.shape.v_head_dim));
+        for (const bool keys : {true, false}) {
+            const auto encode = kernels_->encode[keys ? run.shape.k_format : run.shape.v_format];
+            const float *f32 = keys ? k + offset * run.shape.head_dim : v + offset * run.shape.v_head_dim;
+            for (uint32_t head = 0; head < run.shape.n_kv_heads; ++head) {
+                encode(head_rows(keys, run.shape, run.span, head, f32));
+            }
         }
     });
 }
@@ -301,11 +312,12 @@ void Storage::truncate(uint32_t index, int64_t len) {
 }
 
 void Storage::read(bool keys, uint32_t layer, int64_t first, int64_t n_tokens, float *out) const {
-    for_each_run(layers_[layer], first, first + n_tokens, [&](const Run &run) {
+    for_each_short_run(layers_[layer], first, first + n_tokens, [&](const Run &run) {
+        const auto decode = kernels_->decode[keys ? run.shape.k_format : run.shape.v_format];
         const uint32_t entry = run.shape.n_kv_heads * (keys ? run.shape.head_dim : run.shape.v_head_dim);
+        float *f32 = out + static_cast<uint64_t>(run.first - first) * entry;
         for (uint32_t head = 0; head < run.shape.n_kv_heads; ++head) {
-            kernels_->decode[keys ? run.shape.k_format : run.shape.v_format](
-                head_rows(keys, run.shape, run.span, head, out + static_cast<uint64_t>(run.first - first) * entry));
+            decode(head_rows(keys, run.shape, run.span, head, f32));
         }
     });
 }

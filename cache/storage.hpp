@@ -78,6 +78,8 @@ private:
     // body(run) for the runs that hold tokens [first, end).
     template <class Body>
     static void for_each_run(const Layer &layer, int64_t first, int64_t end, Body &&body);
+    template <class Body>
+    static void for_each_short_run(const Layer &layer, int64_t first, int64_t end, Body &&body);
 
     static void set_len(Layer &layer, int64_t len);
     static void make_views(Layer &layer, int64_t len);
