@@ -62,10 +62,13 @@ ReadPlan cpu_read_plan(uint32_t group) {
     __get_cpuid(1, &a, &b, &c, &d);
     const unsigned family = (a >> 8 & 15) + (a >> 20 & 255);
     constexpr unsigned zen_5 = 0x1a;
-    if (family < zen_5) {
-        return group <= 2 ? plan::zen_few : plan::zen;
+    if (family >= zen_5) {
+        return group == 1 ? plan::zen_5_single : plan::zen_5;
     }
-    return group == 1 ? plan::zen_5_single : plan::zen_5;
+    if (cpu_features() & cpu_avx512) {  // which Zen 3 lacks
+        return group <= 2 ? plan::zen_4_few : plan::zen_4;
+    }
+    return plan::zen_3;
 }
 
 #else

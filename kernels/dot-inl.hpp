@@ -110,14 +110,19 @@ private:
         unroll<block * abreast>([&](auto j) __attribute__((always_inline)) {
             k[j] = a.k.first + (t + j < a.k.n ? t + j : a.k.n - 1) * a.k.stride_bytes;
         });
-        // Where a cache line of each row begins, one for each.
+        // Where a cache line of each row begins, one for each: of packed rows the next ones in order, or half of them in
+        // each half of the run.
+        constexpr int lines = block * abreast, near = (lines + 1) / 2;
         const bool is_packed = packed(a.k, a.head_dim * Format::bytes);
+        const bool in_halves = lines > 1 && is_packed && ahead.in_halves;
         const int64_t row_step = is_packed ? cache_line_bytes : a.k.stride_bytes;
-        const int64_t line_step = is_packed ? block * abreast * cache_line_bytes : cache_line_bytes;
-        const std::byte *line = k[0] + ahead.bytes_from(t);
+        const int64_t line_step = is_packed ? (in_halves ? near : lines) * cache_line_bytes : cache_line_bytes;
+        const int64_t to_others = in_halves ? a.k.n / 2 * a.k.stride_bytes : near * row_step;
+        const std::byte *line = a.k.first + (in_halves ? t / 2 : t) * a.k.stride_bytes + ahead.bytes_from(t);
         const auto ask = [&]() __attribute__((always_inline)) {
-            unroll<block * abreast>([&](auto j)
-                                        __attribute__((always_inline)) { prefetch<1>(line + j * row_step, ahead.into); });
+            unroll<lines>([&](auto j) __attribute__((always_inline)) {
+                prefetch<1>(j < near ? line + j * row_step : line + to_others + (j - near) * row_step, ahead.into);
+            });
             line += line_step;
         };
         Sum acc[R * block];

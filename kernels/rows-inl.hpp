@@ -63,10 +63,11 @@ struct Ahead {
     int turn = 0;             // from this row on in what is next; may be negative
     int64_t in_run = 0;       // bytes from a row before the turn to the one to be asked for,
     int64_t behind_turn = 0;  // and from one behind it
+    bool in_halves = false;   // of the run's rows, a line of one and a line of the other
 
     KVLANE_INLINE int64_t bytes_from(int t) const { return t < turn ? in_run : behind_turn; }
     // The same of a run that begins at row t.
-    KVLANE_INLINE Ahead from(int t) const { return {into, turn - t, in_run, behind_turn}; }
+    KVLANE_INLINE Ahead from(int t) const { return {into, turn - t, in_run, behind_turn, false}; }
 };
 
 // Whether rows follow each other with less than a line between them. They are then asked for in the order of memory, which

@@ -65,6 +65,7 @@ struct Stream {
     Cursor<P> read;
     Cursor<P> asked;
     Prefetch into;
+    bool in_halves;
 };
 
 template <Plane P>
@@ -141,7 +142,8 @@ KVLANE_INLINE StoredRows next_run(Cursor<P> &c, int n) {
 
 // ahead: rows from the one that is read to the one that is asked for.
 template <Plane P>
-static Stream<P> stream_of(const DecodeChunk &c, const Unmasked &unmasked, int64_t ahead, Prefetch into) {
+static Stream<P> stream_of(const DecodeChunk &c, const Unmasked &unmasked, int64_t ahead, Prefetch into,
+                           bool in_halves = false) {
     Cursor<P> start{};
     start.view = c.view;
     const int64_t view_first = c.position - c.first;
@@ -152,7 +154,7 @@ static Stream<P> stream_of(const DecodeChunk &c, const Unmasked &unmasked, int64
     start.token = c.first;
     start.stride_bytes = stride_of<P>(*c.view);
     enter_run(start);
-    Stream<P> s{start, start, into};
+    Stream<P> s{start, start, into, in_halves};
     for (int64_t left = std::min(ahead, 2 * start.end); left > 0;) {  // of short heads no more than the next
         left -= next_run(s.asked, static_cast<int>(left)).n;
     }
@@ -165,7 +167,7 @@ static Stream<P> stream_of(const DecodeChunk &c, const Unmasked &unmasked) {
     const auto row_bytes = static_cast<int>(row_bytes_of<P>(*c.view));
     const bool apart = !packed({nullptr, stride_of<P>(*c.view), 0}, row_bytes);
     return stream_of<P>(c, unmasked, (c.plan.bytes_ahead + row_bytes - 1) / row_bytes,
-                        apart ? c.plan.into_apart : c.plan.into);
+                        apart ? c.plan.into_apart : c.plan.into, c.plan.in_halves);
 }
 
 // What is asked for while a run is worked on: the next of as many rows, of which runs behind the second one are left out.
@@ -175,7 +177,7 @@ KVLANE_INLINE Ahead next_ahead(Stream<P> &s, const StoredRows &run) {
     if (!asked.first) {
         return {};
     }
-    Ahead ahead{s.into, asked.n, asked.first - run.first, 0};
+    Ahead ahead{s.into, asked.n, asked.first - run.first, 0, s.in_halves && asked.n == run.n};
     for (int t = asked.n; t < run.n; t += asked.n) {
         asked = next_run(s.asked, run.n - t);
         if (t == ahead.turn && asked.first) {

@@ -3,6 +3,7 @@
 // Output of a tile: rows x v_head_dim. A value row is loaded and widened once for all rows of a micro-kernel.
 
 #include <algorithm>
+#include <utility>
 
 #include "arithmetic-inl.hpp"
 #include "fours-inl.hpp"
@@ -68,12 +69,13 @@ private:
         return n_vectors * lanes * Format::bytes < cache_line_bytes && R * n_vectors < 16 ? 2 * A::tokens : A::tokens;
     }
 
-    // What is asked for at a time: in order, the run's lines are shared among its blocks.
+    // What is asked for at a time: in order, or in halves, the run's lines are shared among its blocks.
     struct Asked {
         Prefetch into;
         int64_t row_step;  // 0 in order
         const std::byte *line;
-        const std::byte *turn;  // where line goes on by
+        const std::byte *other;  // of the other half; null: none
+        const std::byte *turn;   // where line goes on by
         int64_t at_turn;
 
         KVLANE_INLINE explicit Asked(const SumRows &a) : into(a.ahead.into) {
@@ -100,6 +102,9 @@ private:
             if (row_step == 0) [[likely]] {
                 prefetch<at_once(N) * bytes>(line, into);
                 line += at_once(N) * bytes;
+                if (other) {
+                    std::swap(line, other);
+                }
             } else {
                 unroll<at_once(N)>([&](auto) __attribute__((always_inline)) {
                     prefetch<bytes>(line, into);
@@ -111,6 +116,7 @@ private:
     private:
         KVLANE_INLINE void start(const SumRows &a, int64_t step, const std::byte *v) {
             line = v + a.ahead.in_run;
+            other = a.ahead.in_halves ? line + a.v.n / 2 * a.v.stride_bytes : nullptr;
             turn = line + a.ahead.turn * step;
             at_turn = a.ahead.behind_turn - a.ahead.in_run;
         }

@@ -245,7 +245,7 @@ TEST_CASE("determinism: the bits do not depend on how the CPU wants rows to be a
             const Attention attention = attention_of(2, group, format);
             const Cache cache = filled(Tokens(2, 1100, 1), format);
             const Floats q = test::random_values(2 * group * head_dim, 3);
-            attention.get()->read_plan = {kvlane::Prefetch::none, kvlane::Prefetch::none, 0, 1};
+            attention.get()->read_plan = {kvlane::Prefetch::none, kvlane::Prefetch::none, 0, 1, false};
             const Answer want = attend(attention, cache, q);
             for (const kvlane::ReadPlan &plan : kvlane::plan::all) {
                 attention.get()->read_plan = plan;
