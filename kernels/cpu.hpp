@@ -38,8 +38,8 @@ namespace plan {
 // values at the same time where turns are short; one of them alone has to start anew whenever its turn comes.
 static constexpr ReadPlan standard = {Prefetch::l1, Prefetch::l1, 3072, 2048, false};
 
-// Many rows ahead, unseen by the CPU's own prefetchers, on Zen 3 in two places at once. Turns cost, and are long. Zen 4 wants
-// few rows of queries, whose keys these do follow, to ask for no multiple of a turn.
+// Many rows ahead, unseen by the CPU's own prefetchers, on Zen 3 in two places at once. Turns cost, and are long. Zen 4
+// wants few rows of queries, whose keys these do follow, to ask for no multiple of a turn.
 static constexpr ReadPlan zen_3 = {Prefetch::l2, Prefetch::l2, 16384, 16384, true};
 static constexpr ReadPlan zen_4 = {Prefetch::l2, Prefetch::l2, 16384, 16384, false};
 static constexpr ReadPlan zen_4_few = {Prefetch::l2, Prefetch::l2, 16384 + 512, 16384, false};
