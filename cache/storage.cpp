@@ -279,10 +279,10 @@ void Storage::encode(const Layer &layer, int64_t first, int64_t end, const float
     for_each_short_run(layer, first, end, [&](const Run &run) {
         const uint64_t offset = static_cast<uint64_t>(run.first - first) * run.shape.n_kv_heads;
         for (const bool keys : {true, false}) {
-            const auto encode = kernels_->encode[keys ? run.shape.k_format : run.shape.v_format];
+            const auto encode_rows = kernels_->encode[keys ? run.shape.k_format : run.shape.v_format];
             const float *f32 = keys ? k + offset * run.shape.head_dim : v + offset * run.shape.v_head_dim;
             for (uint32_t head = 0; head < run.shape.n_kv_heads; ++head) {
-                encode(head_rows(keys, run.shape, run.span, head, f32));
+                encode_rows(head_rows(keys, run.shape, run.span, head, f32));
             }
         }
     });
@@ -313,11 +313,11 @@ void Storage::truncate(uint32_t index, int64_t len) {
 
 void Storage::read(bool keys, uint32_t layer, int64_t first, int64_t n_tokens, float *out) const {
     for_each_short_run(layers_[layer], first, first + n_tokens, [&](const Run &run) {
-        const auto decode = kernels_->decode[keys ? run.shape.k_format : run.shape.v_format];
+        const auto decode_rows = kernels_->decode[keys ? run.shape.k_format : run.shape.v_format];
         const uint32_t entry = run.shape.n_kv_heads * (keys ? run.shape.head_dim : run.shape.v_head_dim);
         float *f32 = out + static_cast<uint64_t>(run.first - first) * entry;
         for (uint32_t head = 0; head < run.shape.n_kv_heads; ++head) {
-            decode(head_rows(keys, run.shape, run.span, head, f32));
+            decode_rows(head_rows(keys, run.shape, run.span, head, f32));
         }
     });
 }

@@ -78,6 +78,7 @@ private:
     // body(run) for the runs that hold tokens [first, end).
     template <class Body>
     static void for_each_run(const Layer &layer, int64_t first, int64_t end, Body &&body);
+    // The same for runs of a few tokens at most.
     template <class Body>
     static void for_each_short_run(const Layer &layer, int64_t first, int64_t end, Body &&body);
 

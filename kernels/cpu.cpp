@@ -65,7 +65,7 @@ ReadPlan cpu_read_plan(uint32_t group) {
     if (family >= zen_5) {
         return group == 1 ? plan::zen_5_single : plan::zen_5;
     }
-    if (cpu_features() & cpu_avx512) {  // which Zen 3 lacks
+    if (cpu_features() & cpu_avx512) {  // which those before Zen 4 lack; of them Zen 3 was measured
         return group <= 2 ? plan::zen_4_few : plan::zen_4;
     }
     return plan::zen_3;

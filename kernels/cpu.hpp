@@ -29,7 +29,7 @@ struct ReadPlan {
     Prefetch into_apart;  // where rows do not follow each other
     int bytes_ahead;
     int turn_bytes;  // of keys, before as many values have their turn; at most a tile
-    bool in_halves;  // whether the next turn's halves are asked for side by side, or its rows in order
+    bool in_halves;  // whether a turn's worth of rows is asked for in two halves side by side, or in order
 };
 
 namespace plan {

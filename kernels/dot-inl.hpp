@@ -113,12 +113,13 @@ private:
         // Where a cache line of each row begins, one for each: of packed rows the next ones in order, or half of them in
         // each half of the run.
         constexpr int lines = block * abreast, near = (lines + 1) / 2;
+        static_assert(lines == 1 || lines % 2 == 0);
         const bool is_packed = packed(a.k, a.head_dim * Format::bytes);
         const bool in_halves = lines > 1 && is_packed && ahead.in_halves;
         const int64_t row_step = is_packed ? cache_line_bytes : a.k.stride_bytes;
         const int64_t line_step = is_packed ? (in_halves ? near : lines) * cache_line_bytes : cache_line_bytes;
         const int64_t to_others = in_halves ? a.k.n / 2 * a.k.stride_bytes : near * row_step;
-        const std::byte *line = a.k.first + (in_halves ? t / 2 : t) * a.k.stride_bytes + ahead.bytes_from(t);
+        const std::byte *line = (in_halves ? a.k.first + t / 2 * a.k.stride_bytes : k[0]) + ahead.bytes_from(t);
         const auto ask = [&]() __attribute__((always_inline)) {
             unroll<lines>([&](auto j) __attribute__((always_inline)) {
                 prefetch<1>(j < near ? line + j * row_step : line + to_others + (j - near) * row_step, ahead.into);

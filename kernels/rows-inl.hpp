@@ -63,10 +63,10 @@ struct Ahead {
     int turn = 0;             // from this row on in what is next; may be negative
     int64_t in_run = 0;       // bytes from a row before the turn to the one to be asked for,
     int64_t behind_turn = 0;  // and from one behind it
-    bool in_halves = false;   // of the run's rows, a line of one and a line of the other
+    bool in_halves = false;   // a line of the first half of these rows, then one of the second: of a whole run
 
     KVLANE_INLINE int64_t bytes_from(int t) const { return t < turn ? in_run : behind_turn; }
-    // The same of a run that begins at row t.
+    // The same of a part that begins at row t, in order.
     KVLANE_INLINE Ahead from(int t) const { return {into, turn - t, in_run, behind_turn, false}; }
 };
 

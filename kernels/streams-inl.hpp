@@ -167,7 +167,7 @@ static Stream<P> stream_of(const DecodeChunk &c, const Unmasked &unmasked) {
     const auto row_bytes = static_cast<int>(row_bytes_of<P>(*c.view));
     const bool apart = !packed({nullptr, stride_of<P>(*c.view), 0}, row_bytes);
     return stream_of<P>(c, unmasked, (c.plan.bytes_ahead + row_bytes - 1) / row_bytes,
-                        apart ? c.plan.into_apart : c.plan.into, c.plan.in_halves);
+                        apart ? c.plan.into_apart : c.plan.into, c.plan.in_halves && stride_of<P>(*c.view) == row_bytes);
 }
 
 // What is asked for while a run is worked on: the next of as many rows, of which runs behind the second one are left out.
@@ -177,7 +177,8 @@ KVLANE_INLINE Ahead next_ahead(Stream<P> &s, const StoredRows &run) {
     if (!asked.first) {
         return {};
     }
-    Ahead ahead{s.into, asked.n, asked.first - run.first, 0, s.in_halves && asked.n == run.n};
+    const bool in_halves = s.in_halves && asked.n == run.n && run.n % 8 == 0;  // both in whole steps of the kernels
+    Ahead ahead{s.into, asked.n, asked.first - run.first, 0, in_halves};
     for (int t = asked.n; t < run.n; t += asked.n) {
         asked = next_run(s.asked, run.n - t);
         if (t == ahead.turn && asked.first) {

@@ -200,23 +200,35 @@ TEST_CASE("a null cache is empty and has no layers") {
     kvl_cache_destroy(nullptr);
 }
 
-TEST_CASE("many tokens at once are the same as one by one") {
+TEST_CASE("many tokens at once are the same as one by one, and are read back from any one on") {
+    constexpr size_t n_tokens = 21, k_size = 3 * 40, v_size = 3 * 17;
     for (const Format format : test::all_formats()) {
         const Layer layer{.n_kv_heads = 3, .head_dim = 40, .v_head_dim = 17, .k_format = format, .v_format = format};
-        Cache at_once(1, layer, 16);
-        Cache one_by_one(1, layer, 16);
-        const std::vector<float> k = test::random_values(16 * 3 * 40, 1);
-        const std::vector<float> v = test::random_values(16 * 3 * 17, 2);
-        at_once.append(0, k, v);
-        at_once.advance(16);
-        for (size_t token = 0; token < 16; ++token) {
-            one_by_one.append(0, std::span(k).subspan(token * 3 * 40, 3 * 40), std::span(v).subspan(token * 3 * 17, 3 * 17));
-            one_by_one.advance();
+        Cache at_once(1, layer, n_tokens);
+        Cache one_by_one(1, layer, n_tokens);
+        const std::vector<float> k = test::random_values(n_tokens * k_size, 1);
+        const std::vector<float> v = test::random_values(n_tokens * v_size, 2);
+        const auto append = [&](Cache &cache, size_t first, size_t n) {
+            cache.append(0, std::span(k).subspan(first * k_size, n * k_size),
+                         std::span(v).subspan(first * v_size, n * v_size));
+            cache.advance(static_cast<int64_t>(n));
+        };
+        append(at_once, 0, 3);
+        append(at_once, 3, 13);
+        append(at_once, 16, 5);
+        for (size_t token = 0; token < n_tokens; ++token) {
+            append(one_by_one, token, 1);
         }
         CAPTURE(test::name_of(format));
         CHECK(at_once.len() == one_by_one.len());
-        CHECK(same_bits(at_once.read_k(0), one_by_one.read_k(0)));
-        CHECK(same_bits(at_once.read_v(0), one_by_one.read_v(0)));
+        const std::vector<float> all_k = at_once.read_k(0), all_v = at_once.read_v(0);
+        CHECK(same_bits(all_k, one_by_one.read_k(0)));
+        CHECK(same_bits(all_v, one_by_one.read_v(0)));
+        std::vector<float> some_k(14 * k_size), some_v(14 * v_size);
+        REQUIRE(kvl_cache_read_k(at_once.get(), 0, 5, 14, some_k.data(), some_k.size()) == KVL_OK);
+        REQUIRE(kvl_cache_read_v(at_once.get(), 0, 5, 14, some_v.data(), some_v.size()) == KVL_OK);
+        CHECK(std::ranges::equal(some_k, std::span(all_k).subspan(5 * k_size, 14 * k_size)));
+        CHECK(std::ranges::equal(some_v, std::span(all_v).subspan(5 * v_size, 14 * v_size)));
     }
 }
 
