@@ -177,8 +177,9 @@ KVLANE_INLINE Ahead next_ahead(Stream<P> &s, const StoredRows &run) {
     if (!asked.first) {
         return {};
     }
-    const bool in_halves = s.in_halves && asked.n == run.n && run.n % 8 == 0;  // both in whole steps of the kernels
-    Ahead ahead{s.into, asked.n, asked.first - run.first, 0, in_halves};
+    // Of whole steps of the kernels, and no less than the page that a CPU's prefetchers stay in.
+    const bool has_halves = run.n % 8 == 0 && run.n * run.stride_bytes >= 2 * 4096;
+    Ahead ahead{s.into, asked.n, asked.first - run.first, 0, s.in_halves && has_halves && asked.n == run.n};
     for (int t = asked.n; t < run.n; t += asked.n) {
         asked = next_run(s.asked, run.n - t);
         if (t == ahead.turn && asked.first) {
