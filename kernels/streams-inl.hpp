@@ -178,7 +178,8 @@ KVLANE_INLINE Ahead next_ahead(Stream<P> &s, const StoredRows &run) {
         return {};
     }
     // Of whole steps of the kernels, and no less than the page that a CPU's prefetchers stay in.
-    const bool has_halves = run.n % 8 == 0 && run.n * run.stride_bytes >= 2 * 4096;
+    constexpr int64_t page_bytes = 4096;
+    const bool has_halves = run.n % 8 == 0 && run.n * run.stride_bytes >= 2 * page_bytes;
     Ahead ahead{s.into, asked.n, asked.first - run.first, 0, s.in_halves && has_halves && asked.n == run.n};
     for (int t = asked.n; t < run.n; t += asked.n) {
         asked = next_run(s.asked, run.n - t);
