@@ -8,12 +8,12 @@
 namespace bench {
 
 #define KVLANE_ISA_ROW(name, features) extern const Baseline baseline_##name;
-#include "../kernels/isa.inc"
+#include "built_isas.inc"
 
 const Baseline &baseline() {
     static constexpr const Baseline *all[] = {
 #define KVLANE_ISA_ROW(name, features) &baseline_##name,
-#include "../kernels/isa.inc"
+#include "built_isas.inc"
     };
     const char *in_force = kvlane::isa_in_force();
     for (const Baseline *one : all) {

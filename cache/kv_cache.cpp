@@ -20,21 +20,21 @@ kvl_status check_window(const kvl_layer_desc &layer, int64_t n_tokens, const cha
 }
 
 kvl_status check_layer_desc(const kvl_layer_desc &layer) {
-    KVLANE_TRY(check_desc(&layer, 0, "layer"));
-    KVLANE_TRY(check_range(layer.n_kv_heads, 1, KVL_MAX_HEADS, "layer: n_kv_heads"));
-    KVLANE_TRY(check_head_dim(layer.head_dim, "layer: head_dim"));
-    KVLANE_TRY(check_head_dim(layer.v_head_dim ? layer.v_head_dim : layer.head_dim, "layer: v_head_dim"));
-    KVLANE_TRY(check_format(layer.k_format, "layer: k_format"));
-    KVLANE_TRY(check_format(layer.v_format, "layer: v_format"));
-    KVLANE_TRY(check_rotation(layer.k_rotation, "layer: k_rotation"));
-    KVLANE_TRY(check_rotation(layer.v_rotation, "layer: v_rotation"));
-    KVLANE_TRY(check_window(layer, layer.n_first_f16, "layer: n_first_f16"));
-    return check_window(layer, layer.n_recent_f16, "layer: n_recent_f16");
+    KVLANE_TRY(check_header(layer, 0));
+    KVLANE_TRY(check_range(layer.n_kv_heads, 1, KVL_MAX_HEADS, "n_kv_heads"));
+    KVLANE_TRY(check_head_dim(layer.head_dim, "head_dim"));
+    KVLANE_TRY(check_head_dim(layer.v_head_dim ? layer.v_head_dim : layer.head_dim, "v_head_dim"));
+    KVLANE_TRY(check_format(layer.k_format, "k_format"));
+    KVLANE_TRY(check_format(layer.v_format, "v_format"));
+    KVLANE_TRY(check_rotation(layer.k_rotation, "k_rotation"));
+    KVLANE_TRY(check_rotation(layer.v_rotation, "v_rotation"));
+    KVLANE_TRY(check_window(layer, layer.n_first_f16, "n_first_f16"));
+    return check_window(layer, layer.n_recent_f16, "n_recent_f16");
 }
 
 kvl_status check_cache_desc(const kvl_cache_desc *desc) {
     KVLANE_TRY(check_desc(desc, KVL_CACHE_NO_HUGE_PAGES, "desc"));
-    KVLANE_TRY(check_reserved(desc->reserved, "desc"));
+    KVLANE_TRY_IN(check_reserved(desc->reserved), "desc: ");
     KVLANE_TRY(check_range(desc->n_layers, 1, KVL_MAX_LAYERS, "n_layers"));
     KVLANE_TRY(check_range(desc->max_tokens, 0, KVL_MAX_TOKENS, "max_tokens"));
     KVLANE_TRY(check_not_null(desc->layers, "layers"));
@@ -43,7 +43,7 @@ kvl_status check_cache_desc(const kvl_cache_desc *desc) {
                     desc->n_layers);
     }
     for (uint32_t i = 0; i < desc->n_layer_descs; ++i) {
-        KVLANE_TRY(check_layer_desc(desc->layers[i]));
+        KVLANE_TRY_IN(check_layer_desc(desc->layers[i]), "layers[%u]: ", i);
     }
     return KVL_OK;
 }
@@ -194,7 +194,7 @@ uint32_t kvl_cache_n_layers(const kvl_cache *cache) { return cache ? cache->stor
 kvl_status kvl_cache_layer_info(const kvl_cache *cache, uint32_t layer, kvl_layer_info *info) {
     KVLANE_TRY(check_layer(cache, layer));
     KVLANE_TRY(check_not_null(info, "info"));
-    KVLANE_TRY(check_struct_size(info->struct_size, sizeof *info, "info"));
+    KVLANE_TRY_IN(check_struct_size(info->struct_size, sizeof *info), "info: ");
     const kvl_layer_desc &desc = cache->storage.desc(layer);
     *info = {.struct_size = sizeof *info,
              .flags = 0,
@@ -217,7 +217,7 @@ kvl_status kvl_cache_layer_info(const kvl_cache *cache, uint32_t layer, kvl_laye
 kvl_status kvl_cache_view(const kvl_cache *cache, uint32_t layer, kvl_view *view) {
     KVLANE_TRY(check_layer(cache, layer));
     KVLANE_TRY(check_not_null(view, "view"));
-    KVLANE_TRY(check_struct_size(view->struct_size, sizeof *view, "view"));
+    KVLANE_TRY_IN(check_struct_size(view->struct_size, sizeof *view), "view: ");
     *view = cache->storage.view(layer);
     return KVL_OK;
 }

@@ -85,8 +85,15 @@ kvl_status Storage::create(const KernelTable &kernels, const std::vector<kvl_lay
             break;
         }
     }
-    if (bytes > max_bytes || !memory_.reserve(bytes)) {
-        return fail(KVL_ERROR_MEMORY, "max_tokens is %" PRId64 "; %" PRId64 " bytes of address space for it cannot be had",
+    if (bytes > max_bytes) {
+        return fail(KVL_ERROR_MEMORY,
+                    "max_tokens is %" PRId64
+                    "; its layers need more than the 2^47 bytes of an address space, layer %zu among them",
+                    max_tokens, layers_.size() - 1);
+    }
+    if (!memory_.reserve(bytes)) {
+        return fail(KVL_ERROR_MEMORY,
+                    "max_tokens is %" PRId64 "; the system has not the %" PRId64 " bytes of address space that it needs",
                     max_tokens, bytes);
     }
     kernels_ = &kernels;

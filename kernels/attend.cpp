@@ -12,13 +12,16 @@
 #include <new>
 #include <numbers>
 #include <span>
+#include <utility>
 
 #include "error.hpp"
+#include "gate.hpp"
 #include "mask.hpp"
+#include "overlaps.hpp"
+#include "planes.hpp"
 #include "registry.hpp"
 #include "sharing.hpp"
 #include "validate.hpp"
-#include "view.hpp"
 
 using namespace kvlane;
 
@@ -34,9 +37,20 @@ struct Share {
     Query *queries;
 };
 
-// At the start of a workspace. Behind it: the first unit and the first partial of every sequence and their ends, what each
-// shares, and the queries that do; the chunks that each (sequence, KV head, block of queries) still waits for, which units
-// were run, and their partials, with the floats of these.
+// Where a chunk begins in memory: a token of a view, which is in a run that begins with another of its tokens.
+struct Place {
+    const kvl_view *view;
+    int64_t token;
+    int64_t run_first;
+    uint32_t run;
+};
+
+enum UnitState : uint8_t { not_run, running, done };
+
+// At the start of a workspace. Behind it: the first unit, the first partial and the first place of every sequence and their
+// ends, what each shares, and the queries that do; the chunks that each (sequence, KV head, block of queries) still waits
+// for, the states of units, where chunks begin, and the partials, with the floats of these. Before all that is written, the
+// sequences' outputs are sorted where it will lie.
 struct Call {
     uint64_t magic;
     const kvl_attention *attention;
@@ -46,9 +60,11 @@ struct Call {
     uint32_t max_queries;  // of a sequence
     uint32_t *first_unit;
     uint32_t *first_partial;
+    uint32_t *first_place;
     Share *shares;
     uint32_t *chunks_left;
-    uint8_t *is_run;
+    uint8_t *unit_states;
+    Place *places;
     kvl_partial *partials;
 };
 
@@ -93,6 +109,11 @@ struct Visible {
     }
     // Of the 64 tokens from a position on, a bit each.
     uint64_t word(int64_t first) const { return sinks.word(first) | window.word(first); }
+    // Which of the chunks, of those that have some, the one is that begins at a position.
+    int64_t index_of(int64_t position) const {
+        const int64_t index = position / chunk_tokens;
+        return index < sinks.end_chunk() ? index - sinks.first_chunk() : sink_chunks() + index - window_chunk();
+    }
 };
 
 Tokens asked_of(const kvl_sequence &s) { return s.range ? Tokens{s.range->first, s.range->end} : Tokens{0, s.len}; }
@@ -107,11 +128,16 @@ Visible visible_to(const kvl_attention &a, const kvl_sequence &s, int64_t from, 
     return {Tokens{0, is_one_run ? 0 : a.n_sink_tokens}.within(asked), Tokens{is_one_run ? 0 : first, len}.within(asked)};
 }
 
+// What any of its queries sees.
+Visible visible_to_any(const kvl_attention &a, const kvl_sequence &s) {
+    return visible_to(a, s, s.len - (queries_of(s) - 1), s.len);
+}
+
 // Of the tokens at positions [first, first + n), those that any of the queries sees.
 int64_t count_seen(const kvl_attention &a, const kvl_sequence &s, int64_t first, int64_t n) {
     const uint32_t n_queries = queries_of(s);
     if (!s.mask) {
-        return visible_to(a, s, s.len - (n_queries - 1), s.len).count(first, n);
+        return visible_to_any(a, s).count(first, n);
     }
     const Tokens asked = Tokens{first, first + n}.within(asked_of(s)).within({0, s.len});
     int64_t seen = 0;
@@ -127,13 +153,18 @@ int64_t count_seen(const kvl_attention &a, const kvl_sequence &s, int64_t first,
     return seen;
 }
 
-// The most chunks that a block of so many queries sees some of, at any length up to max_len.
-int64_t max_chunks(const kvl_attention &a, int64_t max_len, uint32_t n_queries) {
-    const int64_t window = a.window + std::min(a.block_queries, n_queries) - 1;
+// The most chunks that so many queries that follow each other see some of, at any length up to max_len.
+int64_t max_chunks_of(const kvl_attention &a, int64_t max_len, uint32_t n_queries) {
+    const int64_t window = a.window + n_queries - 1;
     const int64_t all_seen = a.window > 0 ? std::min(max_len, a.n_sink_tokens + window) : max_len;
     const int64_t sliding =
         max_len > all_seen ? chunks_to(a.n_sink_tokens) + (window + 2 * chunk_tokens - 2) / chunk_tokens : 0;
     return std::max({int64_t{1}, chunks_to(all_seen), sliding});
+}
+
+// The same of a block of them.
+int64_t max_chunks(const kvl_attention &a, int64_t max_len, uint32_t n_queries) {
+    return max_chunks_of(a, max_len, std::min(a.block_queries, n_queries));
 }
 
 uint32_t blocks_of(const kvl_attention &a, uint32_t n_queries) {
@@ -181,14 +212,16 @@ int64_t partial_floats(const kvl_attention &a, uint32_t rows) {
     return 2 * partial_stride(rows) + rows * partial_stride(a.v_head_dim);
 }
 
-// Offsets of the workspace's parts, and its size.
+// Offsets of the workspace's parts, and its size. What a call sorts its outputs in first is where the rest lies later.
 struct Layout {
     uint64_t first_unit;
     uint64_t first_partial;
+    uint64_t first_place;
     uint64_t shares;
     uint64_t queries;
     uint64_t chunks_left;
-    uint64_t is_run;
+    uint64_t unit_states;
+    uint64_t places;
     uint64_t partials;
     uint64_t floats;
     uint64_t bytes;
@@ -199,20 +232,23 @@ uint64_t merges_of(const kvl_attention &a, uint32_t max_queries) {
     return uint64_t{a.n_kv_heads} * blocks_of(a, max_queries);
 }
 
-Layout layout_of(const kvl_attention &a, uint32_t n_sequences, uint32_t max_queries, uint64_t n_partials) {
-    const uint64_t n_merges = n_sequences * merges_of(a, max_queries);
+Layout layout_of(const kvl_attention &a, uint32_t n_sequences, uint32_t max_queries, uint64_t n_places,
+                 uint64_t n_partials) {
     Layout layout;
-    layout.first_unit = aligned(sizeof(Call));
-    layout.first_partial = layout.first_unit + aligned((uint64_t{n_sequences} + 1) * sizeof(uint32_t));
-    layout.shares = layout.first_partial + aligned((uint64_t{n_sequences} + 1) * sizeof(uint32_t));
-    layout.queries = layout.shares + aligned(n_sequences * sizeof(Share));
-    const uint64_t sharing_queries = uint64_t{n_sequences} * std::min(max_queries, a.block_queries);
-    layout.chunks_left = layout.queries + aligned(sharing_queries * sizeof(Query));
-    layout.is_run = layout.chunks_left + aligned(n_merges * sizeof(uint32_t));
-    layout.partials = layout.is_run + aligned(n_partials);
-    layout.floats = layout.partials + aligned(n_partials * sizeof(kvl_partial));
-    layout.bytes =
-        layout.floats + n_partials * static_cast<uint64_t>(partial_floats(a, partial_rows(a, max_queries))) * sizeof(float);
+    uint64_t end = 0;
+    const auto take = [&](uint64_t n, size_t element_bytes) { return std::exchange(end, end + aligned(n * element_bytes)); };
+    take(1, sizeof(Call));
+    layout.first_unit = take(uint64_t{n_sequences} + 1, sizeof(uint32_t));
+    layout.first_partial = take(uint64_t{n_sequences} + 1, sizeof(uint32_t));
+    layout.first_place = take(uint64_t{n_sequences} + 1, sizeof(uint32_t));
+    layout.shares = take(n_sequences, sizeof(Share));
+    layout.queries = take(uint64_t{n_sequences} * std::min(max_queries, a.block_queries), sizeof(Query));
+    layout.chunks_left = take(n_sequences * merges_of(a, max_queries), sizeof(uint32_t));
+    layout.unit_states = take(n_partials, sizeof(uint8_t));
+    layout.places = take(n_places, sizeof(Place));
+    layout.partials = take(n_partials, sizeof(kvl_partial));
+    layout.floats = take(n_partials, static_cast<size_t>(partial_floats(a, partial_rows(a, max_queries))) * sizeof(float));
+    layout.bytes = std::max(end, aligned(uint64_t{n_sequences} * max_outputs * sizeof(Output)));
     return layout;
 }
 
@@ -303,6 +339,35 @@ int64_t first_chunk_of(const Call &call, uint32_t sequence) {
     return share.leader == sequence ? 0 : share.n_chunks;
 }
 
+// Goes on to a position that the views hold.
+void move_to(Place &place, int64_t &view_first, int64_t position) {
+    while (position - view_first >= own_tokens(*place.view)) {
+        view_first += own_tokens(*place.view);
+        place = {place.view->next, 0, 0, 0};
+    }
+    place.token = position - view_first;
+    int64_t in_run = place.token - place.run_first;
+    place.run = run_of(*place.view, place.run, in_run);
+    place.run_first = place.token - in_run;
+}
+
+// Where the chunks begin that any query sees some of: in one pass over the views and their runs. Returns how many there are.
+uint32_t lay_out_places(const kvl_attention &a, const kvl_sequence &s, Place *places) {
+    const Visible visible = visible_to_any(a, s);
+    const int64_t first = asked_of(s).first;
+    Place place{s.view, 0, 0, 0};
+    int64_t view_first = view_first_of(s);
+    const int64_t n_chunks = visible.n_chunks();
+    for (int64_t i = 0; i < n_chunks; ++i) {
+        const int64_t position = std::max(first, visible.chunk(i).first);
+        if (position < visible.window.end) {  // else it has no tokens
+            move_to(place, view_first, position);
+        }
+        places[i] = place;
+    }
+    return static_cast<uint32_t>(n_chunks);
+}
+
 void lay_out(const kvl_attention &a, const kvl_sequence *sequences, uint32_t n_sequences, uint32_t max_queries,
              const Layout &layout, void *workspace) {
     auto *base = static_cast<std::byte *>(workspace);
@@ -314,17 +379,21 @@ void lay_out(const kvl_attention &a, const kvl_sequence *sequences, uint32_t n_s
                                       max_queries,
                                       reinterpret_cast<uint32_t *>(base + layout.first_unit),
                                       reinterpret_cast<uint32_t *>(base + layout.first_partial),
+                                      reinterpret_cast<uint32_t *>(base + layout.first_place),
                                       reinterpret_cast<Share *>(base + layout.shares),
                                       reinterpret_cast<uint32_t *>(base + layout.chunks_left),
-                                      reinterpret_cast<uint8_t *>(base + layout.is_run),
+                                      reinterpret_cast<uint8_t *>(base + layout.unit_states),
+                                      reinterpret_cast<Place *>(base + layout.places),
                                       reinterpret_cast<kvl_partial *>(base + layout.partials)};
     lay_out_shares(*call, reinterpret_cast<Query *>(base + layout.queries));
     const uint64_t merges = merges_of(a, max_queries);
-    uint32_t unit = 0, partial = 0;
+    uint32_t unit = 0, partial = 0, place = 0;
     for (uint32_t s = 0; s < n_sequences; ++s) {
         uint32_t *left = call->chunks_left + s * merges;
         call->first_unit[s] = unit;
         call->first_partial[s] = partial;
+        call->first_place[s] = place;
+        place += lay_out_places(a, sequences[s], call->places + place);
         std::fill_n(left, merges, 0u);
         std::fill_n(left, uint64_t{a.n_kv_heads} * blocks_of(a, queries_of(sequences[s])),
                     static_cast<uint32_t>(n_chunks_of(a, sequences[s])));
@@ -334,7 +403,8 @@ void lay_out(const kvl_attention &a, const kvl_sequence *sequences, uint32_t n_s
     }
     call->first_unit[n_sequences] = call->n_units = unit;
     call->first_partial[n_sequences] = partial;
-    std::fill_n(call->is_run, unit, uint8_t{0});
+    call->first_place[n_sequences] = place;
+    std::fill_n(call->unit_states, unit, uint8_t{not_run});
     auto *floats = reinterpret_cast<float *>(base + layout.floats);
     for (uint32_t s = 0; s < n_sequences; ++s) {
         floats = lay_out_partials(*call, s, floats);
@@ -366,14 +436,19 @@ void merge_block(const kvl_attention &a, const kvl_sequence &s, const Share &sha
 }
 
 // queries: of the block that begins with first_query, or of several sequences, where there is no mask.
-void decode_unit(const kvl_attention &a, const kvl_sequence &s, uint32_t kv_head, std::span<const Query> queries,
-                 uint32_t first_query, const Visible &visible, const Tokens &chunk, const kvl_partial &out) {
+void decode_unit(const Call &call, uint32_t sequence, uint32_t kv_head, std::span<const Query> queries, uint32_t first_query,
+                 const Visible &visible, const Tokens &chunk, const kvl_partial &out) {
+    const kvl_attention &a = *call.attention;
+    const kvl_sequence &s = call.sequences[sequence];
     const Tokens all{asked_of(s).first, visible.window.end};
     const Tokens tokens = all.within(chunk);
+    const Place &place = call.places[call.first_place[sequence] + visible_to_any(a, s).index_of(chunk.first)];
     a.kernels->decode_chunk({.kernels = a.kernels,
-                             .view = s.view,
+                             .view = place.view,
                              .kv_head = kv_head,
-                             .first = tokens.first - view_first_of(s),
+                             .first = place.token,
+                             .run_first = place.run_first,
+                             .run = place.run,
                              .n_tokens = tokens.n(),
                              .n_visible = all.end - tokens.first,
                              .queries = queries.data(),
@@ -395,19 +470,19 @@ void decode_unit(const kvl_attention &a, const kvl_sequence &s, uint32_t kv_head
                              .first_query = first_query});
 }
 
-void decode_own(const kvl_attention &a, const kvl_sequence &s, uint32_t kv_head, const Block &block, const Visible &visible,
+void decode_own(const Call &call, uint32_t sequence, uint32_t kv_head, const Block &block, const Visible &visible,
                 const Tokens &chunk, const kvl_partial &out) {
     Query queries[max_tile_rows];
     for (uint32_t i = 0; i < block.n; ++i) {
-        queries[i] = query_of(a, s, block.first + i);
+        queries[i] = query_of(*call.attention, call.sequences[sequence], block.first + i);
     }
-    decode_unit(a, s, kv_head, {queries, block.n}, block.first, visible, chunk, out);
+    decode_unit(call, sequence, kv_head, {queries, block.n}, block.first, visible, chunk, out);
 }
 
-void decode_shared(const kvl_attention &a, const kvl_sequence &leader, const Share &share, uint32_t kv_head,
-                   const Tokens &chunk, const kvl_partial &out) {
-    const Visible all{{0, 0}, {0, leader.len}};
-    decode_unit(a, leader, kv_head, {share.queries, share.n_queries}, 0, all, chunk, out);
+void decode_shared(const Call &call, uint32_t leader, uint32_t kv_head, const Tokens &chunk, const kvl_partial &out) {
+    const Share &share = call.shares[leader];
+    const Visible all{{0, 0}, {0, call.sequences[leader].len}};
+    decode_unit(call, leader, kv_head, {share.queries, share.n_queries}, 0, all, chunk, out);
 }
 
 // One of the chunks that a sequence's block of queries waits for is done.
@@ -442,23 +517,75 @@ void run_unit(const Call &call, uint32_t unit) {
     const Visible visible = visible_to(a, s, block);
     const kvl_partial &out = partials_of(call, sequence, kv_head)[chunk * n_blocks + index];
     if (chunk < share.n_chunks) {
-        decode_shared(a, s, share, kv_head, visible.chunk(chunk), out);
+        decode_shared(call, sequence, kv_head, visible.chunk(chunk), out);
         for (uint32_t other = sequence + 1; other < share.end; ++other) {
             finish_chunk(call, other, kv_head, 0);
         }
     } else if (chunk < visible.n_chunks()) {
-        decode_own(a, s, kv_head, block, visible, visible.chunk(chunk), out);
+        decode_own(call, sequence, kv_head, block, visible, visible.chunk(chunk), out);
     }
     finish_chunk(call, sequence, kv_head, index);
 }
 
-// Whether values are what keys begin with.
+kvl_status check_done(Call &call) {
+    uint32_t n_left = 0, n_running = 0;
+    for (uint32_t unit = 0; unit < call.n_units; ++unit) {
+        const uint8_t state = std::atomic_ref(call.unit_states[unit]).load(std::memory_order_acquire);
+        n_left += state == not_run;
+        n_running += state == running;
+    }
+    return n_left == 0 && n_running == 0
+               ? KVL_OK
+               : fail(KVL_ERROR_TASK,
+                      "%u of the call's %u tasks were not run and %u are still running; each must be run once", n_left,
+                      call.n_units, n_running);
+}
+
+// Ends a call, whether the executor returns or throws: its gate is closed first, so that no task is in it and none comes.
+class Ending {
+public:
+    Ending(Call &call, Gate *gate) : call_(call), gate_(gate) {}
+    Ending(const Ending &) = delete;
+    Ending &operator=(const Ending &) = delete;
+    ~Ending() {
+        if (gate_) {
+            gate_->close();
+        }
+        call_.magic = 0;
+    }
+
+private:
+    Call &call_;
+    Gate *gate_;
+};
+
+// On the executor, or on the calling thread where there is none, or no gate for it.
+void run_tasks(Call &call, const kvl_executor &executor) {
+    Gate *const gate = executor.parallel_for ? Gate::open(&call) : nullptr;
+    const Ending ending(call, gate);
+    if (gate) {
+        executor.parallel_for(executor.pool, call.n_units, Gate::run_task, gate->ticket());
+        return;
+    }
+    for (uint32_t task = 0; task < call.n_units; ++task) {
+        (void)kvl_attend_run_task(&call, task);
+    }
+}
+
+// Whether the visible values are what keys begin with.
 bool values_are_keys(const kvl_view &view) {
-    const bool same_strides = view.k_token_stride_bytes == view.v_token_stride_bytes &&
-                              view.k_head_stride_bytes == view.v_head_stride_bytes &&
-                              view.k_block_stride_bytes == view.v_block_stride_bytes;
-    return same_strides && view.k_format == view.v_format && view.v_head_dim <= view.head_dim &&
-           std::all_of(view.spans, view.spans + view.n_spans, [](const kvl_span &span) { return span.k == span.v; });
+    if (view.k_format != view.v_format || format::is_scaled(view.k_format) || view.v_head_dim > view.head_dim) {
+        return false;
+    }
+    bool are_keys = true;
+    int64_t left = own_tokens(view);
+    for (uint32_t i = 0; are_keys && left > 0; ++i) {
+        const Run run = run_at(view, i);
+        const int64_t n = std::min(left, run.n_tokens);
+        are_keys = n == 0 || same_rows(view, run, k_plane, view, run, v_plane, n);
+        left -= n;
+    }
+    return are_keys;
 }
 
 // Of one KV head's key and value, padding not counted.
@@ -483,8 +610,7 @@ kvl_status check_rules(const kvl_attention_desc &desc) {
     KVLANE_TRY(check_range(desc.window, 0, KVL_MAX_TOKENS, "window"));
     KVLANE_TRY(check_range(desc.n_sink_tokens, 0, desc.window == 0 ? 0 : KVL_MAX_TOKENS,
                            desc.window == 0 ? "n_sink_tokens, without a window," : "n_sink_tokens"));
-    const float softcap = desc.softcap * std::numbers::log2e_v<float>;
-    if (!(softcap == 0 || (softcap > 0 && std::isfinite(softcap) && std::isfinite(1 / softcap)))) {
+    if (!(desc.softcap == 0 || (desc.softcap >= 1e-38f && desc.softcap <= 1e38f))) {
         return fail(KVL_ERROR_RULE, "softcap is %g; it must be 0, or from 1e-38 to 1e38", desc.softcap);
     }
     KVLANE_TRY(check_each(
@@ -498,7 +624,8 @@ kvl_status check_rules(const kvl_attention_desc &desc) {
 
 kvl_status check_precision(const kvl_attention_desc &desc) {
     if (desc.precision > KVL_PRECISION_FAST) {
-        return fail(KVL_ERROR_PRECISION, "precision is %u; it must be one of KVL_PRECISION_...", desc.precision);
+        return fail(KVL_ERROR_PRECISION, "precision is %u; it must be KVL_PRECISION_DEFAULT, _EXACT or _FAST, 0 to %d",
+                    desc.precision, KVL_PRECISION_FAST);
     }
     return desc.precision != KVL_PRECISION_FAST || (format::is_scaled(desc.k_format) && format::is_scaled(desc.v_format))
                ? KVL_OK
@@ -620,7 +747,8 @@ kvl_status kvl_attention_workspace_size(const kvl_attention *attention, uint32_t
     const uint64_t units_of_one = chunks_of_one * blocks_of(*attention, max_queries);
     KVLANE_TRY(check_units(units_of_one));
     KVLANE_TRY(check_units(units_of_one * n_sequences));
-    *bytes = layout_of(*attention, n_sequences, max_queries, units_of_one * n_sequences).bytes;
+    const uint64_t n_places = static_cast<uint64_t>(max_chunks_of(*attention, max_len, max_queries)) * n_sequences;
+    *bytes = layout_of(*attention, n_sequences, max_queries, n_places, units_of_one * n_sequences).bytes;
     return KVL_OK;
 }
 
@@ -628,16 +756,18 @@ kvl_status kvl_attend_begin(const kvl_attention *attention, const kvl_sequence *
                             void *workspace, size_t workspace_bytes, uint32_t *n_tasks) {
     KVLANE_TRY(check_not_null(n_tasks, "n_tasks"));
     KVLANE_TRY(check_sequences(attention, sequences, n_sequences));
-    uint64_t n_partials = 0;
+    uint64_t n_partials = 0, n_places = 0;
     uint32_t max_queries = 1;
     for (uint32_t i = 0; i < n_sequences; ++i) {
+        n_places += static_cast<uint64_t>(visible_to_any(*attention, sequences[i]).n_chunks());
         n_partials += n_partials_of(*attention, sequences[i]);
         max_queries = std::max(max_queries, queries_of(sequences[i]));
         KVLANE_TRY(check_units(n_partials));
     }
-    const Layout layout = layout_of(*attention, n_sequences, max_queries, n_partials);
+    const Layout layout = layout_of(*attention, n_sequences, max_queries, n_places, n_partials);
     KVLANE_TRY(check_workspace(workspace, workspace_bytes, layout.bytes));
-    KVLANE_TRY(check_overlaps(*attention, sequences, n_sequences, workspace, layout.bytes));
+    KVLANE_TRY(check_overlaps(*attention, sequences, n_sequences, n_tasks, workspace, layout.bytes,
+                              static_cast<Output *>(workspace)));
     lay_out(*attention, sequences, n_sequences, max_queries, layout, workspace);
     *n_tasks = static_cast<Call *>(workspace)->n_units;
     return KVL_OK;
@@ -649,40 +779,35 @@ kvl_status kvl_attend_run_task(void *workspace, uint32_t task) {
     if (task >= call->n_units) {
         return fail(KVL_ERROR_TASK, "task is %u; the call has %u", task, call->n_units);
     }
-    if (std::atomic_ref(call->is_run[task]).exchange(1, std::memory_order_relaxed)) {
+    std::atomic_ref state(call->unit_states[task]);
+    uint8_t expected = not_run;
+    if (!state.compare_exchange_strong(expected, running, std::memory_order_relaxed)) {
         return fail(KVL_ERROR_TASK, "task is %u; it was run already, and each must be once", task);
     }
     run_unit(*call, task);
+    state.store(done, std::memory_order_release);
     return KVL_OK;
 }
 
 kvl_status kvl_attend_finish(void *workspace) {
     Call *call;
     KVLANE_TRY(begun_call(workspace, call));
-    const auto left = std::count(call->is_run, call->is_run + call->n_units, 0);
-    if (left != 0) {
-        return fail(KVL_ERROR_TASK, "%td of the call's %u tasks were not run; each must be, once", left, call->n_units);
-    }
+    KVLANE_TRY(check_done(*call));
     call->magic = 0;
     return KVL_OK;
 }
 
 kvl_status kvl_attend(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences, void *workspace,
                       size_t workspace_bytes, const kvl_executor *executor) {
-    uint32_t n_tasks;
-    if (executor && !executor->parallel_for) {
+    const kvl_executor threads = executor ? *executor : kvl_executor{};  // which may lie where the call is laid out
+    if (executor && !threads.parallel_for) {
         return check_not_null(nullptr, "executor: parallel_for");
     }
+    uint32_t n_tasks;
     KVLANE_TRY(kvl_attend_begin(attention, sequences, n_sequences, workspace, workspace_bytes, &n_tasks));
-    const auto run = [](void *context, uint32_t task) { (void)kvl_attend_run_task(context, task); };
-    if (executor) {
-        executor->parallel_for(executor->pool, n_tasks, run, workspace);
-    } else {
-        for (uint32_t task = 0; task < n_tasks; ++task) {
-            run(workspace, task);
-        }
-    }
-    return kvl_attend_finish(workspace);
+    Call &call = *static_cast<Call *>(workspace);
+    run_tasks(call, threads);
+    return check_done(call);
 }
 
 kvl_status kvl_merge(const kvl_attention *attention, const kvl_partial *partials, uint32_t n_partials, uint32_t n_queries,
@@ -719,22 +844,22 @@ kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *
                             uint64_t *bytes) {
     KVLANE_TRY(check_not_null(bytes, "bytes"));
     KVLANE_TRY(check_sequences(attention, sequences, n_sequences));
-    KVLANE_TRY(check_overlaps(*attention, sequences, n_sequences, nullptr, 0));
-    *bytes = 0;
+    uint64_t sum = 0;  // written at the end: bytes may lie in what is read
     Sharers sharers{0, 0};
     for (uint32_t i = 0; i < n_sequences; ++i) {
         const kvl_sequence &s = sequences[i];
         if (i == sharers.end) {
             sharers = sharers_from(*attention, sequences, n_sequences, i);
         } else {  // all but the first find these read
-            *bytes -= static_cast<uint64_t>(sharers.n_chunks * chunk_tokens * s.view->n_kv_heads * read_bytes(*s.view));
+            sum -= static_cast<uint64_t>(sharers.n_chunks * chunk_tokens * s.view->n_kv_heads * read_bytes(*s.view));
         }
         int64_t first = view_first_of(s);
         for (const kvl_view *view = s.view; view; view = view->next) {
             const int64_t own = own_tokens(*view);
-            *bytes += static_cast<uint64_t>(count_seen(*attention, s, first, own) * view->n_kv_heads * read_bytes(*view));
+            sum += static_cast<uint64_t>(count_seen(*attention, s, first, own) * view->n_kv_heads * read_bytes(*view));
             first += own;
         }
     }
+    *bytes = sum;
     return KVL_OK;
 }

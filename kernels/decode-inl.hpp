@@ -368,8 +368,8 @@ void decode_part(const DecodeChunk &c, const Unmasked &unmasked, const Rows<Isa>
     alignas(64) float scores[2][max_tile_rows * score_stride];
     Scratch &scratch = rows.scratch;
     const auto head_dim = static_cast<int>(c.view->head_dim);
-    const DotFn dot = c.kernels->dot[c.view->k_format][static_cast<int>(K)];
-    const SumFn sum = c.kernels->sum[c.view->v_format][static_cast<int>(V)];
+    const DotFn dot = c.kernels->dot->of[c.view->k_format][static_cast<int>(K)];
+    const SumFn sum = c.kernels->sum->of[c.view->v_format][static_cast<int>(V)];
     lay_out_queries<Isa, K>(c, rows);
     if constexpr (are_integers(V)) {
         std::fill_n(scratch.sums, rows.n * sum_stride<Isa>(c.view->v_head_dim), 0);
@@ -405,15 +405,12 @@ static void for_each_part(const DecodeChunk &c, Body &&body) {
     DecodeChunk left = c;
     for (; left.n_tokens > 0; left.view = left.view->next) {
         const int64_t own = std::min(own_tokens(*left.view) - left.first, left.n_visible);
-        if (own <= 0) {
-            left.first = -own;
-            continue;
-        }
         DecodeChunk part = left;
         part.n_visible = own;
         part.n_tokens = std::min(own, left.n_tokens);
         body(part);
-        left.first = 0;
+        left.first = left.run_first = 0;
+        left.run = 0;
         left.n_visible -= own;
         left.n_tokens -= part.n_tokens;
         left.position += part.n_tokens;

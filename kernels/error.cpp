@@ -1,5 +1,6 @@
 #include "error.hpp"
 
+#include <algorithm>
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
@@ -11,6 +12,20 @@ namespace {
 
 thread_local char last_error[512];
 
+struct KnownFormats {
+    char text[64] = "";
+};
+
+// Each behind a space.
+KnownFormats known_formats() {
+    KnownFormats known;
+    size_t used = 0;
+    for (const char *name : format::names) {
+        used += static_cast<size_t>(std::snprintf(known.text + used, sizeof known.text - used, " %s", name));
+    }
+    return known;
+}
+
 }  // namespace
 
 kvl_status fail(kvl_status status, const char *format, ...) {
@@ -21,36 +36,69 @@ kvl_status fail(kvl_status status, const char *format, ...) {
     return status;
 }
 
+kvl_status fail_in(kvl_status status, const char *format, ...) {
+    char inner[sizeof last_error];
+    std::memcpy(inner, last_error, sizeof inner);
+    va_list arguments;
+    va_start(arguments, format);
+    const int n = std::vsnprintf(last_error, sizeof last_error, format, arguments);
+    va_end(arguments);
+    const size_t used = std::min(sizeof last_error - 1, static_cast<size_t>(std::max(0, n)));
+    std::snprintf(last_error + used, sizeof last_error - used, "%s", inner);
+    return status;
+}
+
+Quoted::Quoted(const char *quoted) {
+    constexpr size_t most = sizeof text - 6;
+    const bool is_cut = std::strlen(quoted) > most;
+    std::snprintf(text, sizeof text, "\"%.*s%s\"", static_cast<int>(most), quoted, is_cut ? "..." : "");
+}
+
+Named::Named(const char *name, uint32_t value) {
+    if (name) {
+        std::snprintf(text, sizeof text, "%s", name);
+    } else {
+        std::snprintf(text, sizeof text, "%u", value);
+    }
+}
+
+Named name_of_format(kvl_format format) { return Named(kvl_format_name(format), format); }
+
+Named name_of_rotation(kvl_rotation rotation) {
+    static constexpr const char *names[] = {"default", "none", "hadamard"};
+    return Named(rotation <= KVL_ROTATION_HADAMARD ? names[rotation] : nullptr, rotation);
+}
+
 kvl_status check_not_null(const void *pointer, const char *name) {
     return pointer ? KVL_OK : fail(KVL_ERROR_NULL, "%s is null; it must point to something", name);
 }
 
-kvl_status check_struct_size(size_t size, size_t expected, const char *name) {
-    return size == expected ? KVL_OK
-                            : fail(KVL_ERROR_STRUCT_SIZE, "%s: struct_size is %zu; it must be sizeof its type, %zu", name,
-                                   size, expected);
-}
-
-kvl_status check_flags(uint32_t flags, uint32_t known, const char *name) {
-    return (flags & ~known) == 0
+kvl_status check_struct_size(size_t size, size_t expected) {
+    return size == expected
                ? KVL_OK
-               : fail(KVL_ERROR_FLAGS, "%s: flags is 0x%x; only the bits of 0x%x are known", name, flags, known);
+               : fail(KVL_ERROR_STRUCT_SIZE, "struct_size is %zu; it must be sizeof its type, %zu", size, expected);
 }
 
-kvl_status check_reserved(uint32_t reserved, const char *name) {
-    return reserved == 0 ? KVL_OK : fail(KVL_ERROR_FLAGS, "%s: reserved is %u; it must be 0", name, reserved);
+kvl_status check_flags(uint32_t flags, uint32_t known) {
+    return (flags & ~known) == 0 ? KVL_OK
+                                 : fail(KVL_ERROR_FLAGS, "flags is 0x%x; only the bits of 0x%x are known", flags, known);
+}
+
+kvl_status check_reserved(uint32_t reserved) {
+    return reserved == 0 ? KVL_OK : fail(KVL_ERROR_FLAGS, "reserved is %u; it must be 0", reserved);
 }
 
 kvl_status check_format(kvl_format format, const char *name) {
-    return format < format::count
-               ? KVL_OK
-               : fail(KVL_ERROR_FORMAT, "%s is %u; it must be a format, below %u", name, format, +format::count);
+    return format < format::count ? KVL_OK
+                                  : fail(KVL_ERROR_FORMAT, "%s is %u; it must be one of%s, 0 to %u", name, format,
+                                         known_formats().text, format::count - 1);
 }
 
 kvl_status check_rotation(kvl_rotation rotation, const char *name) {
-    return rotation <= KVL_ROTATION_HADAMARD ? KVL_OK
-                                             : fail(KVL_ERROR_ROTATION, "%s is %u; it must be a rotation, at most %d", name,
-                                                    rotation, KVL_ROTATION_HADAMARD);
+    return rotation <= KVL_ROTATION_HADAMARD
+               ? KVL_OK
+               : fail(KVL_ERROR_ROTATION, "%s is %u; it must be KVL_ROTATION_DEFAULT, _NONE or _HADAMARD, 0 to %d", name,
+                      rotation, KVL_ROTATION_HADAMARD);
 }
 
 kvl_status check_head_dim(uint32_t dim, const char *name) {
@@ -114,14 +162,11 @@ const char *kvl_format_name(kvl_format format) { return format < format::count ?
 kvl_status kvl_format_from_name(const char *name, kvl_format *format) {
     KVLANE_TRY(check_not_null(name, "name"));
     KVLANE_TRY(check_not_null(format, "format"));
-    char known[64] = "";
     for (kvl_format f = 0; f < format::count; ++f) {
         if (std::strcmp(name, format::names[f]) == 0) {
             *format = f;
             return KVL_OK;
         }
-        const size_t used = std::strlen(known);
-        std::snprintf(known + used, sizeof known - used, " %s", format::names[f]);
     }
-    return fail(KVL_ERROR_FORMAT, "name is \"%s\"; the formats are%s", name, known);
+    return fail(KVL_ERROR_FORMAT, "name is %s; the formats are%s", Quoted(name).text, known_formats().text);
 }

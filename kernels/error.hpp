@@ -11,16 +11,35 @@ namespace kvlane {
 // Keeps the text for kvl_last_error and returns the status.
 [[gnu::format(printf, 2, 3)]] kvl_status fail(kvl_status status, const char *format, ...);
 
+// Puts where a failure lies before the text that is kept, "sequences[1]: " for example, and returns the status.
+[[gnu::format(printf, 2, 3)]] kvl_status fail_in(kvl_status status, const char *format, ...);
+
+// A caller's text as it is quoted: what is longer is cut, so that what is allowed still fits behind it.
+struct Quoted {
+    explicit Quoted(const char *text);
+    char text[72];
+};
+
+// A format, or a rotation, by its name, or by its number where it has none.
+struct Named {
+    explicit Named(const char *name, uint32_t value);
+    char text[16];
+};
+Named name_of_format(kvl_format format);
+Named name_of_rotation(kvl_rotation rotation);
+
 kvl_status check_not_null(const void *pointer, const char *name);
-kvl_status check_struct_size(size_t size, size_t expected, const char *name);
-kvl_status check_flags(uint32_t flags, uint32_t known, const char *name);
-kvl_status check_reserved(uint32_t reserved, const char *name);
+kvl_status check_struct_size(size_t size, size_t expected);
+kvl_status check_flags(uint32_t flags, uint32_t known);
+kvl_status check_reserved(uint32_t reserved);
 kvl_status check_format(kvl_format format, const char *name);
 kvl_status check_rotation(kvl_rotation rotation, const char *name);
 kvl_status check_head_dim(uint32_t dim, const char *name);
 kvl_status check_range(int64_t value, int64_t least, int64_t most, const char *name);
 
-// What every descriptor is checked for.
+// What every descriptor is checked for; and that it is there.
+template <class Desc>
+kvl_status check_header(const Desc &desc, uint32_t known_flags);
 template <class Desc>
 kvl_status check_desc(const Desc *desc, uint32_t known_flags, const char *name);
 
@@ -30,9 +49,20 @@ kvl_status check_desc(const Desc *desc, uint32_t known_flags, const char *name);
     if (const kvl_status tried = (expression); tried != KVL_OK) \
     return tried
 
+// The same, where the arguments of fail_in say where the failure lies.
+#define KVLANE_TRY_IN(expression, ...)                          \
+    if (const kvl_status tried = (expression); tried != KVL_OK) \
+    return fail_in(tried, __VA_ARGS__)
+
+template <class Desc>
+kvl_status kvlane::check_header(const Desc &desc, uint32_t known_flags) {
+    KVLANE_TRY(check_struct_size(desc.struct_size, sizeof(Desc)));
+    return check_flags(desc.flags, known_flags);
+}
+
 template <class Desc>
 kvl_status kvlane::check_desc(const Desc *desc, uint32_t known_flags, const char *name) {
     KVLANE_TRY(check_not_null(desc, name));
-    KVLANE_TRY(check_struct_size(desc->struct_size, sizeof(Desc), name));
-    return check_flags(desc->flags, known_flags, name);
+    KVLANE_TRY_IN(check_header(*desc, known_flags), "%s: ", name);
+    return KVL_OK;
 }

@@ -1,6 +1,6 @@
 #pragma once
 
-// What an isa's translation unit offers to the rest: one const table of functions.
+// What an isa's translation units offer to the rest: one const table of functions.
 // This header is read by units of every isa, so it defines no function with external linkage.
 
 #include <cstddef>
@@ -53,7 +53,9 @@ struct DecodeChunk {
     const KernelTable *kernels;
     const kvl_view *view;
     uint32_t kv_head;
-    int64_t first;          // first token
+    int64_t first;      // first token,
+    int64_t run_first;  // which is in this run of the view, that begins with that token
+    uint32_t run;
     int64_t n_tokens;       // up to the last query's, at most chunk_tokens; 0 where there are none
     int64_t n_visible;      // of the sequence, from first on
     const Query *queries;   // [n_queries]
@@ -108,11 +110,19 @@ struct CodecRows {
     bool is_rotated;  // as stored
 };
 
+// By format and Numbers.
+struct DotTable {
+    DotFn of[format::count][4];
+};
+struct SumTable {
+    SumFn of[format::count][4];
+};
+
 struct KernelTable {
     const char *name;
     uint32_t bytes_from_group[format::count];  // the least group whose queries meet rows as bytes; 0: none
-    DotFn dot[format::count][4];               // by numbers
-    SumFn sum[format::count][4];
+    const DotTable *dot;
+    const SumTable *sum;
     void (*encode[format::count])(const CodecRows &);
     void (*decode[format::count])(const CodecRows &);
     void (*decode_chunk)(const DecodeChunk &);

@@ -11,7 +11,7 @@
 namespace kvlane {
 
 #define KVLANE_ISA_ROW(name, features) extern const KernelTable table_##name;
-#include "isa.inc"
+#include "built_isas.inc"
 
 namespace {
 
@@ -23,7 +23,7 @@ struct IsaRow {
 
 constexpr IsaRow isas[] = {
 #define KVLANE_ISA_ROW(name, features) {#name, &table_##name, (features)},
-#include "isa.inc"
+#include "built_isas.inc"
 };
 constexpr uint32_t n_isas = sizeof isas / sizeof isas[0];
 
@@ -39,7 +39,7 @@ kvl_status fail_forced(const char *forced) {
             std::snprintf(available + used, sizeof available - used, " %s", isa.name);
         }
     }
-    return fail(KVL_ERROR_ISA, "KVLANE_ISA is \"%s\"; this build on this CPU has%s", forced, available);
+    return fail(KVL_ERROR_ISA, "KVLANE_ISA is %s; this build on this CPU has%s", Quoted(forced).text, available);
 }
 
 kvl_status choose(const KernelTable *&table) {

@@ -3,47 +3,33 @@
 #include <algorithm>
 
 #include "kernel_table.hpp"
+#include "planes.hpp"
 #include "validate.hpp"
-#include "view.hpp"
 
 namespace kvlane {
 namespace {
 
-bool same_strides(const kvl_view &a, const kvl_view &b) {
-    return a.k_token_stride_bytes == b.k_token_stride_bytes && a.k_head_stride_bytes == b.k_head_stride_bytes &&
-           a.v_token_stride_bytes == b.v_token_stride_bytes && a.v_head_stride_bytes == b.v_head_stride_bytes &&
-           a.k_scale_token_stride_bytes == b.k_scale_token_stride_bytes &&
-           a.k_scale_head_stride_bytes == b.k_scale_head_stride_bytes &&
-           a.v_scale_token_stride_bytes == b.v_scale_token_stride_bytes &&
-           a.v_scale_head_stride_bytes == b.v_scale_head_stride_bytes;
-}
-
-bool same_memory(const kvl_view &a, const Run &run_of_a, const kvl_view &b, const Run &run_of_b) {
-    const auto same = [&](const std::byte *(*row)(const kvl_view &, const kvl_span &, uint32_t, int64_t, int64_t)) {
-        return row(a, *run_of_a.span, 0, 0, run_of_a.block) == row(b, *run_of_b.span, 0, 0, run_of_b.block);
-    };
-    return same(k_row) && same(v_row) && (!format::is_scaled(a.k_format) || same(k_scale)) &&
-           (!format::is_scaled(a.v_format) || same(v_scale));
-}
-
 // Tokens that both views begin with.
 int64_t common_tokens(const kvl_view &a, const kvl_view &b) {
-    if (a.k_format != b.k_format || a.v_format != b.v_format || !same_strides(a, b)) {
+    if (a.k_format != b.k_format || a.v_format != b.v_format) {
         return 0;
     }
     const int64_t most = std::min(own_tokens(a), own_tokens(b));
     int64_t n_tokens = 0;
     for (uint32_t i = 0; n_tokens < most; ++i) {
         const Run run_of_a = run_at(a, i), run_of_b = run_at(b, i);
-        if (!same_memory(a, run_of_a, b, run_of_b)) {
+        const int64_t n = std::min({run_of_a.n_tokens, run_of_b.n_tokens, most - n_tokens});
+        bool is_same = true;
+        for_each_plane(a, [&](const ViewPlane &plane) { is_same &= same_rows(a, run_of_a, plane, b, run_of_b, plane, n); });
+        if (n > 0 && !is_same) {
             break;
         }
-        n_tokens += std::min(run_of_a.n_tokens, run_of_b.n_tokens);
+        n_tokens += n;
         if (run_of_a.n_tokens != run_of_b.n_tokens) {
             break;
         }
     }
-    return std::min(n_tokens, most);
+    return n_tokens;
 }
 
 // Tokens from the first one on that all queries of the sequence see, if they may be shared.

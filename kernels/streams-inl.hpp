@@ -79,13 +79,20 @@ KVLANE_INLINE const std::byte *row_at(const kvl_view &view, const Run &run, uint
 }
 
 template <Plane P>
-KVLANE_INLINE int64_t stride_of(const kvl_view &view) {
+KVLANE_INLINE int64_t given_stride(const kvl_view &view) {
     switch (P) {
         case Plane::keys: return view.k_token_stride_bytes;
         case Plane::values: return view.v_token_stride_bytes;
         case Plane::key_scales: return view.k_scale_token_stride_bytes;
         case Plane::value_scales: return view.v_scale_token_stride_bytes;
     }
+}
+
+// One that no view may use is unused: between rows of runs of one token.
+template <Plane P>
+KVLANE_INLINE int64_t stride_of(const kvl_view &view) {
+    const int64_t stride = given_stride<P>(view);
+    return stride >= 0 && stride <= KVL_MAX_EXTENT_BYTES ? stride : 0;
 }
 
 template <Plane P>
@@ -152,6 +159,8 @@ static Stream<P> stream_of(const DecodeChunk &c, const Unmasked &unmasked, int64
     start.end = std::min(c.first + c.n_visible, start.unmasked.end());
     start.kv_head = c.kv_head;
     start.token = c.first;
+    start.next = c.run;
+    start.next_first = c.run_first;
     start.stride_bytes = stride_of<P>(*c.view);
     enter_run(start);
     Stream<P> s{start, start, into, in_halves};

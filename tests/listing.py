@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Reads the disassembly of an aarch64 object and lists, for every kernel in it, what its inner loops consist of.
+"""Reads the disassembly of an isa's aarch64 objects and lists, for every kernel in them, what its inner loops consist of.
 
 An inner loop is an innermost one of those with multiply-adds (FMLA; of integers SMLAL, SDOT, UDOT or USDOT). Loops that call
 a function are left out: they load the part of a vector at a row's end. Fails where an inner loop keeps a vector in memory (a
@@ -43,9 +43,9 @@ class Instruction:
         return f"{self.address:x}: {self.mnemonic} {self.operands}"
 
 
-def functions(objdump, path):
+def functions(objdump, paths):
     """Yields (name, instructions) of every function."""
-    listing = subprocess.run([objdump, "-d", "-C", "--no-show-raw-insn", path], capture_output=True, text=True, check=True)
+    listing = subprocess.run([objdump, "-d", "-C", "--no-show-raw-insn", *paths], capture_output=True, text=True, check=True)
     for part in re.split(r"\n(?=[0-9a-f]+ <)", listing.stdout):
         header = re.match(r"[0-9a-f]+ <(.*)>:\n", part)
         if header:
@@ -163,11 +163,11 @@ def print_table(kernels):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("objdump")
-    parser.add_argument("object")
+    parser.add_argument("objects", nargs="+")
     arguments = parser.parse_args()
     kernels = defaultdict(list)
     problems = []
-    for name, code in functions(arguments.objdump, arguments.object):
+    for name, code in functions(arguments.objdump, arguments.objects):
         micro_kernel = MICRO_KERNEL.search(short(name))
         bodies = list(inner_loops(name, code))
         if micro_kernel or bodies:
@@ -182,7 +182,7 @@ def main():
                 problems.append(f"{kernel}'s widest inner loop does not prefetch")
     for word in ("DotMicro", "SumMicro"):
         if not any(word in kernel for kernel in kernels):
-            problems.append(f"{arguments.object} has no {word}")
+            problems.append(f"no object has a {word}")
     print_table(kernels)
     sys.exit("\n".join(problems) if problems else 0)
 

@@ -1,54 +1,93 @@
 # Uses the package as its users do: builds consumer/ with it, and runs what was built.
-#   cmake -DUSE=install | find_package | pkg_config | add_subdirectory … -P package.cmake
+#   cmake -DUSE=install | find_package | c_alone | pkg_config | add_subdirectory | fast_math … -P package.cmake
 
 set(prefix ${WORK_DIR}/prefix)
-set(programs ${WORK_DIR}/${USE}/consumer_c ${WORK_DIR}/${USE}/consumer_cpp)
+set(programs consumer_c consumer_bits consumer_cpp)
 
 function(run)
   execute_process(COMMAND ${ARGN} COMMAND_ECHO STDOUT COMMAND_ERROR_IS_FATAL ANY)
 endfunction()
 
 function(build_consumer)
-  run(${CMAKE_COMMAND} -S ${CONSUMER_DIR} -B ${WORK_DIR}/${USE} -G ${GENERATOR} -DCMAKE_BUILD_TYPE=${BUILD_TYPE}
-    -DCMAKE_C_COMPILER=${CC} -DCMAKE_CXX_COMPILER=${CXX} -DCMAKE_C_FLAGS=${C_FLAGS} -DCMAKE_CXX_FLAGS=${CXX_FLAGS}
-    -DCMAKE_EXE_LINKER_FLAGS=${LINKER_FLAGS} ${ARGN})
+  execute_process(COMMAND ${CMAKE_COMMAND} -S ${CONSUMER_DIR} -B ${WORK_DIR}/${USE} -G ${GENERATOR}
+    -DCMAKE_BUILD_TYPE=${BUILD_TYPE} -DCMAKE_C_COMPILER=${CC} -DCMAKE_CXX_COMPILER=${CXX} -DCMAKE_C_FLAGS=${C_FLAGS}
+    -DCMAKE_CXX_FLAGS=${CXX_FLAGS} -DCMAKE_EXE_LINKER_FLAGS=${LINKER_FLAGS} -DCMAKE_CXX_COMPILER_LAUNCHER=${LAUNCHER}
+    "-DCOMPONENTS=${COMPONENTS}" "-DKVLANE_ISAS=${ISAS}" ${ARGN} COMMAND_ECHO STDOUT COMMAND_ERROR_IS_FATAL ANY)
   run(${CMAKE_COMMAND} --build ${WORK_DIR}/${USE} --config ${BUILD_TYPE} --parallel)
 endfunction()
 
-# Sets <variable> to what pkg-config answers. The prefix that a file names is the one that was configured, not the one of
-# this installation.
+# Sets <variable> to what pkg-config answers, of a file that finds its installation by itself.
 function(ask_pkg_config variable)
-  execute_process(COMMAND ${CMAKE_COMMAND} -E env PKG_CONFIG_PATH=${prefix}/${LIBDIR}/pkgconfig
-    ${PKG_CONFIG} --define-variable=prefix=${prefix} ${ARGN} kvlane
+  execute_process(COMMAND ${CMAKE_COMMAND} -E env PKG_CONFIG_PATH=${WORK_DIR}/moved/${LIBDIR}/pkgconfig
+    ${PKG_CONFIG} ${ARGN} kvlane
     OUTPUT_VARIABLE answer OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
   separate_arguments(answer UNIX_COMMAND "${answer}")
   set(${variable} ${answer} PARENT_SCOPE)
 endfunction()
 
+# Sets <variable> to the bits that a build's program prints on an isa, or to nothing where the CPU lacks it.
+function(ask_bits variable program isa)
+  execute_process(COMMAND ${CMAKE_COMMAND} -E env KVLANE_ISA=${isa} ${program}
+    OUTPUT_VARIABLE bits ERROR_VARIABLE text RESULT_VARIABLE failed)
+  if(failed AND text MATCHES "this build on this CPU has")
+    message("${isa} is left out: this CPU lacks it")
+    set(${variable} "" PARENT_SCOPE)
+    return()
+  elseif(failed OR NOT bits MATCHES "^isa ${isa}\n.*\nlse [0-9a-f]+")
+    message(FATAL_ERROR "${program} prints no bits of ${isa}: ${bits}${text}")
+  endif()
+  set(${variable} "${bits}" PARENT_SCOPE)
+endfunction()
+
 if(USE STREQUAL "install")
   file(REMOVE_RECURSE ${WORK_DIR})
   run(${CMAKE_COMMAND} --install ${BINARY_DIR} --prefix ${prefix} --config ${BUILD_TYPE})
+  if(NOT EXISTS ${prefix}/${DOCDIR}/LICENSE)
+    message(FATAL_ERROR "${prefix}/${DOCDIR} has no LICENSE")
+  endif()
   return()
 elseif(USE STREQUAL "find_package")
-  build_consumer(-DCMAKE_PREFIX_PATH=${prefix} -DVERSION=${VERSION} "-DCOMPONENTS=${COMPONENTS}")
+  build_consumer(-DCMAKE_PREFIX_PATH=${prefix} -DVERSION=${VERSION})
+elseif(USE STREQUAL "c_alone")
+  set(programs consumer_c consumer_bits)
+  set(COMPONENTS "")
+  build_consumer(-DCMAKE_PREFIX_PATH=${prefix} -DVERSION=${VERSION} -DC_ALONE=ON)
 elseif(USE STREQUAL "add_subdirectory")
+  set(ISAS scalar)
+  set(COMPONENTS "")
   build_consumer(-DKVLANE_DIRECTORY=${SOURCE_DIR} -DKVLANE_XSIMD_INCLUDE_DIR=${XSIMD_INCLUDE_DIR})
+elseif(USE STREQUAL "fast_math")
+  # A project that allows its compiler to change results, of which these may not be.
+  set(CXX_FLAGS "${CXX_FLAGS} -Ofast -ffast-math -funsafe-math-optimizations -ffp-contract=fast")
+  set(COMPONENTS "")
+  build_consumer(-DKVLANE_DIRECTORY=${SOURCE_DIR} -DKVLANE_XSIMD_INCLUDE_DIR=${XSIMD_INCLUDE_DIR})
+  foreach(isa IN LISTS ISAS)
+    ask_bits(bits ${WORK_DIR}/fast_math/consumer_bits ${isa})
+    ask_bits(expected ${WORK_DIR}/find_package/consumer_bits ${isa})
+    if(NOT bits STREQUAL expected)
+      message(FATAL_ERROR "the flags change the bits of ${isa}: compare what these print with KVLANE_ISA=${isa}:\n"
+        "${WORK_DIR}/fast_math/consumer_bits\n${WORK_DIR}/find_package/consumer_bits")
+    endif()
+  endforeach()
 elseif(USE STREQUAL "pkg_config")
   if(NOT PKG_CONFIG)
     message("skipped: pkg-config is missing")
     return()
   endif()
+  file(REMOVE_RECURSE ${WORK_DIR}/moved)
+  file(COPY ${prefix}/ DESTINATION ${WORK_DIR}/moved)
   ask_pkg_config(cflags --cflags)
   ask_pkg_config(libs --libs ${STATIC})
   separate_arguments(c_flags UNIX_COMMAND "${C_FLAGS}")
   separate_arguments(cxx_flags UNIX_COMMAND "${CXX_FLAGS}")
   separate_arguments(linker_flags UNIX_COMMAND "${LINKER_FLAGS}")
-  list(APPEND linker_flags ${libs} -Wl,-rpath,${prefix}/${LIBDIR})
+  list(APPEND linker_flags ${libs} -Wl,-rpath,${WORK_DIR}/moved/${LIBDIR})
   file(MAKE_DIRECTORY ${WORK_DIR}/${USE})
   run(${CC} ${c_flags} ${cflags} ${CONSUMER_DIR}/main.c -o ${WORK_DIR}/${USE}/consumer_c ${linker_flags})
+  run(${CC} ${c_flags} ${cflags} ${CONSUMER_DIR}/bits.c -o ${WORK_DIR}/${USE}/consumer_bits ${linker_flags} -lm)
   run(${CXX} ${cxx_flags} -std=c++20 ${cflags} ${CONSUMER_DIR}/main.cpp -o ${WORK_DIR}/${USE}/consumer_cpp ${linker_flags})
 endif()
 
 foreach(program IN LISTS programs)
-  run(${program})
+  execute_process(COMMAND ${WORK_DIR}/${USE}/${program} OUTPUT_QUIET COMMAND_ECHO STDOUT COMMAND_ERROR_IS_FATAL ANY)
 endforeach()

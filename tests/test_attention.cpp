@@ -791,6 +791,7 @@ TEST_CASE("view: one without spans, or with an empty one, has no token to see") 
         view.n_kv_heads = 1;
         view.head_dim = view.v_head_dim = 8;
         view.k_format = view.v_format = KVL_F16;
+        view.k_rotation = view.v_rotation = KVL_ROTATION_NONE;
         view.spans = n_spans ? &empty : nullptr;
         view.n_spans = n_spans;
         const Answer got = attend(shape.attention(), view, 0, Floats(8, 1.0f));

@@ -92,6 +92,7 @@ struct World {
     kvlane::Partial partials[2] = {{1, 4, 8}, {1, 4, 8}};
     kvl_partial list[2] = {partials[0].get(), partials[1].get()};
     kvl_range range{sizeof(kvl_range), 0, 0, 10, 11, 13, list[0]};  // of the view's tokens at 10 to 12, the last two
+    std::vector<float> arena = std::vector<float>(1024);            // for what is read and written both
     std::vector<uint64_t> bits = std::vector<uint64_t>(2, ~uint64_t{0});
     std::vector<float> biases = std::vector<float>(16);  // with room behind the mask for what overlaps it
     kvl_mask mask{sizeof(kvl_mask), 0, 0, bits.data(), biases.data(), 3, 8, 12};  // of two queries that see all three tokens
@@ -178,6 +179,14 @@ struct World {
     kvl_status count_bytes() { return kvl_attend_bytes(attention.get(), pair, 2, &n_bytes); }
 };
 
+// An array in memory that the call writes too, at its start.
+template <class T>
+T *moved_into(std::vector<float> &memory, const T *array, size_t n) {
+    static_assert(std::is_trivially_copyable_v<T>);
+    std::memcpy(memory.data(), array, n * sizeof(T));
+    return reinterpret_cast<T *>(memory.data());
+}
+
 struct Failure {
     const char *what;
     kvl_status status;
@@ -239,7 +248,10 @@ Failures failures_of_cache_create() {
         {"capacity", KVL_ERROR_RANGE, {"max_tokens", "2147483649", "2147483648"}, with([](Desc &d, LayerDesc &) {
              d.max_tokens = KVL_MAX_TOKENS + 1;
          })},
-        {"more than an address space", KVL_ERROR_MEMORY, {"max_tokens", "2147483648"}, with([](Desc &d, LayerDesc &l) {
+        {"more than an address space",
+         KVL_ERROR_MEMORY,
+         {"max_tokens", "2147483648", "2^47"},
+         with([](Desc &d, LayerDesc &l) {
              d.n_layers = 65536;
              d.max_tokens = KVL_MAX_TOKENS;
              l.n_kv_heads = 65536;
@@ -466,6 +478,9 @@ Failures failures_of_rules() {
          })},
         {"softcap < 0", KVL_ERROR_RULE, {"softcap", "-1", "1e-38"}, with([](Desc &d) { d.softcap = -1; })},
         {"softcap", KVL_ERROR_RULE, {"softcap", "inf", "1e38"}, with([](Desc &d) { d.softcap = infinity; })},
+        {"softcap over what its text allows", KVL_ERROR_RULE, {"softcap", "1.5e+38", "1e38"}, with([](Desc &d) {
+             d.softcap = 1.5e38f;
+         })},
         {"softcap without an inverse", KVL_ERROR_RULE, {"softcap", "e-41", "1e-38"}, with([](Desc &d) {
              d.softcap = 1e-40f;
          })},
@@ -570,18 +585,28 @@ Failures failures_of_views(kvl_status (World::*call)()) {
         {"view's v_head_dim", KVL_ERROR_GEOMETRY, {"view", "v_head_dim", "4", "8"}, with([](World &, kvl_view &v) {
              v.v_head_dim = 4;
          })},
-        {"view's k_format", KVL_ERROR_GEOMETRY, {"view", "k_format", "1", "0"}, with([](World &, kvl_view &v) {
-             v.k_format = KVL_F16;
-         })},
-        {"view's v_format", KVL_ERROR_GEOMETRY, {"view", "v_format", "2", "0"}, with([](World &, kvl_view &v) {
+        {"view's k_format",
+         KVL_ERROR_GEOMETRY,
+         {"sequences[0]: view[0]: k_format is f16", "has f32"},
+         with([](World &, kvl_view &v) { v.k_format = KVL_F16; })},
+        {"view's v_format", KVL_ERROR_GEOMETRY, {"view[0]", "v_format is bf16", "has f32"}, with([](World &, kvl_view &v) {
              v.v_format = KVL_BF16;
          })},
-        {"view's k_rotation", KVL_ERROR_GEOMETRY, {"view", "k_rotation", "2", "1"}, with([](World &, kvl_view &v) {
-             v.k_rotation = KVL_ROTATION_HADAMARD;
-         })},
-        {"view's v_rotation", KVL_ERROR_GEOMETRY, {"view", "v_rotation", "9", "1"}, with([](World &, kvl_view &v) {
+        {"view's k_rotation",
+         KVL_ERROR_GEOMETRY,
+         {"view[0]", "k_rotation is hadamard", "has none"},
+         with([](World &, kvl_view &v) { v.k_rotation = KVL_ROTATION_HADAMARD; })},
+        {"view's v_rotation", KVL_ERROR_GEOMETRY, {"view[0]", "v_rotation is 9", "has none"}, with([](World &, kvl_view &v) {
              v.v_rotation = 9;
          })},
+        {"view that states no rotation",
+         KVL_ERROR_ROTATION,
+         {"view[0]", "k_rotation is KVL_ROTATION_DEFAULT", "KVL_ROTATION_NONE or _HADAMARD"},
+         with([](World &, kvl_view &v) { v.k_rotation = KVL_ROTATION_DEFAULT; })},
+        {"values' rotation that is not stated",
+         KVL_ERROR_ROTATION,
+         {"v_rotation is KVL_ROTATION_DEFAULT"},
+         with([](World &, kvl_view &v) { v.v_rotation = KVL_ROTATION_DEFAULT; })},
         {"view's len < 0", KVL_ERROR_RANGE, {"view", "len", "-1"}, with([](World &, kvl_view &v) { v.len = -1; })},
         {"view's len over its spans", KVL_ERROR_LENGTH, {"view", "len", "5", "4"}, with([](World &, kvl_view &v) {
              v.len = 5;
@@ -602,6 +627,14 @@ Failures failures_of_views(kvl_status (World::*call)()) {
          KVL_ERROR_STRIDE,
          {"view", "v_token_stride_bytes", "-32", "32"},
          with([](World &, kvl_view &v) { v.v_token_stride_bytes = -32; })},
+        {"token stride beyond an address space",
+         KVL_ERROR_STRIDE,
+         {"view[0]", "v_token_stride_bytes", "9223372036854775807", "32", "70368744177664", "KVL_MAX_EXTENT_BYTES / 2"},
+         with([](World &, kvl_view &v) { v.v_token_stride_bytes = INT64_MAX; })},
+        {"head stride beyond an address space",
+         KVL_ERROR_STRIDE,
+         {"k_head_stride_bytes", "140737488355329", "140737488355328"},
+         with([](World &, kvl_view &v) { v.k_head_stride_bytes = KVL_MAX_EXTENT_BYTES + 1; })},
         {"head stride", KVL_ERROR_STRIDE, {"view", "v_head_stride_bytes", "0", "32"}, with([](World &, kvl_view &v) {
              v.v_head_stride_bytes = 0;
          })},
@@ -646,6 +679,44 @@ Failures failures_of_overlaps(kvl_status (World::*call)()) {
     };
 }
 
+// The same where what is read is an array or a descriptor, and the second sequence's output lies over it.
+Failures failures_of_arrays(kvl_status (World::*call)()) {
+    const auto with = [=](std::function<void(World &, kvl_sequence &)> spoil) {
+        return with_sequence(call, [=](World &w, kvl_sequence &s) {
+            spoil(w, s);
+            (s.range ? w.range.out.o : s.out) = w.arena.data();
+        });
+    };
+    return {
+        {"out in a view",
+         KVL_ERROR_OVERLAP,
+         {"sequences[1]'s out", "sequences[1]'s view is"},
+         with([](World &w, kvl_sequence &s) { s.view = moved_into(w.arena, s.view, 1); })},
+        {"out in spans",
+         KVL_ERROR_OVERLAP,
+         {"sequences[1]'s out", "sequences[0]'s view's spans"},
+         with([](World &w, kvl_sequence &) { w.view.spans = moved_into(w.arena, w.view.spans, 1); })},
+        {"out in blocks",
+         KVL_ERROR_OVERLAP,
+         {"sequences[1]'s out", "sequences[0]'s view's blocks"},
+         with([](World &w, kvl_sequence &) {
+             w.use_blocks();
+             w.view.blocks = moved_into(w.arena, w.view.blocks, 2);
+         })},
+        {"range's o in a range",
+         KVL_ERROR_OVERLAP,
+         {"sequences[1]'s range's out.o", "sequences[1]'s range is"},
+         with([](World &w, kvl_sequence &s) {
+             w.range.out.o = w.arena.data();
+             s.range = moved_into(w.arena, &w.range, 1);
+         })},
+        {"out in a mask",
+         KVL_ERROR_OVERLAP,
+         {"sequences[1]'s out", "sequences[1]'s mask is"},
+         with([](World &w, kvl_sequence &s) { s.mask = moved_into(w.arena, &w.mask, 1); })},
+    };
+}
+
 // The same of views of blocks.
 Failures failures_of_blocks(kvl_status (World::*call)()) {
     const auto with = [=](std::function<void(World &, kvl_view &)> spoil) {
@@ -681,6 +752,13 @@ Failures failures_of_blocks(kvl_status (World::*call)()) {
         {"block", KVL_ERROR_BLOCK, {"view", "blocks[0]", "3", "from 0 to 2", "63"}, with([](World &w, kvl_view &) {
              w.blocks[0] = 3;
          })},
+        {"an empty pool", KVL_ERROR_BLOCK, {"view[0]", "its span holds 15 tokens", "16"}, with([](World &w, kvl_view &) {
+             w.span.n_tokens = 15;
+         })},
+        {"block stride beyond an address space",
+         KVL_ERROR_STRIDE,
+         {"k_block_stride_bytes", "9223372036854775807"},
+         with([](World &, kvl_view &v) { v.k_block_stride_bytes = INT64_MAX; })},
         {"block stride", KVL_ERROR_STRIDE, {"view", "v_block_stride_bytes", "31", "32"}, with([](World &, kvl_view &v) {
              v.v_block_stride_bytes = 31;
          })},
@@ -773,13 +851,30 @@ Failures failures_of_masks(kvl_status (World::*call)()) {
              w.pair[1].range = &w.range;
              w.pair[1].len = 11;
          })},
-        {"bits' stride", KVL_ERROR_MASK, {"mask", "bits_stride_bytes", "4", "8"}, with([](World &w, kvl_mask &m) {
+        {"bits' stride", KVL_ERROR_STRIDE, {"mask", "bits_stride_bytes", "4", "8"}, with([](World &w, kvl_mask &m) {
              w.ask_twice();
              m.bits_stride_bytes = 4;
          })},
-        {"biases' stride", KVL_ERROR_MASK, {"mask", "biases_stride_bytes", "-4", "4"}, with([](World &w, kvl_mask &m) {
+        {"biases' stride", KVL_ERROR_STRIDE, {"mask", "biases_stride_bytes", "-4", "4"}, with([](World &w, kvl_mask &m) {
              w.ask_twice();
              m.biases_stride_bytes = -4;
+         })},
+        {"bits' stride beyond an address space",
+         KVL_ERROR_STRIDE,
+         {"mask: bits_stride_bytes", "4611686018427387904", "140737488355328"},
+         with([](World &w, kvl_mask &m) {
+             w.ask_twice();
+             m.bits_stride_bytes = int64_t{1} << 62;
+         })},
+        {"bits that are not aligned",
+         KVL_ERROR_MASK,
+         {"sequences[1]: mask: bits are at 0x", "aligned to 8 bytes"},
+         with([](World &w, kvl_mask &m) { m.bits = reinterpret_cast<const uint64_t *>(w.biases.data() + 1); })},
+        {"biases that are not aligned",
+         KVL_ERROR_MASK,
+         {"mask: biases are at 0x", "aligned to 4 bytes"},
+         with([](World &w, kvl_mask &m) {
+             m.biases = reinterpret_cast<const float *>(reinterpret_cast<const char *>(w.biases.data()) + 2);
          })},
         {"out in bits",
          KVL_ERROR_OVERLAP,
@@ -833,6 +928,13 @@ Failures failures_of_merge() {
          KVL_ERROR_OVERLAP,
          {"out", "lse"},
          [](World &w) { return kvl_merge(w.attention.get(), w.list, 2, 1, w.out.data(), w.out.data() + 1); }},
+        {"merge over its partials",
+         KVL_ERROR_OVERLAP,
+         {"out is", "partials is"},
+         [](World &w) {
+             const kvl_partial *list = moved_into(w.arena, w.list, 2);
+             return kvl_merge(w.attention.get(), list, 2, 1, w.arena.data(), w.lse.data());
+         }},
         {"merge of nothing", KVL_ERROR_RANGE, {"n_partials", "0", "1"}, [](World &w) { return w.merge(0, 1); }},
         {"merge for no queries", KVL_ERROR_RANGE, {"n_queries", "0", "1"}, [](World &w) { return w.merge(2, 0); }},
         {"merge for many queries",
@@ -866,6 +968,16 @@ Failures failures_of_workspace(kvl_status (World::*call)(void *, size_t)) {
          [=](World &w) {
              w.pair[0].q = static_cast<float *>(w.workspace.data()) + 4;
              return (w.*call)(w.workspace.data(), w.workspace.size());
+         }},
+        {"workspace in a view",
+         KVL_ERROR_OVERLAP,
+         {"workspace", "sequences[1]'s view is"},
+         [=](World &w) {
+             std::vector<std::byte> room(w.workspace.size() + 64);
+             const auto memory = std::span(room).subspan(-reinterpret_cast<uintptr_t>(room.data()) % 64);
+             std::memcpy(memory.data() + 64, &w.view, sizeof w.view);
+             w.pair[1].view = reinterpret_cast<kvl_view *>(memory.data() + 64);
+             return (w.*call)(memory.data(), w.workspace.size());
          }},
         {"workspace too small",
          KVL_ERROR_WORKSPACE_SIZE,
@@ -901,6 +1013,22 @@ Failures failures_of_calls() {
          KVL_ERROR_NULL,
          {"attention"},
          [](World &w) { return kvl_attend_begin(nullptr, w.pair, 2, w.workspace.data(), w.workspace.size(), &w.n_tasks); }},
+        {"out in the sequences",
+         KVL_ERROR_OVERLAP,
+         {"sequences[1]'s out", "and sequences is"},
+         [](World &w) {
+             w.pair[1].out = w.arena.data() + 16;
+             const kvl_sequence *pair = moved_into(w.arena, w.pair, 2);
+             return kvl_attend(w.attention.get(), pair, 2, w.workspace.data(), w.workspace.size(), nullptr);
+         }},
+        {"n_tasks in out",
+         KVL_ERROR_OVERLAP,
+         {"sequences[0]'s out", "n_tasks"},
+         [](World &w) {
+             w.pair[0].out = w.arena.data();
+             return kvl_attend_begin(w.attention.get(), w.pair, 2, w.workspace.data(), w.workspace.size(),
+                                     reinterpret_cast<uint32_t *>(w.arena.data() + 3));
+         }},
         {"begin without n_tasks",
          KVL_ERROR_NULL,
          {"n_tasks"},
@@ -931,10 +1059,18 @@ Failures failures_of_calls() {
          [](World &w) { return kvl_attend_bytes(w.attention.get(), w.pair, 2, nullptr); }},
         {"format of null", KVL_ERROR_NULL, {"name"}, [](World &w) { return kvl_format_from_name(nullptr, &w.format); }},
         {"format to null", KVL_ERROR_NULL, {"format"}, [](World &) { return kvl_format_from_name("f16", nullptr); }},
+        {"format with a long name",
+         KVL_ERROR_FORMAT,
+         {"xxx...\"", "f32 f16 bf16 q8 q4"},
+         [](World &w) { return kvl_format_from_name(std::string(1000, 'x').c_str(), &w.format); }},
         {"format that is none", KVL_ERROR_FORMAT, {"f17"}, [](World &w) { return kvl_format_from_name("f17", &w.format); }},
         {"isa to null", KVL_ERROR_NULL, {"name"}, [](World &) { return kvl_isa_in_force(nullptr); }},
     };
 }
+
+constexpr auto all_failures_of_sequences = {failures_of_sequences, failures_of_views,  failures_of_overlaps,
+                                            failures_of_arrays,    failures_of_ranges, failures_of_masks,
+                                            failures_of_blocks};
 
 Failures all_failures() {
     std::vector<Failures> groups{failures_of_cache_create(),
@@ -949,9 +1085,8 @@ Failures all_failures() {
                                  failures_of_workspace(&World::attend_in),
                                  failures_of_workspace(&World::begin_in),
                                  failures_of_calls()};
-    for (const auto call : {&World::attend, &World::begin, &World::count_bytes}) {
-        for (const auto failures : {failures_of_sequences, failures_of_views, failures_of_overlaps, failures_of_ranges,
-                                    failures_of_masks, failures_of_blocks}) {
+    for (const auto call : {&World::attend, &World::begin}) {
+        for (const auto failures : all_failures_of_sequences) {
             groups.push_back(failures(call));
         }
     }
@@ -976,7 +1111,22 @@ TEST_CASE("a failing call has its status and its text, and changes nothing") {
             CAPTURE(text);
             CHECK(text.find(said) != std::string::npos);
         }
-        CHECK(world.state() == before);
+        // Outputs are sorted in the workspace to be checked for overlaps.
+        World::State after = world.state();
+        after.workspace = failure.status == KVL_ERROR_OVERLAP ? before.workspace : after.workspace;
+        CHECK(after == before);
+    }
+}
+
+TEST_CASE("counting a call's bytes fails as the call does, but for overlaps: it writes no output") {
+    for (const auto failures : all_failures_of_sequences) {
+        for (const Failure &failure : failures(&World::count_bytes)) {
+            CAPTURE(failure.what);
+            World world;
+            const bool is_overlap = failure.status == KVL_ERROR_OVERLAP;
+            CHECK(failure.call(world) == (is_overlap ? KVL_OK : failure.status));
+            CHECK((world.n_bytes == 7) == !is_overlap);
+        }
     }
 }
 
@@ -1106,12 +1256,13 @@ TEST_CASE("memory that only looks wrong is allowed") {
 TEST_CASE("an output may not overlap the last query's row of a mask") {
     World w;
     w.ask_twice();
+    w.workspace = w.attention.workspace(2, 4, 2);
     w.pair[1].mask = &w.mask;
-    CHECK(w.count_bytes() == KVL_OK);
+    CHECK(w.begin() == KVL_OK);
     w.pair[0].lse = w.biases.data() + 5;
-    CHECK(w.count_bytes() == KVL_ERROR_OVERLAP);
+    CHECK(w.begin() == KVL_ERROR_OVERLAP);
     w.mask.biases_stride_bytes = 0;  // the first one's row then
-    CHECK(w.count_bytes() == KVL_OK);
+    CHECK(w.begin() == KVL_OK);
 }
 
 TEST_CASE("an output overlaps that of any other sequence, in whatever order they stand") {
@@ -1127,7 +1278,8 @@ TEST_CASE("an output overlaps that of any other sequence, in whatever order they
         }
         const bool overlaps = places.back() % 32 != 0;
         CAPTURE(places.back());
-        CHECK(kvl_attend_bytes(w.attention.get(), sequences.data(), 4, &w.n_bytes) ==
+        kvlane::Workspace workspace = w.attention.workspace(4, 4);
+        CHECK(kvl_attend(w.attention.get(), sequences.data(), 4, workspace.data(), workspace.size(), nullptr) ==
               (overlaps ? KVL_ERROR_OVERLAP : KVL_OK));
     }
 }

@@ -12,7 +12,7 @@
     namespace kvlane::isa {            \
     struct name;                       \
     }
-#include "../kernels/isa.inc"
+#include "built_isas.inc"
 
 namespace test {
 
@@ -30,7 +30,7 @@ auto exp2_in_force() {
     const std::string in_force = kvlane::isa_in_force();
     void (*found)(const float *, float *, int) = nullptr;
 #define KVLANE_ISA_ROW(name, features) found = in_force == #name ? &test::exp2_each<kvlane::isa::name> : found;
-#include "../kernels/isa.inc"
+#include "built_isas.inc"
     return found;
 }
 

@@ -515,23 +515,26 @@ TEST_CASE("view: a part that does not fit is refused, wherever it stands") {
     const Spoilt all[] = {
         {"no token of its own",
          KVL_ERROR_RANGE,
-         {"next", "len", "236", "235"},
+         {"sequences[0]: view[1]: len is 236", "235"},
          [](PartedView &p) {
              p.parts[1].len = 236;
              p.parts[0].len = 236;
          }},
-        {"none in the last", KVL_ERROR_RANGE, {"next", "len", "0"}, [](PartedView &p) { p.parts[2].len = 0; }},
-        {"a circle", KVL_ERROR_RANGE, {"next", "len"}, [](PartedView &p) { p.parts[2].next = &p.parts[0]; }},
+        {"none in the last", KVL_ERROR_RANGE, {"view[2]: len is 0"}, [](PartedView &p) { p.parts[2].len = 0; }},
+        {"a circle", KVL_ERROR_RANGE, {"view[3]: len"}, [](PartedView &p) { p.parts[2].next = &p.parts[0]; }},
         {"spans too short", KVL_ERROR_LENGTH, {"64", "10"}, [](PartedView &p) { p.spans[0].n_tokens = 10; }},
         {"no k", KVL_ERROR_NULL, {"span", "k"}, [](PartedView &p) { p.spans[2].k = nullptr; }},
         {"another format of integers",
          KVL_ERROR_GEOMETRY,
-         {"k_format", "4", "3"},
+         {"view[1]: k_format is q4", "has q8"},
          [](PartedView &p) { p.parts[1].k_format = KVL_Q4; }},
-        {"floats but f16", KVL_ERROR_GEOMETRY, {"v_format", "0", "4"}, [](PartedView &p) { p.parts[2].v_format = KVL_F32; }},
+        {"floats but f16",
+         KVL_ERROR_GEOMETRY,
+         {"view[2]: v_format is f32", "has q4, beside which f16 may stand"},
+         [](PartedView &p) { p.parts[2].v_format = KVL_F32; }},
         {"another rotation",
          KVL_ERROR_GEOMETRY,
-         {"k_rotation", "1", "2"},
+         {"view[1]: k_rotation is none", "has hadamard"},
          [](PartedView &p) { p.parts[1].k_rotation = KVL_ROTATION_NONE; }},
         {"another head_dim", KVL_ERROR_GEOMETRY, {"head_dim", "41", "40"}, [](PartedView &p) { p.parts[2].head_dim = 41; }},
         {"flags", KVL_ERROR_FLAGS, {"view", "flags"}, [](PartedView &p) { p.parts[1].flags = 1; }},
@@ -560,7 +563,14 @@ TEST_CASE("view: f16 joins integers only") {
         const Attention attention = Case{format, format}.attention();
         CHECK_THROWS_AS(attend(attention, view, 100), kvlane::Error);
     }
-    view.k_rotation = view.v_rotation = KVL_ROTATION_NONE;
+    // The format is what a caller has wrong who shows a cache of f16 to an attention of q8, not the rotation.
+    try {
+        attend(Case{Format::q8, Format::q8}.attention(), view, 100);
+        FAIL("nothing was thrown");
+    } catch (const kvlane::Error &error) {
+        CHECK(std::string(error.what()).find("k_format is f16 and k_rotation none; the attention object has q8") !=
+              std::string::npos);
+    }
     const Case c{Format::q8, Format::q8, 0, 0, Rotation::none};
     CHECK(error_of(attend(c.attention(), view, 100), in_f16, 100) <= bound);
 }

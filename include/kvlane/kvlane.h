@@ -8,7 +8,15 @@
  *
  * Every function that can fail returns a kvl_status; kvl_last_error() then names the argument, its value and what is
  * allowed. On an error nothing has changed: no output is written and no state moves. Every descriptor begins with
- * struct_size, to be set to sizeof its type, and flags, where an unknown bit is an error.
+ * struct_size, to be set to sizeof its type, and flags, where an unknown bit is an error. Fields that the others make
+ * meaningless are not looked at. Errors name an element of an array, and a view of a chain, by its index from 0.
+ *
+ * Pointers are aligned as C wants it of their types. What a call reads may not change until it has returned.
+ *
+ * Floating point: results are specified for the default environment of the calling and of the executor's threads, which
+ * rounds to nearest and keeps subnormal numbers. Where these are flushed to 0 (FTZ, DAZ), they count as 0 in scores and
+ * weights, and bits may differ; in another rounding mode bounds hold 100 times wider. Both must be the same on all threads of
+ * a call, or its bits depend on which thread took what.
  *
  * Words: a token is one cached position; a row is the head_dim (keys, queries) or v_head_dim (values, outputs) elements
  * of one head; group = n_query_heads / n_kv_heads query heads read the same KV head. Strides are in bytes.
@@ -36,7 +44,9 @@
 #define KVL_MAX_TOKENS ((int64_t)1 << 31)
 #define KVL_DEFAULT_MAX_TOKENS ((int64_t)131072)
 #define KVL_MIN_BLOCK_TOKENS 16
+#define KVL_MAX_EXTENT_BYTES ((int64_t)1 << 47) /* a stride times the rows that follow a first one at that distance */
 #define KVL_WORKSPACE_ALIGNMENT 64
+#define KVL_TASK_STACK_BYTES (192 * 1024) /* at most, of a task */
 
 /* Tokens whose sums are merged as one: those of positions c * KVL_CHUNK_TOKENS to (c + 1) * KVL_CHUNK_TOKENS - 1. */
 #define KVL_CHUNK_TOKENS 512
@@ -64,16 +74,16 @@ typedef enum kvl_status {
     KVL_ERROR_WORKSPACE_SIZE,      /* the workspace is too small */
     KVL_ERROR_WORKSPACE_ALIGNMENT, /* the workspace is not aligned to KVL_WORKSPACE_ALIGNMENT */
     KVL_ERROR_WORKSPACE_STATE,     /* the workspace holds no call that was begun */
-    KVL_ERROR_TASK,                /* a task is out of range, run twice, or not run before finish */
+    KVL_ERROR_TASK,                /* a task is out of range, run twice, or not done before finish */
     KVL_ERROR_ISA,                 /* KVLANE_ISA names no instruction set that this CPU can run */
     KVL_ERROR_MEMORY,              /* the system has no memory or address space to give */
-    KVL_ERROR_ROTATION,            /* an unknown rotation */
+    KVL_ERROR_ROTATION,            /* an unknown rotation, or a view that does not state its own */
     KVL_ERROR_RULE,                /* a softcap, slope or sink logit that no score can have */
     KVL_ERROR_PRECISION,           /* an unknown precision, or one for formats that have none */
     KVL_ERROR_BLOCK,               /* a block's index is out of range */
-    KVL_ERROR_STRIDE,              /* rows of a view would overlap */
+    KVL_ERROR_STRIDE,              /* rows of a view or a mask would overlap, or lie apart by more than an address space */
     KVL_ERROR_OVERLAP,             /* an output or the workspace overlaps what else the call reads or writes */
-    KVL_ERROR_MASK                 /* a mask is too short, or its rows lie where no row can */
+    KVL_ERROR_MASK                 /* a mask is too short, or not aligned */
 } kvl_status;
 
 /* How a key or value row is stored.
@@ -173,8 +183,10 @@ typedef struct kvl_span {
 ///         k + h * k_head_stride_bytes + t * k_token_stride_bytes, and alike for v and for the scales; that of token t of
 ///         block b at k + b * k_block_stride_bytes + h * k_head_stride_bytes + t * k_token_stride_bytes
 /// Units:  strides in bytes
-/// Pre:    each stride is at least a row's bytes, that one row does not overlap the next; a stride between what there is
-///         one of is unused. Keys and values may take turns in memory, or be the same
+/// Pre:    each stride is at least a row's bytes, so that no row overlaps the next, and at most KVL_MAX_EXTENT_BYTES over the
+///         number of rows that follow at that distance; a stride between what there is one of is unused. Keys and values may
+///         take turns in memory, or be the same. Both rotations are stated: KVL_ROTATION_DEFAULT is an error here, since what
+///         rows in memory were rotated by does not follow from their format
 typedef struct kvl_view {
     size_t struct_size;
     uint32_t flags; /* none are defined */
@@ -195,7 +207,7 @@ typedef struct kvl_view {
     const kvl_span *spans; /* in order of position */
     uint32_t n_spans;
     uint32_t reserved; /* 0 */
-    kvl_rotation k_rotation;
+    kvl_rotation k_rotation; /* KVL_ROTATION_NONE or KVL_ROTATION_HADAMARD */
     kvl_rotation v_rotation;
     const struct kvl_view *next; /* the tokens behind these, 1 or more of which are its own; null: none */
     const int32_t *blocks;       /* [n_blocks] in order of position, each from 0 on; those behind len are not looked at */
@@ -247,7 +259,8 @@ typedef struct kvl_cache_desc {
 } kvl_cache_desc;
 
 /// Creates an empty cache. Address space for max_tokens is reserved at once and costs memory only as tokens fill it, so
-/// rows never move.
+/// rows never move. Where the process locks its memory (mlockall with MCL_FUTURE), the system commits all of it at once, or
+/// refuses: name as few max_tokens as will be needed there.
 /// Pre:    desc and cache not null
 /// Errors: KVL_ERROR_STRUCT_SIZE, _FLAGS, _NULL, _RANGE, _FORMAT, _ROTATION, _HEAD_DIM, _ISA; KVL_ERROR_MEMORY when the
 ///         address space cannot be had
@@ -277,7 +290,9 @@ KVL_API kvl_status kvl_cache_copy(const kvl_cache *source, kvl_cache **copy);
 /// Threads: one at a time for a layer, and, where tokens are kept in f16, while no other reads it; different layers may be
 ///         appended to at once
 /// Allocates: no; where huge pages are used, a few appends of a layer wait about a millisecond each for the system to make
-///         them of small ones
+///         them of small ones. The system commits memory as it is first written: where it has none left then, it ends the
+///         process, as it does for any program on Linux that overcommits. kvl_cache_bytes says what is in use,
+///         kvl_layer_info.bytes_per_token times max_tokens what may come to be, which bounds it
 KVL_API kvl_status kvl_cache_append(kvl_cache *cache, uint32_t layer, int64_t n_tokens, const float *k, size_t k_len,
                                     const float *v, size_t v_len);
 
@@ -336,6 +351,8 @@ KVL_API kvl_status kvl_cache_layer_info(const kvl_cache *cache, uint32_t layer, 
 
 /// Makes a view of one layer as stored, its pending tokens included. Its pointers stay good as long as the cache lives, or,
 /// where first or recent tokens are kept in f16, until the layer's next append or truncate; its len is that of now.
+/// A view that is older than a truncate or clear, and longer than the cache now, reads memory that is the cache's still: what
+/// was forgotten, or what was appended over it. Views are plain data, so that is no error: make a view for every step.
 /// view->struct_size is set by the caller.
 /// Errors: KVL_ERROR_NULL, KVL_ERROR_LAYER, KVL_ERROR_STRUCT_SIZE
 /// Threads: any that do not change this layer meanwhile   Allocates: no
@@ -426,7 +443,7 @@ typedef struct kvl_partial {
 
 /// A range of a sequence's positions, whose partial is wanted instead of the output: the share of one of several machines
 /// or sockets, that may hold no other tokens. Queries stay where kvl_sequence.len puts them: in the range, behind it or
-/// before it.
+/// before it. A range that does not begin at a multiple of 64 tokens may change the last bits of what is merged.
 /// Pre:    out's three overlap nothing else of the call
 typedef struct kvl_range {
     size_t struct_size;
@@ -448,7 +465,8 @@ typedef struct kvl_range {
 /// Shape:  bits [n_queries, (n_tokens + 63) / 64], of which bits from n_tokens on are not looked at;
 ///         biases [n_queries, n_tokens]; each by position in the sequence, whatever the range
 /// Units:  biases in natural log; strides in bytes
-/// Pre:    a stride is 0, and all queries have the same row, or more, in whole words or floats; with one query it is unused
+/// Pre:    bits are aligned to 8 bytes and biases to 4. A stride is 0, and all queries have the same row, or more, in whole
+///         words or floats, and at most KVL_MAX_EXTENT_BYTES over the number of queries but one; with one query it is unused
 typedef struct kvl_mask {
     size_t struct_size;
     uint32_t flags;       /* none are defined */
@@ -466,14 +484,16 @@ typedef struct kvl_mask {
 /// Shape:  q [n_queries, n_query_heads, head_dim] f32; out [n_queries, n_query_heads, v_head_dim] f32;
 ///         lse [n_queries, n_query_heads] f32 or null
 /// Units:  lse in natural log: that of the sum of exponentials that out is divided by
-/// Pre:    out and lse overlap nothing else of the call: not the workspace, nor what lies between the first and the last row
-///         of a span's visible tokens, or of all of a view's blocks in use
+/// Pre:    out and lse overlap nothing else of the call: not the workspace, nor the arrays and descriptors that the call
+///         reads, nor what lies between the first and the last row of a span's visible tokens, or of all of a view's blocks in
+///         use
 typedef struct kvl_sequence {
     size_t struct_size;
     uint32_t flags;     /* none are defined */
     uint32_t n_queries; /* 0: 1; more than 1: at most len */
     const kvl_view *view;
-    int64_t len; /* tokens up to the newest, 0 to view->len; at 0, out is 0 and lse is -infinity or the sink's logit */
+    int64_t len; /* tokens up to the newest, 0 to view->len. 0 is no default: nothing is visible then, whatever the view
+                    holds, out is 0 and lse is -infinity or the sink's logit */
     const float *q;
     float *out;
     float *lse;
@@ -481,7 +501,13 @@ typedef struct kvl_sequence {
     const kvl_mask *mask;   /* null: none */
 } kvl_sequence;
 
-/// Runs task(context, i) once for every i in [0, n_tasks), in any order, on any threads, and returns when all are done.
+/// Runs task(context, i) once for every i in [0, n_tasks), in any order, on any threads, the calling one included, and
+/// returns when all are done. A task throws nothing, takes no lock and needs at most KVL_TASK_STACK_BYTES of stack.
+///
+/// What goes wrong: tasks that are left out make kvl_attend fail with KVL_ERROR_TASK, and a task that is run twice does nothing
+/// the second time. An exception that the function throws passes through kvl_attend. Either way kvl_attend waits for the
+/// tasks that are running, and a task that is run after that does nothing and touches no memory of the call.
+/// Threads: calls on several threads, or from within tasks of the caller's own, may enter it at the same time
 typedef void (*kvl_parallel_for)(void *pool, uint32_t n_tasks, void (*task)(void *context, uint32_t i), void *context);
 
 /// The caller's threads.
@@ -497,14 +523,17 @@ typedef struct kvl_executor {
 /// without ranges and masks, and for no more queries a sequence than share a read.
 /// Shape:  as in kvl_sequence
 /// Pre:    workspace is aligned to KVL_WORKSPACE_ALIGNMENT, of at least kvl_attention_workspace_size bytes, and used by
-///         one call at a time
+///         one call at a time: what it held before is lost, a call that was begun there included, even on an error
 /// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _GEOMETRY, _LENGTH, _STRIDE, _BLOCK, _MASK, _OVERLAP, _WORKSPACE_SIZE,
 ///         _WORKSPACE_ALIGNMENT, _RANGE, all before anything is written; KVL_ERROR_TASK when the executor left tasks out,
-///         and outputs are incomplete
+///         and outputs are incomplete; the call has ended all the same
 /// Bound:  relative L2 error against exact arithmetic on the decoded values <= 2e-6 for scores of unit variance and
-///         4096 tokens; <= 2e-4 where keys or values are q8 or q4 and met by 16 bits, see kvl_precision. Bits do not depend
+///         4096 tokens; <= 2e-4 where keys or values are q8 or q4 and met by 16 bits, see kvl_precision. In f32 a score is off
+///         by up to 1e-6 of the largest, and its weight by that times the score: 1e-2 for scores of 1e4. A score must be
+///         finite; sums of weighted values may be as large as f32. Bits do not depend
 ///         on the executor, its threads, or the other sequences and queries; they may differ by isa
-/// Threads: the executor's; the calling thread's where executor is null   Allocates: no
+/// Threads: the executor's; the calling thread's where executor is null, or where 256 other calls run on executors
+/// Allocates: no
 /// Source: M. Milakov, N. Gimelshein, "Online normalizer calculation for softmax" (2018); T. Dao et al.,
 ///         "Flash-Decoding for long-context inference" (2023)
 KVL_API kvl_status kvl_attend(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences,
@@ -513,7 +542,7 @@ KVL_API kvl_status kvl_attend(const kvl_attention *attention, const kvl_sequence
 /// Begins a call whose tasks the caller runs: for runtimes whose threads are all inside the operator already.
 /// One thread begins; every task in [0, n_tasks) is run exactly once, by any thread, at any time; when all have returned,
 /// one thread finishes. The sequences, their views and the attention object must live until then.
-/// Pre, Errors: as kvl_attend, and KVL_ERROR_NULL for n_tasks
+/// Pre, Errors: as kvl_attend, and KVL_ERROR_NULL for n_tasks, which overlaps nothing else of the call either
 KVL_API kvl_status kvl_attend_begin(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences,
                                     void *workspace, size_t workspace_bytes, uint32_t *n_tasks);
 
@@ -524,8 +553,8 @@ KVL_API kvl_status kvl_attend_begin(const kvl_attention *attention, const kvl_se
 KVL_API kvl_status kvl_attend_run_task(void *workspace, uint32_t task);
 
 /// Ends the call that was begun in this workspace; the outputs are complete.
-/// Errors: KVL_ERROR_NULL; KVL_ERROR_WORKSPACE_STATE when no call is begun; KVL_ERROR_TASK when tasks were not run, and
-///         the call goes on
+/// Errors: KVL_ERROR_NULL; KVL_ERROR_WORKSPACE_STATE when no call is begun; KVL_ERROR_TASK when tasks were not run, or are
+///         still running, and the call goes on
 KVL_API kvl_status kvl_attend_finish(void *workspace);
 
 /// Merges what n_queries queries' attention to ranges of their tokens came to, in the order of the array: partials of
@@ -538,7 +567,7 @@ KVL_API kvl_status kvl_attend_finish(void *workspace);
 /// Units:  lse in natural log: M + log(L). Where every l is 0, out is 0 and lse -infinity or the sink's logit
 /// Pre:    no token is in two partials
 /// Errors: KVL_ERROR_NULL; KVL_ERROR_RANGE when n_partials or n_queries is 0; KVL_ERROR_OVERLAP when out or lse overlap each
-///         other or a partial; before anything is written
+///         other, a partial or the array of them; before anything is written
 /// Threads: the calling one   Allocates: no
 KVL_API kvl_status kvl_merge(const kvl_attention *attention, const kvl_partial *partials, uint32_t n_partials,
                              uint32_t n_queries, float *out, float *lse);
@@ -547,7 +576,7 @@ KVL_API kvl_status kvl_merge(const kvl_attention *attention, const kvl_partial *
 /// where values are what keys begin with. A call reads them once for as many rows of queries and heads as share a read: 32
 /// at most, fewer of large head_dims, and one query's of 64 tokens of which windows or masks show queries different ones.
 /// Masks themselves are not counted.
-/// Errors: as kvl_attend, for sequences
+/// Errors: as kvl_attend, for sequences, but for overlaps: nothing of theirs is written
 KVL_API kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences,
                                     uint64_t *bytes);
 

@@ -1,0 +1,113 @@
+#pragma once
+
+// A view's planes, keys, values and their scales, as their fields are named: what holds of each is said once.
+
+#include <algorithm>
+
+#include "formats.hpp"
+#include "view.hpp"
+
+namespace kvlane {
+
+struct ViewPlane {
+    const char *name;
+    const char *first_name;
+    const void *kvl_span::*first;
+    const std::byte *(*row)(const kvl_view &, const kvl_span &, uint32_t kv_head, int64_t token, int64_t block);
+    int64_t kvl_view::*token_stride, kvl_view::*head_stride, kvl_view::*block_stride;
+    int64_t (*bytes_of)(kvl_format, uint32_t dim);
+    kvl_format kvl_view::*format;
+    uint32_t kvl_view::*dim;
+
+    // 0 where the view has no such plane.
+    int64_t row_bytes(const kvl_view &view) const { return bytes_of(view.*format, view.*dim); }
+};
+
+inline constexpr ViewPlane k_plane = {"k",
+                                      "k",
+                                      &kvl_span::k,
+                                      k_row,
+                                      &kvl_view::k_token_stride_bytes,
+                                      &kvl_view::k_head_stride_bytes,
+                                      &kvl_view::k_block_stride_bytes,
+                                      format::row_bytes,
+                                      &kvl_view::k_format,
+                                      &kvl_view::head_dim};
+inline constexpr ViewPlane v_plane = {"v",
+                                      "v",
+                                      &kvl_span::v,
+                                      v_row,
+                                      &kvl_view::v_token_stride_bytes,
+                                      &kvl_view::v_head_stride_bytes,
+                                      &kvl_view::v_block_stride_bytes,
+                                      format::row_bytes,
+                                      &kvl_view::v_format,
+                                      &kvl_view::v_head_dim};
+inline constexpr ViewPlane k_scale_plane = {"k_scale",
+                                            "k_scales",
+                                            &kvl_span::k_scales,
+                                            k_scale,
+                                            &kvl_view::k_scale_token_stride_bytes,
+                                            &kvl_view::k_scale_head_stride_bytes,
+                                            &kvl_view::k_scale_block_stride_bytes,
+                                            format::entry_bytes,
+                                            &kvl_view::k_format,
+                                            &kvl_view::head_dim};
+inline constexpr ViewPlane v_scale_plane = {"v_scale",
+                                            "v_scales",
+                                            &kvl_span::v_scales,
+                                            v_scale,
+                                            &kvl_view::v_scale_token_stride_bytes,
+                                            &kvl_view::v_scale_head_stride_bytes,
+                                            &kvl_view::v_scale_block_stride_bytes,
+                                            format::entry_bytes,
+                                            &kvl_view::v_format,
+                                            &kvl_view::v_head_dim};
+
+// body(plane) for every plane that the view has.
+template <class Body>
+void for_each_plane(const kvl_view &view, Body &&body) {
+    for (const ViewPlane *plane : {&k_plane, &v_plane, &k_scale_plane, &v_scale_plane}) {
+        if (plane->row_bytes(view) > 0) {
+            body(*plane);
+        }
+    }
+}
+
+// The first failure of check(plane) for every plane that the view has.
+template <class Check>
+kvl_status check_planes(const kvl_view &view, Check &&check) {
+    kvl_status status = KVL_OK;
+    for_each_plane(view, [&](const ViewPlane &plane) { status = status == KVL_OK ? check(plane) : status; });
+    return status;
+}
+
+// Whether n_tokens of two runs are the same memory. Strides between what there is one of are not looked at.
+inline bool same_rows(const kvl_view &a, const Run &run_of_a, const ViewPlane &plane_of_a, const kvl_view &b,
+                      const Run &run_of_b, const ViewPlane &plane_of_b, int64_t n_tokens) {
+    return plane_of_a.row(a, *run_of_a.span, 0, 0, run_of_a.block) ==
+               plane_of_b.row(b, *run_of_b.span, 0, 0, run_of_b.block) &&
+           (n_tokens <= 1 || a.*plane_of_a.token_stride == b.*plane_of_b.token_stride) &&
+           (a.n_kv_heads <= 1 || a.*plane_of_a.head_stride == b.*plane_of_b.head_stride);
+}
+
+// Of a view with blocks: those that hold its own tokens, the least of them and the most.
+struct Blocks {
+    const int32_t *begin, *end;
+    int32_t least, most;
+};
+
+inline Blocks visible_blocks(const kvl_view &view) {
+    const int64_t n = (own_tokens(view) + view.block_tokens - 1) / view.block_tokens;
+    Blocks blocks{view.blocks, view.blocks + n, 0, 0};
+    if (n > 0) {
+        blocks.least = blocks.most = *view.blocks;
+    }
+    for (const int32_t *block = blocks.begin; block < blocks.end; ++block) {
+        blocks.least = std::min(blocks.least, *block);
+        blocks.most = std::max(blocks.most, *block);
+    }
+    return blocks;
+}
+
+}  // namespace kvlane

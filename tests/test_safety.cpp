@@ -1,0 +1,556 @@
+// What a caller can do wrong, or the system to it, and what comes of it: no crash, no write after the end of a call, no
+// time that grows with the square of what is described.
+
+#include <algorithm>
+#include <cfenv>
+#include <chrono>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <stdexcept>
+
+#include "answers.hpp"
+
+#if defined(__unix__)
+#include <pthread.h>
+#include <sys/mman.h>
+#endif
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+
+using kvlane::Attention;
+using kvlane::Cache;
+using kvlane::Format;
+using kvlane::Geometry;
+using test::Answer;
+
+namespace {
+
+constexpr Geometry small{
+    .n_query_heads = 4, .n_kv_heads = 2, .head_dim = 16, .k_format = Format::f32, .v_format = Format::f32};
+
+// One sequence's call, whose memory can be given back before its tasks have all been run.
+struct Call {
+    explicit Call(const Geometry &g, int64_t len)
+        : geometry(g), attention(g), cache(test::cache_of(g, len)), view(cache.view(0)), q(test::queries_of(g)) {
+        expected = test::attend(attention, view, len, q);
+        start();
+    }
+
+    void start() {
+        workspace = std::make_unique<kvlane::Workspace>(attention.workspace(1, view.len));
+        out = std::make_unique<std::vector<float>>(q.size(), 7.0f);
+        sequence = {sizeof sequence, 0, 0, &view, view.len, q.data(), out->data(), nullptr, nullptr, nullptr};
+    }
+
+    kvl_status attend(const kvl_executor &executor) {
+        return kvl_attend(attention.get(), &sequence, 1, workspace->data(), workspace->size(), &executor);
+    }
+
+    Geometry geometry;
+    Attention attention;
+    Cache cache;
+    kvl_view view;
+    std::vector<float> q;
+    Answer expected;
+    std::unique_ptr<kvlane::Workspace> workspace;
+    std::unique_ptr<std::vector<float>> out;
+    kvl_sequence sequence;
+};
+
+// An executor that does what it must not.
+struct Executor {
+    using Task = void (*)(void *, uint32_t);
+
+    std::function<void(uint32_t n_tasks, Task task, void *context)> body;
+
+    kvl_executor get() {
+        return {[](void *pool, uint32_t n_tasks, Task task, void *context) {
+                    static_cast<Executor *>(pool)->body(n_tasks, task, context);
+                },
+                this};
+    }
+};
+
+double seconds_of(const std::function<void()> &work) {
+    double least = std::numeric_limits<double>::infinity();
+    for (int i = 0; i < 5; ++i) {
+        const auto start = std::chrono::steady_clock::now();
+        work();
+        least = std::min(least, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    }
+    return least;
+}
+
+}  // namespace
+
+TEST_CASE("tasks: one that is left out and run when the call has returned touches nothing") {
+    Call call(small, 1500);
+    Executor::Task late = nullptr;
+    void *context = nullptr;
+    uint32_t n = 0;
+    Executor executor{[&](uint32_t n_tasks, Executor::Task task, void *of) {
+        late = task;
+        context = of;
+        n = n_tasks;
+        task(of, 0);
+    }};
+    const kvl_executor threads = executor.get();
+    REQUIRE(call.attend(threads) == KVL_ERROR_TASK);
+    CHECK(std::string(kvl_last_error()).find(std::to_string(n - 1) + " of the call's " + std::to_string(n)) !=
+          std::string::npos);
+    CHECK(kvl_attend_finish(call.workspace->data()) == KVL_ERROR_WORKSPACE_STATE);
+    std::memset(call.workspace->data(), 0, call.workspace->size());
+    *call.out = std::vector<float>(call.q.size(), 7.0f);
+    for (uint32_t task = 0; task < n; ++task) {
+        late(context, task);
+    }
+    CHECK(*call.out == std::vector<float>(call.q.size(), 7.0f));
+    call.workspace.reset();
+    call.out.reset();
+    late(context, n - 1);  // of memory that is gone
+    // Nor does it when another call runs in the same place.
+    call.start();
+    executor.body = [&](uint32_t n_tasks, Executor::Task task, void *of) {
+        for (uint32_t i = 0; i < n_tasks; ++i) {
+            late(context, i);
+            task(of, i);
+        }
+    };
+    CHECK(call.attend(threads) == KVL_OK);
+    CHECK(test::same_bits(*call.out, call.expected.out));
+}
+
+TEST_CASE("tasks: an executor's exception passes, and no task runs behind it") {
+    Call call(small, 1500);
+    Executor::Task late = nullptr;
+    void *context = nullptr;
+    Executor executor{[&](uint32_t, Executor::Task task, void *of) {
+        late = task;
+        context = of;
+        task(of, 0);
+        throw std::runtime_error("no threads");
+    }};
+    CHECK_THROWS_WITH(call.attend(executor.get()), "no threads");
+    CHECK(kvl_attend_run_task(call.workspace->data(), 1) == KVL_ERROR_WORKSPACE_STATE);
+    call.workspace.reset();
+    call.out.reset();
+    late(context, 1);
+}
+
+TEST_CASE("tasks: a call waits for those that its executor did not wait for") {
+    const Geometry wide{.n_query_heads = 16, .n_kv_heads = 1, .head_dim = 512};
+    Call call(wide, 512);  // one task, of some length
+    for (int i = 0; i < 50; ++i) {
+        call.start();
+        std::thread thread;
+        std::atomic<bool> is_started{false};
+        Executor executor{[&](uint32_t, Executor::Task task, void *of) {
+            thread = std::thread([&is_started, task, of] {
+                is_started = true;
+                task(of, 0);
+            });
+            while (!is_started) {
+                std::this_thread::yield();
+            }
+        }};
+        const kvl_status status = call.attend(executor.get());
+        if (status == KVL_OK) {
+            CHECK(test::same_bits(*call.out, call.expected.out));
+        } else {  // the task came too late, and was left out
+            CHECK(status == KVL_ERROR_TASK);
+            CHECK(*call.out == std::vector<float>(call.q.size(), 7.0f));
+        }
+        call.workspace.reset();
+        call.out.reset();
+        thread.join();
+    }
+}
+
+TEST_CASE("tasks: finish is refused while one is running") {
+    const Geometry wide{.n_query_heads = 16, .n_kv_heads = 1, .head_dim = 512};
+    Call call(wide, 512);
+    int n_refused = 0;
+    for (int i = 0; i < 50; ++i) {
+        call.start();
+        void *const workspace = call.workspace->data();
+        uint32_t n_tasks;
+        REQUIRE(kvl_attend_begin(call.attention.get(), &call.sequence, 1, workspace, call.workspace->size(), &n_tasks) ==
+                KVL_OK);
+        REQUIRE(n_tasks == 1);
+        std::thread thread([&] { CHECK(kvl_attend_run_task(workspace, 0) == KVL_OK); });
+        kvl_status status;
+        while ((status = kvl_attend_finish(workspace)) == KVL_ERROR_TASK) {
+            n_refused += std::string(kvl_last_error()).find("1 are still running") != std::string::npos;
+        }
+        CHECK(status == KVL_OK);
+        CHECK(test::same_bits(*call.out, call.expected.out));
+        thread.join();
+    }
+    CHECK(n_refused > 0);
+}
+
+TEST_CASE("tasks: an executor may be entered again from within it, to any depth") {
+    Call call(small, 700);
+    Executor executor;
+    int depth = 0;
+    executor.body = [&](uint32_t n_tasks, Executor::Task task, void *of) {
+        if (++depth < 300) {  // more than there are gates
+            std::vector<float> out(call.q.size());
+            kvlane::Workspace workspace = call.attention.workspace(1, call.view.len);
+            kvl_sequence inner = call.sequence;
+            inner.out = out.data();
+            const kvl_executor again = executor.get();
+            CHECK(kvl_attend(call.attention.get(), &inner, 1, workspace.data(), workspace.size(), &again) == KVL_OK);
+            CHECK(test::same_bits(out, call.expected.out));
+        }
+        for (uint32_t i = 0; i < n_tasks; ++i) {
+            task(of, i);
+        }
+    };
+    CHECK(call.attend(executor.get()) == KVL_OK);
+    CHECK(test::same_bits(*call.out, call.expected.out));
+    CHECK(depth == 256);  // the call that found no gate ran on its own thread
+}
+
+TEST_CASE("time: begin grows as n log n with what it checks for overlaps, on whatever sides that lies") {
+    const Geometry tiny{
+        .n_query_heads = 1, .n_kv_heads = 1, .head_dim = 4, .k_format = Format::f32, .v_format = Format::f32};
+    const Attention attention(tiny);
+    constexpr uint32_t n_spans = 16;
+    const auto seconds_for = [&](uint32_t n) {
+        // Outputs before and behind the rows, in no order.
+        std::vector<float> memory(size_t{3} * n * n_spans * 4);
+        const float *rows = memory.data() + size_t{n} * n_spans * 4;
+        std::vector<kvl_span> spans;
+        for (uint32_t i = 0; i < n * n_spans; ++i) {
+            spans.push_back({rows + i * 4, rows + i * 4, 1, nullptr, nullptr});
+        }
+        const kvl_view shape = test::cache_of(tiny, 1).view(0);
+        std::vector<kvl_view> views(n, shape);
+        std::vector<kvl_sequence> sequences;
+        for (uint32_t i = 0; i < n; ++i) {
+            views[i].spans = &spans[size_t{i} * n_spans];
+            views[i].n_spans = n_spans;
+            views[i].len = n_spans;
+            const size_t place = size_t{i} * 7919 % n * 4 + (i % 2 == 0 ? 0 : memory.size() - size_t{n} * 4);
+            sequences.push_back(
+                {sizeof(kvl_sequence), 0, 0, &views[i], n_spans, rows, &memory[place], nullptr, nullptr, nullptr});
+        }
+        kvlane::Workspace workspace = attention.workspace(n, n_spans);
+        uint32_t n_tasks;
+        return seconds_of([&] {
+            REQUIRE(kvl_attend_begin(attention.get(), sequences.data(), n, workspace.data(), workspace.size(), &n_tasks) ==
+                    KVL_OK);
+        });
+    };
+    // 16 times as much takes about 20 times as long; by squares it would be 256.
+    CHECK(seconds_for(8192) <= 60 * seconds_for(512));
+}
+
+TEST_CASE("time: attention grows with the number of views in a chain, or of spans, as with that of tokens") {
+    const Geometry tiny{
+        .n_query_heads = 1, .n_kv_heads = 1, .head_dim = 4, .k_format = Format::f32, .v_format = Format::f32};
+    const Attention attention(tiny);
+    const std::vector<float> q(4, 0.5f);
+    for (const bool is_chain : {true, false}) {
+        CAPTURE(is_chain);
+        const auto seconds_for = [&](int64_t n) {
+            const Cache cache = test::cache_of(tiny, n);
+            const kvl_view whole = cache.view(0);
+            std::vector<kvl_span> spans;
+            for (int64_t i = 0; i < n; ++i) {
+                const int64_t at = i * whole.k_token_stride_bytes;
+                spans.push_back({static_cast<const char *>(whole.spans->k) + at,
+                                 static_cast<const char *>(whole.spans->v) + at, 1, nullptr, nullptr});
+            }
+            std::vector<kvl_view> views(is_chain ? static_cast<size_t>(n) : 1, whole);
+            for (size_t i = 0; i < views.size(); ++i) {
+                views[i].spans = &spans[i];
+                views[i].n_spans = is_chain ? 1 : static_cast<uint32_t>(n);
+                views[i].len = n - static_cast<int64_t>(i);
+                views[i].next = i + 1 < views.size() ? &views[i + 1] : nullptr;
+            }
+            Answer answer;
+            const double seconds = seconds_of([&] { answer = test::attend(attention, views.front(), n, q); });
+            const Answer want = test::attend(attention, whole, n, q);
+            const std::vector<double> reference(want.out.begin(), want.out.end());
+            CHECK((is_chain ? test::relative_error(answer.out, reference) <= 1e-5 : answer == want));
+            return seconds;
+        };
+        // 16 times as many, 16 times as long; by squares it would be 256.
+        CHECK(seconds_for(1 << 18) <= 48 * seconds_for(1 << 14));
+    }
+}
+
+TEST_CASE("unused fields are never looked at: neither results nor bytes nor what is shared depend on them") {
+    constexpr int64_t garbage[] = {INT64_MAX, INT64_MIN, -1, 3};
+    for (const Format format : {Format::f32, Format::f16, Format::q8, Format::q4}) {
+        const Geometry g{.n_query_heads = 4, .n_kv_heads = 1, .head_dim = 32, .k_format = format, .v_format = format};
+        const Attention attention(g);
+        const std::vector<float> q = test::queries_of(g);
+        const Cache cache = test::cache_of(g, 1030);
+        const bool has_scales = test::is_scaled(format);
+        for (const int64_t stride : garbage) {
+            kvl_view plain = cache.view(0), view = plain;
+            kvl_span spans[2] = {*view.spans, {nullptr, nullptr, -5, nullptr, nullptr}};  // one behind all visible tokens
+            view.spans = spans;
+            view.n_spans = 2;
+            view.len = plain.len = 1030;
+            spans[0].n_tokens = 1030;
+            view.k_head_stride_bytes = view.v_head_stride_bytes = stride;
+            view.k_scale_head_stride_bytes = view.v_scale_head_stride_bytes = stride;
+            view.k_block_stride_bytes = view.v_block_stride_bytes = stride;
+            view.k_scale_block_stride_bytes = view.v_scale_block_stride_bytes = stride;
+            if (!has_scales) {
+                view.k_scale_token_stride_bytes = view.v_scale_token_stride_bytes = stride;
+            }
+            CHECK(test::attend(attention, view, 1030, q) == test::attend(attention, plain, 1030, q));
+            // Two sequences that begin with the same memory share it, whatever stands in what neither uses.
+            std::vector<float> out(2 * q.size());
+            const kvl_sequence pair[] = {
+                {sizeof(kvl_sequence), 0, 0, &plain, 1030, q.data(), out.data(), nullptr, nullptr, nullptr},
+                {sizeof(kvl_sequence), 0, 0, &view, 1030, q.data(), out.data() + q.size(), nullptr, nullptr, nullptr}};
+            const kvl_sequence alike[] = {pair[0], pair[0]};
+            uint64_t bytes = 0, bytes_of_alike = 0;
+            REQUIRE(kvl_attend_bytes(attention.get(), pair, 2, &bytes) == KVL_OK);
+            REQUIRE(kvl_attend_bytes(attention.get(), alike, 2, &bytes_of_alike) == KVL_OK);
+            CHECK(bytes == bytes_of_alike);
+            // One token: strides between tokens are unused too.
+            view.len = 1;
+            view.k_token_stride_bytes = view.v_token_stride_bytes = stride;
+            view.k_scale_token_stride_bytes = view.v_scale_token_stride_bytes = stride;
+            CHECK(test::attend(attention, view, 1, q) == test::attend(attention, plain, 1, q));
+        }
+    }
+}
+
+TEST_CASE("unused fields do not hide that values are what keys begin with") {
+    const Geometry g{.n_query_heads = 4, .n_kv_heads = 1, .head_dim = 32};
+    const Attention attention(g);
+    const Cache cache = test::cache_of(g, 100);
+    kvl_view view = cache.view(0);
+    kvl_span spans[2] = {*view.spans, {nullptr, &view, 0, nullptr, nullptr}};
+    spans[0].v = spans[0].k;
+    view.spans = spans;
+    view.n_spans = 2;
+    view.k_head_stride_bytes = 5;
+    view.v_block_stride_bytes = 7;
+    const std::vector<float> q = test::queries_of(g);
+    std::vector<float> out(q.size());
+    const kvl_sequence sequence{sizeof sequence, 0, 0, &view, 100, q.data(), out.data(), nullptr, nullptr, nullptr};
+    uint64_t bytes;
+    REQUIRE(kvl_attend_bytes(attention.get(), &sequence, 1, &bytes) == KVL_OK);
+    CHECK(bytes == 100 * 32 * 2);  // each row once
+}
+
+TEST_CASE("large counts do not overflow: a view of no tokens may have any number of blocks") {
+    const Attention attention(small);
+    const Cache cache = test::cache_of(small, 4);
+    kvl_view view = cache.view(0);
+    const int32_t block = 0;
+    view.blocks = &block;
+    view.n_blocks = view.block_tokens = UINT32_MAX;  // 2^64 tokens, nearly
+    view.len = 0;
+    const std::vector<float> q = test::queries_of(small);
+    const Answer answer = test::attend(attention, view, 0, q);
+    CHECK(answer.out == std::vector<float>(q.size(), 0.0f));
+}
+
+TEST_CASE("a sequence whose len is 0 sees nothing, whatever its view holds") {
+    const Cache cache = test::cache_of(small, 100);
+    const Answer answer = test::attend(Attention(small), cache.view(0), 0, test::queries_of(small));
+    CHECK(answer.out == std::vector<float>(answer.out.size(), 0.0f));
+    CHECK(answer.lse == std::vector<float>(answer.lse.size(), -std::numeric_limits<float>::infinity()));
+}
+
+TEST_CASE("a view that is older than a truncate reads what was forgotten, and then what is appended over it") {
+    Cache cache = test::cache_of(small, 100, 1, 200);
+    const Attention attention(small);
+    const std::vector<float> q = test::queries_of(small);
+    const kvl_view old = cache.view(0);
+    const Answer before = test::attend(attention, old, 100, q);
+    cache.truncate(50);
+    CHECK(test::attend(attention, old, 100, q) == before);
+    test::fill_random(cache, 50, 9);
+    CHECK(test::attend(attention, old, 100, q) == test::attend(attention, cache.view(0), 100, q));
+}
+
+TEST_CASE("a view that is older than a truncate stays within the cache's memory, where tokens are kept in f16 too") {
+    for (const int64_t len : {0, 1, 64, 70, 200, 300, 399}) {
+        kvlane::Layer layer{.n_kv_heads = 2, .head_dim = 16, .k_format = Format::q8, .v_format = Format::q4};
+        layer.n_first_f16 = 64;
+        layer.n_recent_f16 = 128;
+        Cache cache(1, layer, 400);
+        test::fill_random(cache, 400, 1);
+        const kvl_view old = cache.view(0);
+        cache.truncate(len);
+        const Attention attention(
+            {.n_query_heads = 4, .n_kv_heads = 2, .head_dim = 16, .k_format = Format::q8, .v_format = Format::q4});
+        const std::vector<float> q(64, 0.5f);
+        std::vector<float> out(64);
+        kvlane::Workspace workspace = attention.workspace(1, 400);
+        const kvl_sequence sequence{sizeof sequence, 0, 0, &old, 400, q.data(), out.data(), nullptr, nullptr, nullptr};
+        const kvl_status status = kvl_attend(attention.get(), &sequence, 1, workspace.data(), workspace.size(), nullptr);
+        CHECK((status == KVL_OK || status == KVL_ERROR_LENGTH || status == KVL_ERROR_RANGE));
+    }
+}
+
+TEST_CASE("a view of another's q8 rows gives right results once it says how they are rotated") {
+    const Geometry g{.n_query_heads = 4,
+                     .n_kv_heads = 2,
+                     .head_dim = 64,
+                     .k_format = Format::q8,
+                     .v_format = Format::q8,
+                     .k_rotation = kvlane::Rotation::none,
+                     .v_rotation = kvlane::Rotation::none};
+    Cache cache(1, {2, 64, 64, Format::q8, Format::q8, kvlane::Rotation::none, kvlane::Rotation::none}, 100);
+    test::fill_random(cache, 100, 1);
+    const std::vector<float> q = test::queries_of(g);
+    kvl_view view = cache.view(0);
+    const Answer answer = test::attend(Attention(g), view, 100, q);
+    CHECK(test::relative_error(answer.out, test::expected(g, 100, q, cache.read_k(0), cache.read_v(0)).out) <= 2e-2);
+    // An attention of the default rotation, which is Hadamard's, is no place for it, stated or not.
+    Geometry by_format = g;
+    by_format.k_rotation = by_format.v_rotation = kvlane::Rotation::by_format;
+    CHECK_THROWS_AS(test::attend(Attention(by_format), view, 100, q), kvlane::Error);
+    view.k_rotation = KVL_ROTATION_DEFAULT;
+    CHECK_THROWS_AS(test::attend(Attention(by_format), view, 100, q), kvlane::Error);
+    CHECK_THROWS_AS(test::attend(Attention(g), view, 100, q), kvlane::Error);
+}
+
+TEST_CASE("a range that begins at no multiple of 64 tokens merges to the same within the bound") {
+    const Cache cache = test::cache_of(small, 1500);
+    const Attention attention(small);
+    const std::vector<float> q = test::queries_of(small);
+    const kvl_view view = cache.view(0);
+    const Answer whole = test::attend(attention, view, 1500, q);
+    kvlane::Partial parts[] = {{1, 4, 16}, {1, 4, 16}};
+    kvl_partial list[] = {parts[0].get(), parts[1].get()};
+    kvlane::Workspace workspace = attention.workspace(1, 1500);
+    for (int i = 0; i < 2; ++i) {
+        const kvl_range range{sizeof range, 0, 0, 0, i == 0 ? 0 : 700, i == 0 ? 700 : 1500, list[i]};
+        const kvl_sequence sequence{sizeof sequence, 0, 0, &view, 1500, q.data(), nullptr, nullptr, &range, nullptr};
+        attention.attend(std::span(&sequence, 1), workspace);
+    }
+    std::vector<float> out(whole.out.size());
+    attention.merge(list, 1, out.data());
+    const std::vector<double> reference(whole.out.begin(), whole.out.end());
+    CHECK(test::relative_error(out, reference) <= 2e-6);
+}
+
+TEST_CASE("scores of up to 1e4 keep the bound that is stated for them") {
+    Geometry g{.n_query_heads = 4, .n_kv_heads = 1, .head_dim = 64, .k_format = Format::f32, .v_format = Format::f32};
+    const Cache cache = test::cache_of(g, 500);
+    for (const float scale : {1.0f, 100.0f, 400.0f}) {
+        g.scale = scale;  // scores of a standard deviation of 8 times that: the largest are near 3 times as large
+        const std::vector<float> q = test::queries_of(g);
+        const Answer answer = test::attend(Attention(g), cache.view(0), 500, q);
+        CAPTURE(scale);
+        CHECK(test::relative_error(answer.out, test::expected(g, 500, q, cache.read_k(0), cache.read_v(0)).out) <= 1e-2);
+    }
+}
+
+#if defined(__linux__) && !defined(KVLANE_TEST_ASAN) && !defined(KVLANE_TEST_TSAN)
+
+TEST_CASE("stack: a task needs at most KVL_TASK_STACK_BYTES") {
+    // Of the threads that run tasks, the stack is filled with a pattern first: what is left of it was not used.
+    constexpr size_t size = 1 << 20;
+    constexpr std::byte pattern{0xa5};
+    size_t most = 0;
+    for (const Format format : test::all_formats()) {
+        for (const uint32_t head_dim : {64u, 1024u}) {
+            const Geometry g{
+                .n_query_heads = 32, .n_kv_heads = 1, .head_dim = head_dim, .k_format = format, .v_format = format};
+            Call call(g, 600);
+            uint32_t n_tasks;
+            REQUIRE(kvl_attend_begin(call.attention.get(), &call.sequence, 1, call.workspace->data(), call.workspace->size(),
+                                     &n_tasks) == KVL_OK);
+            REQUIRE(n_tasks >= 2);
+            std::vector<std::byte> memory(size + 4096, pattern);
+            std::byte *stack = memory.data() + -reinterpret_cast<uintptr_t>(memory.data()) % 4096;
+            struct Work {
+                void *workspace;
+                uint32_t n_tasks;
+                bool runs;
+            };
+            // A thread that runs nothing uses some of its stack too.
+            size_t used[2];
+            for (const bool runs : {false, true}) {
+                std::fill_n(stack, size, pattern);
+                Work work{call.workspace->data(), n_tasks, runs};
+                pthread_attr_t attributes;
+                pthread_attr_init(&attributes);
+                REQUIRE(pthread_attr_setstack(&attributes, stack, size) == 0);
+                pthread_t thread;
+                const auto body = [](void *p) -> void * {
+                    const auto &w = *static_cast<const Work *>(p);
+                    for (uint32_t task = 0; w.runs && task < w.n_tasks; ++task) {
+                        kvl_attend_run_task(w.workspace, task);
+                    }
+                    return nullptr;
+                };
+                REQUIRE(pthread_create(&thread, &attributes, body, &work) == 0);
+                pthread_join(thread, nullptr);
+                pthread_attr_destroy(&attributes);
+                used[runs] = static_cast<size_t>(
+                    stack + size - std::find_if(stack, stack + size, [](std::byte b) { return b != pattern; }));
+            }
+            most = std::max(most, used[true] - std::min(used[true], used[false]));
+        }
+    }
+    MESSAGE("bytes of stack: " << most);
+    CHECK(most <= KVL_TASK_STACK_BYTES);
+    CHECK(most >= 1024);  // the pattern was written over
+}
+
+TEST_CASE("memory that is locked: a cache is committed when it is made") {
+    if (mlockall(MCL_CURRENT | MCL_FUTURE) != 0) {
+        MESSAGE("skipped: this process may not lock its memory");
+        return;
+    }
+    {
+        const Cache cache = test::cache_of(small, 100);
+        CHECK(test::attend(Attention(small), cache.view(0), 100, test::queries_of(small)).out[0] != 0);
+    }
+    munlockall();
+}
+
+#endif
+
+#if !defined(KVLANE_TEST_EMULATED)
+
+TEST_CASE("floating point: in another rounding mode bounds hold 100 times wider") {
+    const Cache cache = test::cache_of(small, 1000);
+    const std::vector<float> q = test::queries_of(small);
+    const oracle::Answer want = test::expected(small, 1000, q, cache.read_k(0), cache.read_v(0));
+    for (const int mode : {FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO}) {
+        std::fesetround(mode);
+        const Answer answer = test::attend(Attention(small), cache.view(0), 1000, q);
+        std::fesetround(FE_TONEAREST);
+        CAPTURE(mode);
+        CHECK(test::relative_error(answer.out, want.out) <= 2e-4);
+    }
+}
+
+#endif
+
+#if defined(__x86_64__)
+
+TEST_CASE("floating point: where subnormal numbers are flushed to 0, results of normal ones stay right") {
+    for (const Format format : test::all_formats()) {
+        const Geometry g{.n_query_heads = 4, .n_kv_heads = 2, .head_dim = 64, .k_format = format, .v_format = format};
+        const Cache cache = test::cache_of(g, 1000);
+        const std::vector<float> q = test::queries_of(g);
+        const oracle::Answer want = test::expected(g, 1000, q, cache.read_k(0), cache.read_v(0));
+        const unsigned before = _mm_getcsr();
+        _mm_setcsr(before | 0x8040);  // FTZ and DAZ
+        const Answer answer = test::attend(Attention(g), cache.view(0), 1000, q);
+        _mm_setcsr(before);
+        CAPTURE(test::name_of(format));
+        CHECK(test::relative_error(answer.out, want.out) <= (test::is_scaled(format) ? 2e-2 : 2e-6));
+    }
+}
+
+#endif
