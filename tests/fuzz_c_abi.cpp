@@ -1,6 +1,7 @@
 // Reads its input as a sequence of calls of the C ABI with hostile arguments. Buffers are always as long as the shape
-// that was named says; all else may be wrong. An error must leave the cache's length as it was, and finite input must
-// give finite output.
+// that was named says, to the byte; all else may be wrong. An error must leave the cache's length as it was, finite input
+// must give finite output, which is the oracle's where nothing is quantized, and a call over several sequences, in memory of
+// the caller's own, in tasks of any order, must give each the bits that it has alone over the cache.
 
 #include <algorithm>
 #include <array>
@@ -14,7 +15,9 @@
 #include <utility>
 #include <vector>
 
+#include "../kernels/planes.hpp"
 #include "kvlane/kvlane.hpp"
+#include "oracle.hpp"
 
 namespace {
 
@@ -58,6 +61,17 @@ public:
         return one_in(16) ? any<T>() : static_cast<T>(least + any<uint16_t>() % (most - least + 1));
     }
 
+    // Mostly short, now and then of several vectors.
+    uint32_t dim(uint32_t least) { return one_in(8) ? around(71u, 300u) : around(least, 70u); }
+    uint32_t group() { return 1 + byte() % (one_in(8) ? 40 : 9); }
+
+    template <class T>
+    void shuffle(std::vector<T> &values) {
+        for (size_t i = values.size(); i > 1; --i) {
+            std::swap(values[i - 1], values[any<uint16_t>() % i]);
+        }
+    }
+
     size_t struct_size(size_t right) { return one_in(24) ? any<size_t>() : right; }
     uint32_t flags(uint32_t known) { return one_in(24) ? any<uint32_t>() : byte() & known; }
 
@@ -74,7 +88,7 @@ private:
 constexpr int64_t most_tokens = 600;  // two chunks
 constexpr uint32_t most_queries = 40;
 constexpr uint32_t last_format = KVL_Q4;
-constexpr size_t most_values = 4096;  // of one append
+constexpr size_t most_values = 1 << 17;  // of one append
 
 // The calls' world: at most two caches and an attention object, with buffers that are long enough for their shapes.
 class World {
@@ -100,10 +114,13 @@ public:
                                   &World::read,
                                   &World::attend,
                                   &World::attend,
+                                  &World::attend,
                                   &World::attend_by_hand,
                                   &World::spoilt_view,
                                   &World::attend_in_parts,
-                                  &World::attend_to_blocks};
+                                  &World::attend_to_blocks,
+                                  &World::attend_elsewhere,
+                                  &World::attend_elsewhere};
         while (!input_.is_spent()) {
             (this->*steps[input_.byte() % std::size(steps)])();
             check_invariants();
@@ -163,8 +180,8 @@ private:
             layer = {.struct_size = input_.struct_size(sizeof layer),
                      .flags = input_.flags(0),
                      .n_kv_heads = input_.around(1u, 4u),
-                     .head_dim = input_.around(1u, 70u),
-                     .v_head_dim = input_.around(0u, 70u),
+                     .head_dim = input_.dim(1),
+                     .v_head_dim = input_.dim(0),
                      .k_format = input_.around(0u, last_format),
                      .v_format = input_.around(0u, last_format),
                      .k_rotation = input_.around(0u, 2u),
@@ -199,8 +216,8 @@ private:
                                 .flags = input_.flags(0),
                                 .n_query_heads = input_.around(1u, 12u),
                                 .n_kv_heads = input_.around(1u, 4u),
-                                .head_dim = input_.around(1u, 70u),
-                                .v_head_dim = input_.around(0u, 70u),
+                                .head_dim = input_.dim(1),
+                                .v_head_dim = input_.dim(0),
                                 .k_format = input_.around(0u, last_format),
                                 .v_format = input_.around(0u, last_format),
                                 .scale = input_.one_in(4) ? input_.any<float>() : 0.125f,
@@ -215,7 +232,7 @@ private:
         if (kvl_cache_n_layers(cache_) > 0 && !input_.one_in(4)) {
             const kvl_layer_info info = info_of(cache_, 0);
             desc.n_kv_heads = info.n_kv_heads;
-            desc.n_query_heads = info.n_kv_heads * (1 + input_.byte() % 9);
+            desc.n_query_heads = info.n_kv_heads * input_.group();
             desc.head_dim = info.head_dim;
             desc.v_head_dim = info.v_head_dim;
             desc.k_format = info.k_format;
@@ -239,7 +256,7 @@ private:
 
     kvl_status append_some(uint32_t layer, int64_t n_tokens) {
         size_t k_len = 16, v_len = 16;
-        if (layer < kvl_cache_n_layers(cache_) && n_tokens > 0 && n_tokens <= 64) {
+        if (layer < kvl_cache_n_layers(cache_) && n_tokens > 0 && n_tokens <= most_tokens) {
             const kvl_layer_info info = info_of(cache_, layer);
             k_len = static_cast<size_t>(n_tokens) * info.k_entry_size;
             v_len = static_cast<size_t>(n_tokens) * info.v_entry_size;
@@ -248,16 +265,20 @@ private:
             return KVL_ERROR_LENGTH;
         }
         k_len = input_.one_in(16) ? input_.any<size_t>() : k_len;
-        return guarded([&] {
-            return kvl_cache_append(input_.pointer(cache_), layer, n_tokens, input_.pointer(values().data()), k_len,
-                                    input_.pointer(values().data()), v_len);
+        const bool is_rough = input_.one_in(32);
+        const float *from = is_rough ? rough_values().data() : values().data();
+        const kvl_status status = guarded([&] {
+            return kvl_cache_append(input_.pointer(cache_), layer, n_tokens, input_.pointer(from), k_len,
+                                    input_.pointer(from), v_len);
         });
+        is_rough_ |= is_rough && status == KVL_OK;
+        return status;
     }
 
     void append() { append_some(input_.around(0u, 2u), input_.around<int64_t>(1, 40)); }
 
     void append_to_all() {
-        const int64_t n_tokens = input_.around<int64_t>(1, 40);
+        const int64_t n_tokens = input_.around<int64_t>(1, input_.one_in(2) ? 300 : 40);
         bool all = true;
         for (uint32_t layer = 0; layer < kvl_cache_n_layers(cache_); ++layer) {
             all &= append_some(layer, n_tokens) == KVL_OK;
@@ -302,13 +323,15 @@ private:
             len = static_cast<size_t>(n_tokens) * info_of(cache_, layer).k_entry_size;
         }
         std::vector<float> out(len);
-        if (kvl_cache_read_k(cache_, layer, first, n_tokens, input_.pointer(out.data()), len) == KVL_OK) {
+        const kvl_status status = kvl_cache_read_k(cache_, layer, first, n_tokens, input_.pointer(out.data()), len);
+        if (status == KVL_OK && !is_rough_) {
             require_finite(out);
         }
     }
 
     // A sequence over the cache, with correct buffers, and the workspace for it.
     struct Call {
+        uint32_t layer;
         kvl_view view;
         std::vector<float> q, out, lse, biases;
         std::vector<uint64_t> bits;
@@ -319,7 +342,8 @@ private:
 
     bool make_call(Call &call) {
         call.view.struct_size = sizeof call.view;
-        if (!attention_ || kvl_cache_view(cache_, input_.around(0u, 2u), &call.view) != KVL_OK) {
+        call.layer = input_.around(0u, 2u);
+        if (!attention_ || kvl_cache_view(cache_, call.layer, &call.view) != KVL_OK) {
             return false;
         }
         const uint32_t n_queries = input_.one_in(2) ? 0 : input_.byte() % (most_queries + 1);
@@ -378,17 +402,55 @@ private:
     void check_call(const Call &call, kvl_status status) const {
         if (status != KVL_OK) {
             require(all_are(call.out, 7) && all_are(call.lse, 7), "an error leaves the outputs as they were");
-        } else if (std::fabs(desc_.scale) <= 1) {
+        } else if (is_tame()) {
             require_finite(call.out);
         }
+    }
+
+    // Whether the cache holds numbers alone, of which the attention makes scores that are none too large.
+    bool is_tame() const { return !is_rough_ && std::fabs(desc_.scale) <= 1; }
+
+    // The newest query's output, where no format but f32 and 16 bits is in play.
+    void check_against_oracle(const Call &call) const {
+        const kvl_sequence &s = call.sequence;
+        if (!is_tame() || desc_.k_format >= KVL_Q8 || desc_.v_format >= KVL_Q8 || s.len == 0) {
+            return;
+        }
+        const auto n_tokens = static_cast<size_t>(s.len);
+        std::vector<float> k(n_tokens * desc_.n_kv_heads * desc_.head_dim);
+        std::vector<float> v(n_tokens * desc_.n_kv_heads * desc_.v_head_dim);
+        require(kvl_cache_read_k(cache_, call.layer, 0, s.len, k.data(), k.size()) == KVL_OK, "keys can be read");
+        require(kvl_cache_read_v(cache_, call.layer, 0, s.len, v.data(), v.size()) == KVL_OK, "values can be read");
+        const size_t last = std::max(1u, s.n_queries) - 1, row = size_t{desc_.n_query_heads} * desc_.v_head_dim;
+        oracle::Rules rules{desc_.window, desc_.n_sink_tokens, desc_.softcap, desc_.alibi_slopes, desc_.sink_logits, nullptr,
+                            nullptr};
+        if (s.mask && s.mask->bits) {
+            rules.bits = s.mask->bits + last * static_cast<size_t>(last > 0 ? s.mask->bits_stride_bytes : 0) / 8;
+        }
+        if (s.mask && s.mask->biases) {
+            rules.biases = s.mask->biases + last * static_cast<size_t>(last > 0 ? s.mask->biases_stride_bytes : 0) / 4;
+        }
+        const double scale = desc_.scale != 0 ? desc_.scale : 1 / std::sqrt(static_cast<double>(desc_.head_dim));
+        const oracle::Answer want = oracle::attend(desc_.n_kv_heads, desc_.n_query_heads / desc_.n_kv_heads, desc_.head_dim,
+                                                   desc_.v_head_dim, s.len, scale, call.q.data(), k.data(), v.data(), rules);
+        double error = 0, norm = static_cast<double>(row) * 1e-4;
+        for (size_t i = 0; i < row; ++i) {
+            error += std::pow(call.out[last * row + i] - want.out[i], 2);
+            norm += want.out[i] * want.out[i];
+        }
+        require(std::sqrt(error / norm) <= 1e-3, "the output is the oracle's");
     }
 
     void attend() {
         Call call;
         if (make_call(call)) {
             const size_t bytes = input_.one_in(8) ? input_.byte() : call.workspace->size();
-            check_call(call,
-                       kvl_attend(attention_, &call.sequence, 1, input_.pointer(call.workspace->data()), bytes, nullptr));
+            const kvl_status status =
+                kvl_attend(attention_, &call.sequence, 1, input_.pointer(call.workspace->data()), bytes, nullptr);
+            check_call(call, status);
+            if (status == KVL_OK) {
+                check_against_oracle(call);
+            }
         }
     }
 
@@ -515,6 +577,208 @@ private:
         }
     }
 
+    // The first len tokens of a cache's view, whose one span they are in, in memory of its own: a chain of views that begin
+    // at multiples of 64 tokens, each in spans or in blocks, with rows any distance apart.
+    class Elsewhere {
+    public:
+        Elsewhere(Input &input, const kvl_view &source, int64_t len) : source_(source) {
+            std::vector<int64_t> cuts{0};
+            for (int64_t cut = 64; cut < len; cut += 64) {
+                if (input.one_in(6)) {
+                    cuts.push_back(cut);
+                }
+            }
+            views_.resize(cuts.size());
+            for (size_t i = 0; i < cuts.size(); ++i) {
+                const int64_t end = i + 1 < cuts.size() ? cuts[i + 1] : len;
+                kvl_view &view = views_[i];
+                view = source;
+                view.len = len - cuts[i];
+                view.next = i + 1 < cuts.size() ? &views_[i + 1] : nullptr;
+                space_rows(input, view);
+                input.one_in(2) ? move_to_blocks(input, view, cuts[i], end) : move_to_spans(input, view, cuts[i], end);
+            }
+        }
+        const kvl_view &view() const { return views_.front(); }
+
+    private:
+        static constexpr int64_t most_in_run = 700;
+
+        // Rows of a token one behind the other, or those of a head.
+        static void space_rows(Input &input, kvl_view &view) {
+            const bool is_token_major = input.one_in(2);
+            kvlane::for_each_plane(view, [&](const kvlane::ViewPlane &plane) {
+                const int64_t row = (plane.row_bytes(view) + 3) / 4 * 4 + 4 * (input.byte() % 9);
+                view.*plane.token_stride = is_token_major ? row * view.n_kv_heads : row;
+                view.*plane.head_stride = is_token_major ? row : row * most_in_run;
+                view.*plane.block_stride = row * view.n_kv_heads * most_in_run;
+            });
+        }
+
+        // Memory of a run of n tokens in as many blocks, none of which is larger than it must be, full of NaN.
+        kvl_span span_of(const kvl_view &view, int64_t n_tokens, int64_t n_blocks) {
+            kvl_span span{nullptr, nullptr, n_tokens * n_blocks, nullptr, nullptr};
+            kvlane::for_each_plane(view, [&](const kvlane::ViewPlane &plane) {
+                const int64_t bytes = (n_blocks - 1) * (view.*plane.block_stride) +
+                                      (int64_t{view.n_kv_heads} - 1) * (view.*plane.head_stride) +
+                                      (n_tokens - 1) * (view.*plane.token_stride) + plane.row_bytes(view);
+                memory_.emplace_back(new std::byte[static_cast<size_t>(bytes)]);
+                std::memset(memory_.back().get(), 0xff, static_cast<size_t>(bytes));
+                span.*plane.first = memory_.back().get();
+            });
+            return span;
+        }
+
+        // Source tokens from first on.
+        void copy_tokens(int64_t first, const kvl_view &view, const kvl_span &span, int64_t block, int64_t n_tokens) {
+            kvlane::for_each_plane(view, [&](const kvlane::ViewPlane &plane) {
+                for (uint32_t head = 0; head < view.n_kv_heads; ++head) {
+                    for (int64_t t = 0; t < n_tokens; ++t) {
+                        std::memcpy(const_cast<std::byte *>(plane.row(view, span, head, t, block)),
+                                    plane.row(source_, *source_.spans, head, first + t, 0),
+                                    static_cast<size_t>(plane.row_bytes(view)));
+                    }
+                }
+            });
+        }
+
+        void move_to_spans(Input &input, kvl_view &view, int64_t first, int64_t end) {
+            std::vector<kvl_span> &spans = spans_.emplace_back();
+            for (int64_t t = first, n; t < end; t += n) {
+                n = std::min(end - t, int64_t{1} + input.byte() % 200);
+                spans.push_back(span_of(view, n, 1));
+                copy_tokens(t, view, spans.back(), 0, n);
+            }
+            view.spans = spans.data();
+            view.n_spans = static_cast<uint32_t>(spans.size());
+        }
+
+        void move_to_blocks(Input &input, kvl_view &view, int64_t first, int64_t end) {
+            const int64_t n = 16 + input.byte() % 50;
+            std::vector<int32_t> &blocks = blocks_.emplace_back();
+            for (int64_t t = first; t < end; t += n) {
+                blocks.push_back(static_cast<int32_t>(blocks.size()));
+            }
+            if (blocks.empty()) {
+                blocks.push_back(0);
+            }
+            input.shuffle(blocks);
+            std::vector<kvl_span> &spans = spans_.emplace_back();
+            spans.push_back(span_of(view, n, static_cast<int64_t>(blocks.size())));
+            for (size_t i = 0; i < blocks.size() && first < end; ++i, first += n) {
+                copy_tokens(first, view, spans.back(), blocks[i], std::min(n, end - first));
+            }
+            view.spans = spans.data();
+            view.n_spans = 1;
+            view.blocks = blocks.data();
+            view.n_blocks = static_cast<uint32_t>(blocks.size());
+            view.block_tokens = static_cast<uint32_t>(n);
+        }
+
+        const kvl_view &source_;
+        std::vector<kvl_view> views_;
+        std::vector<std::vector<kvl_span>> spans_;
+        std::vector<std::vector<int32_t>> blocks_;
+        std::vector<std::unique_ptr<std::byte[]>> memory_;
+    };
+
+    // Runs tasks in any order, and one of them twice.
+    static void run_shuffled(void *input, uint32_t n_tasks, void (*task)(void *, uint32_t), void *context) {
+        std::vector<uint32_t> order(n_tasks);
+        for (uint32_t i = 0; i < n_tasks; ++i) {
+            order[i] = i;
+        }
+        static_cast<Input *>(input)->shuffle(order);
+        for (const uint32_t i : order) {
+            task(context, i);
+        }
+        if (n_tasks > 0) {
+            task(context, order.front());
+        }
+    }
+
+    // One of the sequences of a call, and what it is to give.
+    struct Asked {
+        kvl_sequence sequence;
+        std::vector<float> q, out, lse, expected_out, expected_lse;
+        std::vector<uint64_t> bits;
+        kvl_mask mask;
+    };
+
+    void ask(Asked &asked, const kvl_view &straight, int64_t len) {
+        const auto n_queries = static_cast<uint32_t>(std::min<int64_t>(len, 1 + input_.byte() % 6));
+        const size_t n_rows = size_t{desc_.n_query_heads} * std::max(1u, n_queries);
+        asked.q.resize(n_rows * desc_.head_dim);
+        for (size_t i = 0; i < asked.q.size(); ++i) {
+            asked.q[i] = static_cast<float>((i * 7 + n_rows) % 13) * 0.125f - 0.75f;
+        }
+        asked.out.assign(n_rows * desc_.v_head_dim, 7);
+        asked.lse.assign(n_rows, 7);
+        asked.expected_out = asked.out;
+        asked.expected_lse = asked.lse;
+        const auto n_words = static_cast<size_t>(len + 63) / 64;
+        asked.bits.resize(std::max(1u, n_queries) * n_words);
+        for (uint64_t &word : asked.bits) {
+            word = uint64_t{input_.byte()} * 0x0102040810204081;
+        }
+        asked.mask = {sizeof(kvl_mask), 0, 0, asked.bits.data(), nullptr, len, static_cast<int64_t>(8 * n_words), 0};
+        asked.sequence = {sizeof(kvl_sequence),
+                          0,
+                          n_queries,
+                          &straight,
+                          len,
+                          asked.q.data(),
+                          asked.expected_out.data(),
+                          asked.expected_lse.data(),
+                          nullptr,
+                          input_.one_in(3) ? &asked.mask : nullptr};
+    }
+
+    kvl_status attend_to(const std::vector<kvl_sequence> &sequences, const kvl_executor *executor) {
+        size_t bytes = 0;
+        require(kvl_attention_workspace_size(attention_, static_cast<uint32_t>(sequences.size()), most_tokens, 6, &bytes) ==
+                    KVL_OK,
+                "a workspace has a size");
+        const kvlane::Workspace workspace(bytes);
+        std::memset(workspace.data(), 0xff, bytes);
+        return kvl_attend(attention_, sequences.data(), static_cast<uint32_t>(sequences.size()), workspace.data(), bytes,
+                          executor);
+    }
+
+    void attend_elsewhere() {
+        kvl_view straight{};
+        straight.struct_size = sizeof straight;
+        if (!attention_ || kvl_cache_view(cache_, input_.around(0u, 2u), &straight) != KVL_OK || straight.next ||
+            straight.n_spans != 1) {
+            return;
+        }
+        std::vector<Asked> all(1 + input_.byte() % 3);
+        std::vector<std::unique_ptr<Elsewhere>> memory;
+        std::vector<kvl_sequence> together;
+        for (Asked &asked : all) {
+            ask(asked, straight, straight.len > 0 ? input_.any<uint16_t>() % (straight.len + 1) : 0);
+            if (attend_to({asked.sequence}, nullptr) != KVL_OK) {
+                return;  // it does not fit the attention
+            }
+            // Of all tokens, so that those that come behind may begin with the same memory.
+            if (memory.empty() || input_.one_in(2)) {
+                memory.push_back(std::make_unique<Elsewhere>(input_, straight, straight.len));
+            }
+            together.push_back(asked.sequence);
+            together.back().view = &memory.back()->view();
+            together.back().out = asked.out.data();
+            together.back().lse = asked.lse.data();
+        }
+        const kvl_executor executor{run_shuffled, &input_};
+        require(attend_to(together, input_.one_in(4) ? nullptr : &executor) == KVL_OK,
+                "what is right elsewhere is right here");
+        for (const Asked &asked : all) {
+            require(std::memcmp(asked.out.data(), asked.expected_out.data(), asked.out.size() * sizeof(float)) == 0 &&
+                        std::memcmp(asked.lse.data(), asked.expected_lse.data(), asked.lse.size() * sizeof(float)) == 0,
+                    "a sequence has the bits that it has alone over the cache");
+        }
+    }
+
     // Wraps where it is too large.
     static int64_t sum(int64_t a, int64_t b) {
         return static_cast<int64_t>(static_cast<uint64_t>(a) + static_cast<uint64_t>(b));
@@ -546,7 +810,20 @@ private:
         return made;
     }
 
+    // With infinities of either sign and NaN in between.
+    static const std::vector<float> &rough_values() {
+        static const std::vector<float> made = [] {
+            std::vector<float> v = values();
+            for (size_t i = 5; i < v.size(); i += 41) {
+                v[i] = i % 3 == 0 ? INFINITY : i % 3 == 1 ? -INFINITY : NAN;
+            }
+            return v;
+        }();
+        return made;
+    }
+
     Input input_;
+    bool is_rough_ = false;  // whether NaN or infinity was appended
     kvl_cache *cache_ = nullptr;
     kvl_cache *copy_ = nullptr;
     kvl_attention *attention_ = nullptr;

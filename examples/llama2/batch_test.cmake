@@ -1,9 +1,8 @@
 # Runs BATCH (through EMULATOR, where there is one) on prompts that begin alike, in each of FORMATS with each of THREADS, and
 # compares its texts with those that PROGRAM writes for each prompt alone, byte for byte.
 
-set(model ${MODELS_DIR}/stories260K.bin)
-if(NOT EXISTS ${model})
-  message("skipped: no model at ${model}")
+include(${CMAKE_CURRENT_LIST_DIR}/models.cmake)
+if(NOT model)
   return()
 endif()
 

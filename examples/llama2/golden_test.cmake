@@ -1,10 +1,9 @@
 # Runs PROGRAM (through EMULATOR, where there is one) on ISA in each of FORMATS with each of THREADS, with guesses and without,
 # and compares what it writes with the golden text in MODELS_DIR, byte for byte.
 
-set(model ${MODELS_DIR}/stories260K.bin)
+include(${CMAKE_CURRENT_LIST_DIR}/models.cmake)
 set(golden ${MODELS_DIR}/golden_A.txt)
-if(NOT EXISTS ${model})
-  message("skipped: no model at ${model}")
+if(NOT model)
   return()
 endif()
 

@@ -1,9 +1,8 @@
 # Runs PROGRAM (through EMULATOR, where there is one) over the golden text in MODELS_DIR with caches of few bits: what they cost
 # in perplexity, and how far they move a logit, stays within bounds, and rotation and first tokens in f16 save some of it.
 
-set(model ${MODELS_DIR}/stories260K.bin)
-if(NOT EXISTS ${model})
-  message("skipped: no model at ${model}")
+include(${CMAKE_CURRENT_LIST_DIR}/models.cmake)
+if(NOT model)
   return()
 endif()
 
