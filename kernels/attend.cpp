@@ -435,6 +435,11 @@ void merge_block(const kvl_attention &a, const kvl_sequence &s, const Share &sha
                       .sinks = a.sink_logits && !s.range ? &a.sink_logits[uint64_t{kv_head} * a.group] : nullptr});
 }
 
+const Place &place_of(const Call &call, uint32_t sequence, const Tokens &chunk) {
+    const Visible visible = visible_to_any(*call.attention, call.sequences[sequence]);
+    return call.places[call.first_place[sequence] + visible.index_of(chunk.first)];
+}
+
 // queries: of the block that begins with first_query, or of several sequences, where there is no mask.
 void decode_unit(const Call &call, uint32_t sequence, uint32_t kv_head, std::span<const Query> queries, uint32_t first_query,
                  const Visible &visible, const Tokens &chunk, const kvl_partial &out) {
@@ -442,7 +447,8 @@ void decode_unit(const Call &call, uint32_t sequence, uint32_t kv_head, std::spa
     const kvl_sequence &s = call.sequences[sequence];
     const Tokens all{asked_of(s).first, visible.window.end};
     const Tokens tokens = all.within(chunk);
-    const Place &place = call.places[call.first_place[sequence] + visible_to_any(a, s).index_of(chunk.first)];
+    // A chunk that its queries see none of may begin where no query sees any.
+    const Place place = tokens.n() > 0 ? place_of(call, sequence, chunk) : Place{s.view, 0, 0, 0};
     a.kernels->decode_chunk({.kernels = a.kernels,
                              .view = place.view,
                              .kv_head = kv_head,
