@@ -9,6 +9,7 @@
 #include <memory>
 #include <stdexcept>
 
+#include "../kernels/planes.hpp"
 #include "answers.hpp"
 
 #if defined(__unix__)
@@ -584,6 +585,90 @@ TEST_CASE("floating point: where subnormal numbers are flushed to 0, results of 
         _mm_setcsr(before);
         CAPTURE(test::name_of(format));
         CHECK(test::relative_error(answer.out, want.out) <= (test::is_scaled(format) ? 2e-2 : 2e-6));
+    }
+}
+
+#endif
+
+#if defined(__unix__)
+
+namespace {
+
+// Memory of so many bytes between pages that may not be touched: it ends where the second one begins, or begins where the
+// first one ends.
+class Guarded {
+public:
+    Guarded(size_t bytes, bool at_end) : size_(bytes), mapped_((bytes + page - 1) / page * page + 2 * page) {
+        base_ = static_cast<std::byte *>(mmap(nullptr, mapped_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+        REQUIRE(base_ != MAP_FAILED);
+        REQUIRE(mprotect(base_ + page, mapped_ - 2 * page, PROT_READ | PROT_WRITE) == 0);
+        data_ = at_end ? base_ + mapped_ - page - bytes : base_ + page;
+    }
+    Guarded(const Guarded &) = delete;
+    Guarded &operator=(const Guarded &) = delete;
+    ~Guarded() { munmap(base_, mapped_); }
+
+    template <class T = std::byte>
+    T *data() const {
+        return reinterpret_cast<T *>(data_);
+    }
+    size_t size() const { return size_; }
+
+private:
+    static constexpr size_t page = 65536;  // the largest that systems have
+    size_t size_, mapped_;
+    std::byte *base_;
+    std::byte *data_;
+};
+
+}  // namespace
+
+TEST_CASE("memory: nothing in front of and behind the rows, queries and outputs of a call is touched") {
+    for (const Format format : test::all_formats()) {
+        for (const uint32_t dim : {1u, 7u, 33u, 64u, 80u, 128u}) {
+            for (const int64_t len : {1, 15, 64, 130}) {
+                const Geometry g{
+                    .n_query_heads = 6, .n_kv_heads = 2, .head_dim = dim, .k_format = format, .v_format = format};
+                CAPTURE(test::name_of(format));
+                CAPTURE(dim);
+                CAPTURE(len);
+                const Attention attention(g);
+                const Cache cache = test::cache_of(g, len);
+                const kvl_view straight = cache.view(0);
+                const std::vector<float> q = test::queries_of(g);
+                const Answer want = test::attend(attention, straight, len, q);
+                for (const bool at_end : {true, false}) {
+                    kvl_view view = straight;
+                    kvl_span span{nullptr, nullptr, len, nullptr, nullptr};
+                    std::vector<std::unique_ptr<Guarded>> planes;
+                    kvlane::for_each_plane(view, [&](const kvlane::ViewPlane &plane) {
+                        const int64_t row = plane.row_bytes(view);
+                        view.*plane.token_stride = row;
+                        view.*plane.head_stride = row * len;
+                        planes.push_back(std::make_unique<Guarded>(static_cast<size_t>(2 * row * len), at_end));
+                        span.*plane.first = planes.back()->data();
+                        for (uint32_t head = 0; head < 2; ++head) {
+                            for (int64_t t = 0; t < len; ++t) {
+                                std::memcpy(planes.back()->data() + (head * len + t) * row,
+                                            plane.row(straight, *straight.spans, head, t, 0), static_cast<size_t>(row));
+                            }
+                        }
+                    });
+                    view.spans = &span;
+                    const Guarded queries(q.size() * sizeof(float), at_end), out(q.size() * sizeof(float), at_end);
+                    const Guarded lse(g.n_query_heads * sizeof(float), at_end);
+                    std::memcpy(queries.data(), q.data(), q.size() * sizeof(float));
+                    const Guarded workspace(attention.workspace(1, len).size(), at_end);
+                    const kvl_sequence sequence{
+                        sizeof sequence,   0,       0,      &view, len, queries.data<float>(), out.data<float>(),
+                        lse.data<float>(), nullptr, nullptr};
+                    REQUIRE(kvl_attend(attention.get(), &sequence, 1, workspace.data(), workspace.size(), nullptr) ==
+                            KVL_OK);
+                    CHECK(test::same_bits(std::span(out.data<float>(), q.size()), want.out));
+                    CHECK(test::same_bits(std::span(lse.data<float>(), g.n_query_heads), want.lse));
+                }
+            }
+        }
     }
 }
 
