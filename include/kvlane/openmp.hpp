@@ -12,9 +12,14 @@ namespace kvlane {
 
 /// An executor on a team of OpenMP threads: of n_threads, or of OpenMP's own choice at 0; at most one a processor, because a
 /// call waits for every thread of its team, also for one that has no processor and no task left.
+/// For programs that are parallel in OpenMP already, whose team then serves both. Others do better with TbbPool.
 /// Pre:    the pool outlives the executor
-/// Threads: between calls OpenMP's threads spin for a while, so that the next call finds them awake. Where other programs
-///         want the processors too, that costs whole time slices; OMP_WAIT_POLICY=passive in the environment lets them sleep
+/// Threads: a call waits for every thread of its team, also for one that another program keeps from running: it then takes
+///         whole time slices of the scheduler, 4 to 8 ms on Linux, instead of microseconds. What makes that frequent is that
+///         waiting threads spin and so hold cores that others need: GNU's for 300000 turns, up to 20 ms, by default. Where
+///         the machine is shared, or the program has threads besides, set GOMP_SPINCOUNT=1000 (GNU's) or KMP_BLOCKTIME=0
+///         (LLVM's) in the environment: threads then spin for microseconds and sleep. OMP_WAIT_POLICY=passive lets them
+///         sleep at once, and adds the time to wake them to every call
 class OpenMpPool {
 public:
     explicit OpenMpPool(int n_threads = 0)
