@@ -30,7 +30,7 @@ uint64_t cold_bytes() {
     for (const auto &cache : benchmark::CPUInfo::Get().caches) {
         last_level = std::max(last_level, static_cast<uint64_t>(cache.size));
     }
-    return std::clamp<uint64_t>(4 * last_level, 256u << 20, 2048u << 20);
+    return std::clamp<uint64_t>(2 * last_level, 256u << 20, 2048u << 20);
 }
 
 std::vector<float> normals(size_t n) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numeric>
 #include <random>
 
@@ -10,17 +11,52 @@
 namespace bench {
 namespace {
 
-std::vector<kvlane::Cache> filled_caches(const Shape &shape) {
+constexpr uint64_t divide_up(uint64_t n, uint64_t by) { return (n + by - 1) / by; }
+
+// Of all sequences.
+uint64_t layer_bytes(const Shape &shape) {
     const std::vector<int64_t> lengths = shape.lengths();
     const auto n_tokens = static_cast<uint64_t>(std::accumulate(lengths.begin(), lengths.end(), int64_t{0}));
-    const uint64_t layer_bytes = n_tokens * shape.bytes_per_token();
-    const uint64_t n_layers = shape.cold ? (cold_bytes() + layer_bytes - 1) / layer_bytes : 1;
-    std::vector<kvlane::Cache> caches;
-    for (const int64_t length : lengths) {
+    return n_tokens * shape.bytes_per_token();
+}
+
+// How many layers calls rotate over, in sets of caches that are copies of the first: to quantize random numbers takes up to
+// six times as long as to copy what has been, and a cache has at most KVL_MAX_LAYERS.
+struct Rotation {
+    explicit Rotation(const Shape &shape) {
+        constexpr uint64_t sets = 16;
+        const uint64_t n_layers = shape.cold ? divide_up(cold_bytes(), layer_bytes(shape)) : 1;
+        layers_of_set = std::min<uint64_t>(divide_up(n_layers, sets), KVL_MAX_LAYERS);
+        n_sets = divide_up(n_layers, layers_of_set);
+    }
+
+    uint64_t layers_of_set;
+    uint64_t n_sets;
+};
+
+using CacheSet = std::vector<kvlane::Cache>;  // one a sequence
+
+CacheSet filled_caches(const Shape &shape, uint64_t n_layers) {
+    CacheSet caches;
+    for (const int64_t length : shape.lengths()) {
         const int64_t capacity = shape.layout == Layout::prefix ? shape.max_len() : length;  // strides alike
         fill(caches.emplace_back(static_cast<uint32_t>(n_layers), shape.layer(), capacity), length);
     }
     return caches;
+}
+
+std::vector<CacheSet> filled_sets(const Shape &shape) {
+    const Rotation rotation(shape);
+    std::vector<CacheSet> sets;
+    sets.push_back(filled_caches(shape, rotation.layers_of_set));
+    while (sets.size() < rotation.n_sets) {
+        CacheSet copies;
+        for (const kvlane::Cache &cache : sets.front()) {
+            copies.push_back(cache.copy());
+        }
+        sets.push_back(std::move(copies));
+    }
+    return sets;
 }
 
 kvlane::Attention attention_of(const Shape &shape) {
@@ -59,13 +95,6 @@ std::vector<uint64_t> half_of(int64_t n_tokens) {
     return bits;
 }
 
-// The same of f16, whose only precision is the default.
-Shape in_f16(Shape shape) {
-    shape.k_format = shape.v_format = kvlane::Format::f16;
-    shape.rule = Rule::none;
-    return shape;
-}
-
 // One for each view, with its part of out.
 std::vector<kvl_sequence> sequences_of(const std::vector<kvl_view> &views, uint32_t n_queries, const std::vector<float> &q,
                                        std::vector<float> &out, const kvl_mask *mask) {
@@ -77,13 +106,38 @@ std::vector<kvl_sequence> sequences_of(const std::vector<kvl_view> &views, uint3
     return sequences;
 }
 
+// One for all cases of as many threads: oneTBB's go from one arena to another only once they find nothing to do there.
+kvlane::TbbPool &shared_pool(int n_threads) {
+    static std::map<int, kvlane::TbbPool> pools;
+    return pools.try_emplace(n_threads, n_threads).first->second;
+}
+
 }  // namespace
+
+bool is_quantized(const Shape &shape) {
+    const auto is_integer = [](kvlane::Format format) {
+        return format == kvlane::Format::q8 || format == kvlane::Format::q4;
+    };
+    return is_integer(shape.k_format) || is_integer(shape.v_format);
+}
+
+// Of f16 the only precision is the default.
+Shape in_f16(Shape shape) {
+    shape.k_format = shape.v_format = kvlane::Format::f16;
+    shape.rule = Rule::none;
+    return shape;
+}
+
+uint64_t DecodeCase::memory_bytes(const Shape &shape) {
+    const Rotation rotation(shape);
+    const auto n_scores = shape.model.n_query_heads * static_cast<uint64_t>(shape.ctx);
+    return rotation.n_sets * rotation.layers_of_set * layer_bytes(shape) + n_scores * sizeof(float);
+}
 
 DecodeCase::DecodeCase(const Shape &shape)
     : shape_(shape),
-      pool_(shape.threads),
-      executor_(pool_.executor()),
-      caches_(filled_caches(shape)),
+      executor_(shared_pool(shape.threads).executor()),
+      cache_sets_(filled_sets(shape)),
       memory_(memory_of(shape)),
       attention_(attention_of(shape)),
       workspace_(attention_.workspace(shape.n_sequences, shape.max_len(), shape.n_queries)),
@@ -95,12 +149,13 @@ DecodeCase::DecodeCase(const Shape &shape)
       mask_bits_(half_of(shape.ctx)),
       mask_{sizeof(kvl_mask), 0, 0, mask_bits_.data(), nullptr, shape.ctx, 0, 0},
       sequences_(sequences_of(views_, shape.n_queries, q_, out_, shape.rule == Rule::mask ? &mask_ : nullptr)),
-      limits_(kv_bytes(), shape.threads, shape.cold) {}
+      limits_(kv_bytes(), executor_, shared_pool(shape.threads).n_threads(), shape.cold) {}
 
 std::vector<kvl_view> DecodeCase::views_of_layer() {
     std::vector<kvl_view> views;
-    for (size_t i = 0; i < caches_.size(); ++i) {
-        const kvl_view own = caches_[i].view(layer_);
+    const std::vector<kvlane::Cache> &caches = cache_sets_[set_];
+    for (size_t i = 0; i < caches.size(); ++i) {
+        const kvl_view own = caches[i].view(layer_);
         const bool is_behind = shape_.layout == Layout::prefix && i > 0;
         views.push_back(is_behind ? memory_[i].view_behind(views.front(), shape_.ctx, own) : memory_[i].view(own));
     }
@@ -108,7 +163,10 @@ std::vector<kvl_view> DecodeCase::views_of_layer() {
 }
 
 void DecodeCase::next_layer() {
-    layer_ = (layer_ + 1) % caches_.front().n_layers();
+    layer_ = (layer_ + 1) % cache_sets_.front().front().n_layers();
+    if (layer_ == 0) {
+        set_ = (set_ + 1) % cache_sets_.size();
+    }
     std::ranges::copy(views_of_layer(), views_.begin());  // the sequences point there
 }
 
@@ -179,6 +237,7 @@ DecodeFigures DecodeCase::figures(double seconds) const {
     figures.kv_bytes_per_second = static_cast<double>(kv_bytes()) / seconds;
     figures.roofline_bytes_per_second = limits_.bytes_per_second();
     figures.multiply_adds_per_second = limits_.multiply_adds_per_second();
+    figures.concurrency = limits_.concurrency();
     figures.roofline_fraction = figures.kv_bytes_per_second / figures.roofline_bytes_per_second;
     figures.limit_fraction =
         std::max(figures.roofline_fraction, multiply_adds() / figures.multiply_adds_per_second / seconds);

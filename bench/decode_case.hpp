@@ -2,7 +2,7 @@
 
 // A model's attention over filled caches, one call at a time, and what the machine can do for it.
 
-#include "kvlane/openmp.hpp"
+#include "kvlane/tbb.hpp"
 #include "limits.hpp"
 #include "shape.hpp"
 #include "timing.hpp"
@@ -16,12 +16,23 @@ struct DecodeFigures {
     double multiply_adds_per_second;  // the peak
     double roofline_fraction;
     double limit_fraction;
+    double concurrency;  // of the limits' samples
 };
 
+// Whether keys or values are integers.
+bool is_quantized(const Shape &shape);
+
+// The same shape in f16.
+Shape in_f16(Shape shape);
+
 // Layers filled with random keys and values: more than the last-level cache holds where the shape is cold, one otherwise.
+// Calls run on oneTBB's threads.
 class DecodeCase {
 public:
     explicit DecodeCase(const Shape &shape);
+
+    // What a case of that shape takes, but for the memory that limits are sampled over.
+    static uint64_t memory_bytes(const Shape &shape);
 
     const Shape &shape() const { return shape_; }
 
@@ -50,17 +61,17 @@ private:
     double seconds_of_call(Work &&work);
 
     Shape shape_;
-    kvlane::OpenMpPool pool_;
     kvl_executor executor_;
-    std::vector<kvlane::Cache> caches_;  // one a sequence
-    std::vector<LaidOut> memory_;        // of the caches
+    std::vector<std::vector<kvlane::Cache>> cache_sets_;  // all alike, each with one a sequence
+    std::vector<LaidOut> memory_;                         // of the caches
     kvlane::Attention attention_;
     kvlane::Workspace workspace_;
     std::vector<float> q_;  // the same for every sequence
     std::vector<float> out_;
     std::vector<float> naive_out_;
     std::vector<float> scores_;
-    uint32_t layer_ = 0;  // that the views show
+    size_t set_ = 0;  // whose layer the views show
+    uint32_t layer_ = 0;
     std::vector<kvl_view> views_;
     std::vector<uint64_t> mask_bits_;
     kvl_mask mask_;  // that the sequences have by rule

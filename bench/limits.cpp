@@ -1,14 +1,12 @@
 #include "limits.hpp"
 
 #include <benchmark/benchmark.h>
-#include <omp.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <functional>
-#include <limits>
-
-#include "timing.hpp"
+#include <thread>
 
 namespace bench {
 namespace {
@@ -19,45 +17,93 @@ struct alignas(128) Sink {
     int64_t done;
 };
 
+// From the first one's start to the last one's end.
+double seconds_of_all(const Stretches &stretches) {
+    const auto first = std::ranges::min_element(stretches, {}, &Stretch::start);
+    const auto last = std::ranges::max_element(stretches, {}, &Stretch::end);
+    return last->end - first->start;
+}
+
+double concurrency_of(const Stretches &stretches) {
+    double computed = 0;
+    for (const Stretch &stretch : stretches) {
+        computed += stretch.end - stretch.start;
+    }
+    return computed / (static_cast<double>(stretches.size()) * seconds_of_all(stretches));
+}
+
+// Where threads wait for each other to start together. A thread that has no core is not waited for beyond a millisecond,
+// many times what it takes to wake one: the sample then says what the machine gave, and nothing hangs. Who waits yields, in
+// case that the other is to run on the same core.
+class StartLine {
+public:
+    explicit StartLine(uint32_t n_threads) : n_missing_(n_threads) {}
+
+    void wait() {
+        --n_missing_;
+        for (const double latest = now() + 1e-3; n_missing_ > 0 && now() < latest;) {
+            std::this_thread::yield();
+        }
+    }
+
+private:
+    std::atomic<uint32_t> n_missing_;
+};
+
+// Runs work(i) for i < n on the executor's threads.
+template <class Work>
+void run_on(const kvl_executor &executor, uint32_t n, Work work) {
+    executor.parallel_for(
+        executor.pool, n, [](void *context, uint32_t i) { (*static_cast<Work *>(context))(i); }, &work);
+}
+
+// Memory of that many bytes or more. Rows that follow each other share it: to fill it takes longer than to measure a row.
+std::shared_ptr<Plane> shared_plane(uint64_t bytes) {
+    static std::shared_ptr<Plane> last;
+    if (!last || last->bytes() < bytes) {
+        last.reset();  // there is memory for one at a time
+        last = std::make_shared<Plane>(bytes);
+    }
+    return last;
+}
+
 }  // namespace
 
-ReadLimits::ReadLimits(uint64_t bytes, int n_threads, bool cold)
-    : n_threads_(std::min(n_threads, omp_get_num_procs())),
+ReadLimits::ReadLimits(uint64_t bytes, const kvl_executor &executor, int n_threads, bool cold)
+    : executor_(executor),
+      n_threads_(n_threads),
       cold_(cold),
       slice_(std::max<size_t>(bytes / static_cast<size_t>(n_threads_) / 256, 1) * 256) {}
 
-// Runs work(i) on every thread at once, and returns the seconds from the first one's start to the last one's end: to wake
-// them is no limit of the machine's.
+// Runs work(i) on every thread at once, and returns when each did: to wake them is no limit of the machine's.
 template <class Work>
-double ReadLimits::seconds_on_all_threads(bool warm, Work &&work) const {
-    double start = std::numeric_limits<double>::infinity();
-    double end = 0;
-#pragma omp parallel num_threads(n_threads_) reduction(min : start) reduction(max : end)
-    {
-        const int thread = omp_get_thread_num();
+Stretches ReadLimits::run_on_all_threads(bool warm, Work &&work) const {
+    const auto n = static_cast<uint32_t>(n_threads_);
+    Stretches stretches(n);
+    StartLine line(n);
+    const auto timed = [&](uint32_t i) {
         if (warm) {
-            work(thread);
+            work(i);
         }
-#pragma omp barrier
-        start = now();
-        work(thread);
-        end = now();
-    }
-    return end - start;
+        line.wait();
+        stretches[i].start = now();
+        work(i);
+        stretches[i].end = now();
+    };
+    run_on(executor_, n, timed);
+    return stretches;
 }
 
 void ReadLimits::sample_read() {
     const size_t bytes = slice_ * static_cast<size_t>(n_threads_);
     if (!plane_) {
-        plane_.emplace(std::max<uint64_t>(bytes, cold_ ? cold_bytes() : 0));
+        plane_ = shared_plane(std::max<uint64_t>(bytes, cold_ ? cold_bytes() : 0));
     }
     const std::byte *data = plane_->next(bytes);
     std::vector<Sink> sinks(static_cast<size_t>(n_threads_));
-    const auto read = [&](int i) {
-        const auto thread = static_cast<size_t>(i);
-        sinks[thread].value = baseline().read(data + thread * slice_, slice_, variant_);
-    };
-    const double seconds = seconds_on_all_threads(!cold_, read);  // a call in between may have evicted what is to be hot
+    const auto read = [&](uint32_t i) { sinks[i].value = baseline().read(data + i * slice_, slice_, variant_); };
+    const double seconds =
+        seconds_of_all(run_on_all_threads(!cold_, read));  // a call in between may have evicted what is to be hot
     benchmark::DoNotOptimize(sinks.data());
     read_rates_[variant_].push_back(static_cast<double>(bytes) / seconds);
     variant_ = (variant_ + 1) % n_read_variants;
@@ -66,15 +112,16 @@ void ReadLimits::sample_read() {
 void ReadLimits::sample_multiply_adds() {
     constexpr int64_t n = 1 << 20;
     std::vector<Sink> sinks(static_cast<size_t>(n_threads_));
-    const double seconds = seconds_on_all_threads(false, [&](int i) {
-        Sink &sink = sinks[static_cast<size_t>(i)];
+    const Stretches stretches = run_on_all_threads(false, [&](uint32_t i) {
+        Sink &sink = sinks[i];
         sink.done = baseline().multiply_add(n, &sink.value);
     });
     double done = 0;
     for (const Sink &sink : sinks) {
         done += static_cast<double>(sink.done);
     }
-    multiply_add_rates_.push_back(done / seconds);
+    multiply_add_rates_.push_back(done / seconds_of_all(stretches));
+    concurrencies_.push_back(concurrency_of(stretches));
 }
 
 void ReadLimits::sample() {
@@ -87,6 +134,7 @@ void ReadLimits::forget() {
         rates.clear();
     }
     multiply_add_rates_.clear();
+    concurrencies_.clear();
 }
 
 double ReadLimits::bytes_per_second() const {

@@ -18,13 +18,17 @@ double seconds_of(Work &&work) {
     return now() - start;
 }
 
-inline double median(std::vector<double> values) {
+// The value that a share of the values lies below; 0 of none.
+inline double quantile(std::vector<double> values, double share) {
     if (values.empty()) {
         return 0;
     }
-    const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-    std::nth_element(values.begin(), middle, values.end());
-    return *middle;
+    const auto at = std::min(static_cast<size_t>(share * static_cast<double>(values.size())), values.size() - 1);
+    const auto place = values.begin() + static_cast<std::ptrdiff_t>(at);
+    std::nth_element(values.begin(), place, values.end());
+    return *place;
 }
+
+inline double median(const std::vector<double> &values) { return quantile(values, 0.5); }
 
 }  // namespace bench
