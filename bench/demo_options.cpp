@@ -69,9 +69,9 @@ CLI::Validator within(Number least, Number most) {
     return {check, ""};
 }
 
-// The row's keys and values, those in f16 that the naive loop goes over, and what the roofline is sampled over.
+// The row's keys and values, those in f16 that rows share, and what the roofline is sampled over.
 uint64_t memory_bytes(const Shape &shape) {
-    const uint64_t f16_bytes = is_quantized(shape) ? DecodeCase::memory_bytes(in_f16(shape)) : 0;
+    const uint64_t f16_bytes = shape == in_f16(shape) ? 0 : DecodeCase::memory_bytes(in_f16(shape));
     const uint64_t call_bytes = static_cast<uint64_t>(shape.ctx) * shape.bytes_per_token();
     return DecodeCase::memory_bytes(shape) + f16_bytes + std::max(cold_bytes(), call_bytes);
 }
@@ -116,9 +116,9 @@ void declare(CLI::App &app, DemoOptions &options) {
 std::vector<Shape> shapes_of(const DemoOptions &options) {
     std::vector<Shape> shapes;
     for (const std::string &model : options.models) {
-        for (const std::string &format : options.formats) {
-            const kvlane::Format f = kvlane::format_from_name(format);
-            for (const int64_t ctx : options.contexts) {
+        for (const int64_t ctx : options.contexts) {
+            for (const std::string &format : options.formats) {
+                const kvlane::Format f = kvlane::format_from_name(format);
                 shapes.push_back({model_of(model), f, f, ctx, options.threads, true});
             }
         }
