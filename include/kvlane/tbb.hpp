@@ -17,10 +17,9 @@ namespace kvlane {
 /// is all that oneTBB starts, with a warning on stderr where more are asked for. The pool for programs that share their
 /// machine: the demo, the benchmarks and the examples run on it.
 /// Pre:    the pool outlives the executor
-/// Threads: the calling thread takes part, and waits for tasks that are being run, never for a thread that has run none:
-/// where
-///         another program takes a core, a call loses that core and no more. Idle threads spin for a bounded time, well
-///         below a millisecond, then sleep; the first call after a pause wakes them, and takes up to the time of one thread
+/// Threads: the calling thread takes part, and waits for tasks that are being run, never for a thread that has run none;
+///         where another program takes a core, a call loses about that core. Idle threads spin for a bounded time, then
+///         sleep; the first call after a pause wakes them, and takes up to about the time of one thread
 class TbbPool {
 public:
     explicit TbbPool(int n_threads = 0)
