@@ -7,16 +7,17 @@
  * for the newest tokens' queries by reading the cached keys and values where they lie.
  *
  * Every function that can fail returns a kvl_status; kvl_last_error() then names the argument, its value and what is
- * allowed. On an error nothing has changed: no output is written and no state moves. Every descriptor begins with
- * struct_size, to be set to sizeof its type, and flags, where an unknown bit is an error. Fields that the others make
- * meaningless are not looked at. Errors name an element of an array, and a view of a chain, by its index from 0.
+ * allowed, and array elements and the views of a chain by their index from 0. A function that fails has changed nothing,
+ * except where its comment says otherwise. Every descriptor begins with struct_size, to be set to sizeof its type, and
+ * flags, where an unknown bit is an error. Fields that do not apply, given the other fields, are ignored.
  *
- * Pointers are aligned as C wants it of their types. What a call reads may not change until it has returned.
+ * Pointers must be aligned for their types; rows of keys and values, and their scales, may lie at any address. The
+ * caller must not modify anything that a call reads until the call returns.
  *
- * Floating point: results are specified for the default environment of the calling and of the executor's threads, which
- * rounds to nearest and keeps subnormal numbers. Where these are flushed to 0 (FTZ, DAZ), they count as 0 in scores and
- * weights, and bits may differ; in another rounding mode bounds hold 100 times wider. Both must be the same on all threads of
- * a call, or its bits depend on which thread took what.
+ * Floating point: results are specified for the default environment (round to nearest, subnormal numbers kept) on the
+ * calling thread and on all threads of the executor. With FTZ or DAZ set, subnormal numbers are treated as 0; the bounds
+ * hold for all others. In other rounding modes the error bounds are 100 times larger. The environment must be the same
+ * on all threads of a call; otherwise results depend on which thread ran which task.
  *
  * Words: a token is one cached position; a row is the head_dim (keys, queries) or v_head_dim (values, outputs) elements
  * of one head; group = n_query_heads / n_kv_heads query heads read the same KV head. Strides are in bytes.
@@ -44,9 +45,9 @@
 #define KVL_MAX_TOKENS ((int64_t)1 << 31)
 #define KVL_DEFAULT_MAX_TOKENS ((int64_t)131072)
 #define KVL_MIN_BLOCK_TOKENS 16
-#define KVL_MAX_EXTENT_BYTES ((int64_t)1 << 47) /* a stride times the rows that follow a first one at that distance */
+#define KVL_MAX_EXTENT_BYTES ((int64_t)1 << 47) /* upper bound of stride * (n - 1), for n rows */
 #define KVL_WORKSPACE_ALIGNMENT 64
-#define KVL_TASK_STACK_BYTES (192 * 1024) /* at most, of a task */
+#define KVL_TASK_STACK_BYTES (192 * 1024) /* upper bound of the stack that a task uses */
 
 /* Tokens whose sums are merged as one: those of positions c * KVL_CHUNK_TOKENS to (c + 1) * KVL_CHUNK_TOKENS - 1. */
 #define KVL_CHUNK_TOKENS 512
@@ -74,14 +75,14 @@ typedef enum kvl_status {
     KVL_ERROR_WORKSPACE_SIZE,      /* the workspace is too small */
     KVL_ERROR_WORKSPACE_ALIGNMENT, /* the workspace is not aligned to KVL_WORKSPACE_ALIGNMENT */
     KVL_ERROR_WORKSPACE_STATE,     /* the workspace holds no call that was begun */
-    KVL_ERROR_TASK,                /* a task is out of range, run twice, or not done before finish */
+    KVL_ERROR_TASK,                /* a task is out of range, run twice, not run, or still running at finish */
     KVL_ERROR_ISA,                 /* KVLANE_ISA names no instruction set that this CPU can run */
     KVL_ERROR_MEMORY,              /* the system has no memory or address space to give */
     KVL_ERROR_ROTATION,            /* an unknown rotation, or a view that does not state its own */
     KVL_ERROR_RULE,                /* a softcap, slope or sink logit that no score can have */
     KVL_ERROR_PRECISION,           /* an unknown precision, or one for formats that have none */
     KVL_ERROR_BLOCK,               /* a block's index is out of range */
-    KVL_ERROR_STRIDE,              /* rows of a view or a mask would overlap, or lie apart by more than an address space */
+    KVL_ERROR_STRIDE,              /* a stride of a view or mask is too small, or too large for KVL_MAX_EXTENT_BYTES */
     KVL_ERROR_OVERLAP,             /* an output or the workspace overlaps what else the call reads or writes */
     KVL_ERROR_MASK                 /* a mask is too short, or not aligned */
 } kvl_status;
@@ -90,12 +91,12 @@ typedef enum kvl_status {
  *
  * q8: an int8 for each element, which the row's scale multiplies.
  *
- * q4: groups of 32 elements; the last one may have fewer. A group of n has (n + 1) / 2 bytes: its first (n + 1) / 2 elements
- * in their lower 4 bits, the others in the upper ones, each as a number from -8 to 7, plus 8. An element is its number times
- * the group's multiplier, 0 to 15, times the row's scale.
+ * q4: groups of 32 elements; the last one may have fewer. A group of n has (n + 1) / 2 bytes: its first (n + 1) / 2
+ * elements in their lower 4 bits, the others in the upper ones, each as a number from -8 to 7, plus 8. An element is its
+ * number times the group's multiplier, 0 to 15, times the row's scale.
  *
- * The scale is an f32 in a plane of its own. In that of q4 a byte for every group's multiplier follows it, and zeros up to a
- * multiple of 4 bytes. It is 0, a positive normal number, or NaN, which makes the whole row NaN. */
+ * The scale is an f32 in a plane of its own. In that of q4 a byte for every group's multiplier follows it, and zeros up
+ * to a multiple of 4 bytes. It is 0, a positive normal number, or NaN, which makes the whole row NaN. */
 typedef uint32_t kvl_format;
 enum {
     KVL_F32 = 0,  /* IEEE 754 binary32 */
@@ -117,10 +118,12 @@ enum {
 
 /* What queries and softmax weights are rounded to where they meet q8 or q4.
  *
- * Exact: nothing, they and the stored integers are multiplied as f32. Fast: 8 bits, where the instruction set multiplies
- * bytes and that is faster: queries that meet q4, or q8 for groups of 5 query heads or more, of 2 on avx512_vnni, and
- * weights that meet q4, if both formats are q8 or q4; avx2 multiplies q4 alone so. The output's error is then at most 1.5
- * times that of storing. Else 16 bits, whose error is a hundredth of that of storing in q8. */
+ * Exact: nothing; they and the stored integers are multiplied as f32.
+ *
+ * Fast: 8 bits where the instruction set has dot products of bytes and these are faster, else 16 bits. 8 bits are used
+ * if both formats are q8 or q4: for queries against q4 keys, for queries against q8 keys if the group has at least 5
+ * query heads (2 on avx512_vnni), and for weights against q4 values; on avx2 for q4 alone. The output's error is then at
+ * most 1.5 times that of storing. With 16 bits the error is a hundredth of that of storing in q8. */
 typedef uint32_t kvl_precision;
 enum {
     KVL_PRECISION_DEFAULT = 0, /* fast */
@@ -172,21 +175,23 @@ typedef struct kvl_span {
     const void *v_scales; /* scale of that value row, where v_format has scales, else unused */
 } kvl_span;
 
-/// One layer's keys and values as stored: where they lie and in what format. Plain data, owns nothing. Where tokens are of
-/// several formats there is a view for each, in order of position, that points to the next. Each is of the attention
-/// object's formats, or has f16 where those are q8 or q4, and is rotated as all are. A view that does not begin at a
-/// multiple of 64 tokens may change the last bits of a result.
+/// One layer's keys and values as stored: where they lie and in what format. Plain data, owns nothing. Tokens that are
+/// stored in different formats need a view for each format, linked by next in order of position. A view's formats equal
+/// the attention object's, except that f16 may stand for q8 or q4; all views of a chain have the same rotations. A view
+/// that does not begin at a multiple of 64 tokens may change the last bits of a result.
 ///
-/// Where block_tokens is not 0, the view has one span, a pool of n_tokens / block_tokens blocks, and token t lies in block
-/// blocks[t / block_tokens] of it: short for a span of each. Results are those of the same tokens in one straight span.
+/// If block_tokens is not 0, the view is paged: it has one span, a pool of n_tokens / block_tokens blocks, and token t
+/// is token t % block_tokens of block blocks[t / block_tokens]. Results have the bits of the same tokens in one
+/// contiguous span.
 /// Shape:  the row of token t and KV head h of a span starts at
 ///         k + h * k_head_stride_bytes + t * k_token_stride_bytes, and alike for v and for the scales; that of token t of
 ///         block b at k + b * k_block_stride_bytes + h * k_head_stride_bytes + t * k_token_stride_bytes
 /// Units:  strides in bytes
-/// Pre:    each stride is at least a row's bytes, so that no row overlaps the next, and at most KVL_MAX_EXTENT_BYTES over the
-///         number of rows that follow at that distance; a stride between what there is one of is unused. Keys and values may
-///         take turns in memory, or be the same. Both rotations are stated: KVL_ROTATION_DEFAULT is an error here, since what
-///         rows in memory were rotated by does not follow from their format
+/// Pre:    each stride is at least a row's bytes and at most KVL_MAX_EXTENT_BYTES / (n - 1), where n is the number of
+///         tokens (of the longest run), heads or blocks (up to the largest index in use) that it separates; where n is 1
+///         it is ignored. Keys and values may be interleaved in memory, and may alias. Both rotations are set explicitly:
+///         KVL_ROTATION_DEFAULT fails with KVL_ERROR_ROTATION, because a format does not tell how existing rows were
+///         rotated
 typedef struct kvl_view {
     size_t struct_size;
     uint32_t flags; /* none are defined */
@@ -206,7 +211,7 @@ typedef struct kvl_view {
     int64_t len;           /* visible tokens, those of next included; its own are at most the sum of the spans' n_tokens */
     const kvl_span *spans; /* in order of position */
     uint32_t n_spans;
-    uint32_t reserved; /* 0 */
+    uint32_t reserved;       /* 0 */
     kvl_rotation k_rotation; /* KVL_ROTATION_NONE or KVL_ROTATION_HADAMARD */
     kvl_rotation v_rotation;
     const struct kvl_view *next; /* the tokens behind these, 1 or more of which are its own; null: none */
@@ -225,10 +230,10 @@ typedef struct kvl_cache kvl_cache;
 
 /// Geometry of one layer's keys and values.
 ///
-/// Where keys or values are q8 or q4, the first tokens and the newest ones may be kept in f16: those that most scores fall
-/// on. Both numbers are rounded up to multiples of 64. A token is stored in f16 first and turns to integers with the 64 of
-/// its block, when all of them are older than the newest n_recent_f16: up to 63 more than that many are in f16, where what
-/// is larger than 65504 is infinite.
+/// Where keys or values are q8 or q4, the first tokens and the newest ones may be kept in f16: those that most scores
+/// fall on. Both numbers are rounded up to multiples of 64. New tokens are stored in f16. A block of 64 tokens is
+/// quantized when all of them are older than the newest n_recent_f16, so that up to n_recent_f16 + 63 recent tokens are
+/// in f16. Values over 65504 are infinite in f16.
 typedef struct kvl_layer_desc {
     size_t struct_size;
     uint32_t flags; /* none are defined */
@@ -259,8 +264,8 @@ typedef struct kvl_cache_desc {
 } kvl_cache_desc;
 
 /// Creates an empty cache. Address space for max_tokens is reserved at once and costs memory only as tokens fill it, so
-/// rows never move. Where the process locks its memory (mlockall with MCL_FUTURE), the system commits all of it at once, or
-/// refuses: name as few max_tokens as will be needed there.
+/// rows never move. If the process has called mlockall(MCL_FUTURE), the whole reservation is committed here, and
+/// KVL_ERROR_MEMORY is returned where it cannot be: set max_tokens no larger than needed then.
 /// Pre:    desc and cache not null
 /// Errors: KVL_ERROR_STRUCT_SIZE, _FLAGS, _NULL, _RANGE, _FORMAT, _ROTATION, _HEAD_DIM, _ISA; KVL_ERROR_MEMORY when the
 ///         address space cannot be had
@@ -282,17 +287,18 @@ KVL_API kvl_status kvl_cache_copy(const kvl_cache *source, kvl_cache **copy);
 /// Pre:    k and v do not overlap the cache
 /// Errors: KVL_ERROR_NULL; _LAYER; _RANGE when n_tokens < 1; _LENGTH when k_len or v_len is not that of the shape;
 ///         _APPEND_TWICE when the layer has pending tokens; _CAPACITY when len + n_tokens > max_tokens
-/// Bound:  rounds to the nearest value of the format, ties to even; NaN stays NaN. Of the rotated row where it is rotated:
-///         q8 within half of 1/127 of its largest magnitude, q4 within half of 2/15 of the group's, rounded up to a 15th of
-///         the row's. A row so small that its scale would be no normal f32 becomes 0, one with NaN or infinity NaN.
-///         Elements over 0.9 of the largest f32, or of that / sqrt(head_dim) where rows are rotated, may come back infinite,
-///         or their row NaN
-/// Threads: one at a time for a layer, and, where tokens are kept in f16, while no other reads it; different layers may be
+/// Bound:  rounds to the nearest value of the format, ties to even; NaN stays NaN. For rotated rows the bounds are those
+///         of the rotated row. With M the row's largest magnitude, and G that of a group, rounded up to a multiple of M /
+///         15, the error of an element is at most M / 254 for q8 and G / 15 for q4. A row so small that its scale would
+///         be no normal f32 becomes 0, one with NaN or infinity NaN. Elements over 0.9 of the largest f32, or of that /
+///         sqrt(head_dim) where rows are rotated, may come back infinite, or their row NaN
+/// Threads:one at a time for a layer, and, where tokens are kept in f16, while no other reads it; different layers may be
 ///         appended to at once
-/// Allocates: no; where huge pages are used, a few appends of a layer wait about a millisecond each for the system to make
-///         them of small ones. The system commits memory as it is first written: where it has none left then, it ends the
-///         process, as it does for any program on Linux that overcommits. kvl_cache_bytes says what is in use,
-///         kvl_layer_info.bytes_per_token times max_tokens what may come to be, which bounds it
+/// Allocates:no; where huge pages are used, a few appends of a layer wait about a millisecond each for the system to make
+///         them of small ones. Memory is committed as it is first written: if the system has none left then, Linux's OOM
+///         killer may end the process. kvl_cache_bytes returns what is in use. It is at most the sum over layers of
+///         kvl_layer_info.bytes_per_token * max_tokens, plus the f16 copies of n_first_f16 + n_recent_f16 + 64 tokens in
+///         layers that keep some in f16
 KVL_API kvl_status kvl_cache_append(kvl_cache *cache, uint32_t layer, int64_t n_tokens, const float *k, size_t k_len,
                                     const float *v, size_t v_len);
 
@@ -301,8 +307,8 @@ KVL_API kvl_status kvl_cache_append(kvl_cache *cache, uint32_t layer, int64_t n_
 /// Threads: one, while no other uses the cache   Allocates: no
 KVL_API kvl_status kvl_cache_advance(kvl_cache *cache, int64_t n_tokens);
 
-/// Forgets all tokens from position len on, and every pending one. What has turned from f16 to integers stays what it is; of
-/// the last block of 64 tokens it is read from f16 again, which then holds the integers' values.
+/// Forgets all tokens from position len on, and every pending one. Quantized tokens do not regain their precision: if the
+/// new end lies within a quantized block of 64 tokens, these are kept in f16 again, with their dequantized values.
 /// Errors: KVL_ERROR_NULL; KVL_ERROR_LENGTH when len < 0 or len > kvl_cache_len
 /// Threads: one, while no other uses the cache   Allocates: no
 KVL_API kvl_status kvl_cache_truncate(kvl_cache *cache, int64_t len);
@@ -318,8 +324,8 @@ KVL_API int64_t kvl_cache_len(const kvl_cache *cache);
 /// Returns the capacity in tokens; 0 for a null cache.
 KVL_API int64_t kvl_cache_max_tokens(const kvl_cache *cache);
 
-/// Returns the memory that the tokens of all layers take, pending ones included, each in its format with its padding; 0 for
-/// a null cache.
+/// Returns the memory that the tokens of all layers take, pending ones included, each in its format with its padding; 0
+/// for a null cache.
 /// Units:  bytes
 KVL_API uint64_t kvl_cache_bytes(const kvl_cache *cache);
 
@@ -349,11 +355,12 @@ typedef struct kvl_layer_info {
 /// Errors: KVL_ERROR_NULL, KVL_ERROR_LAYER, KVL_ERROR_STRUCT_SIZE
 KVL_API kvl_status kvl_cache_layer_info(const kvl_cache *cache, uint32_t layer, kvl_layer_info *info);
 
-/// Makes a view of one layer as stored, its pending tokens included. Its pointers stay good as long as the cache lives, or,
-/// where first or recent tokens are kept in f16, until the layer's next append or truncate; its len is that of now.
-/// A view that is older than a truncate or clear, and longer than the cache now, reads memory that is the cache's still: what
-/// was forgotten, or what was appended over it. Views are plain data, so that is no error: make a view for every step.
-/// view->struct_size is set by the caller.
+/// Makes a view of one layer as stored, its pending tokens included. Its pointers stay good as long as the cache lives,
+/// or, where first or recent tokens are kept in f16, until the layer's next append or truncate; its len is that of now.
+/// After kvl_cache_truncate or kvl_cache_clear an older view may cover tokens that no longer exist. Attention to it stays
+/// within the cache's memory, and sees removed tokens or those appended in their place; where tokens are kept in f16 it
+/// may also fail with KVL_ERROR_LENGTH or KVL_ERROR_RANGE. The library cannot detect more than that: make a new view for
+/// every step. view->struct_size is set by the caller.
 /// Errors: KVL_ERROR_NULL, KVL_ERROR_LAYER, KVL_ERROR_STRUCT_SIZE
 /// Threads: any that do not change this layer meanwhile   Allocates: no
 KVL_API kvl_status kvl_cache_view(const kvl_cache *cache, uint32_t layer, kvl_view *view);
@@ -361,9 +368,10 @@ KVL_API kvl_status kvl_cache_view(const kvl_cache *cache, uint32_t layer, kvl_vi
 /// Decodes the keys of tokens first to first + n_tokens - 1 of one layer, pending ones included.
 /// Shape:  out [n_tokens, n_kv_heads, head_dim] f32
 /// Units:  out_len in elements
-/// Errors: KVL_ERROR_NULL; _LAYER; _RANGE when first or n_tokens is negative or they reach past the layer's len;
-///         _LENGTH when out_len is not that of the shape
-/// Bound:  exact; of q8 and q4 the product of integer and scale, rounded, and of rotated rows what rotating them back rounds
+/// Errors: KVL_ERROR_NULL; _LAYER; _RANGE when first or n_tokens is negative or they reach past the layer's len; _LENGTH
+///         when out_len is not that of the shape
+/// Bound:  exact; of q8 and q4 the product of integer and scale, rounded, and of rotated rows what rotating them back
+///         rounds
 /// Threads: any that do not change this layer meanwhile   Allocates: no
 KVL_API kvl_status kvl_cache_read_k(const kvl_cache *cache, uint32_t layer, int64_t first, int64_t n_tokens, float *out,
                                     size_t out_len);
@@ -383,8 +391,9 @@ typedef struct kvl_attention kvl_attention;
 /// read. A score is
 ///         s = softcap * tanh(scale * q[h] k[t] / softcap) + alibi_slopes[h] * (t - the query's position)
 /// without the softcap or the slope where there is none, and exp(sink_logits[h]) joins the sum of exponentials.
-/// Source: G. Xiao et al., "Efficient Streaming Language Models with Attention Sinks" (2023); Gemma Team, "Gemma 2" (2024);
-///         O. Press et al., "Train Short, Test Long" (2021); OpenAI, "gpt-oss-120b & gpt-oss-20b Model Card" (2025)
+/// Source: G. Xiao et al., "Efficient Streaming Language Models with Attention Sinks" (2023); Gemma Team, "Gemma 2"
+///         (2024); O. Press et al., "Train Short, Test Long" (2021); OpenAI, "gpt-oss-120b & gpt-oss-20b Model Card"
+///         (2025)
 typedef struct kvl_attention_desc {
     size_t struct_size;
     uint32_t flags;         /* none are defined */
@@ -401,7 +410,7 @@ typedef struct kvl_attention_desc {
     int64_t n_sink_tokens;     /* 0 where there is no window */
     const float *alibi_slopes; /* [n_query_heads], finite, copied; null: none. Distances over 2^24 are rounded */
     const float *sink_logits;  /* [n_query_heads], less than infinity, copied; null: none */
-    float softcap;             /* 0: none */
+    float softcap;             /* 0: none; else from 1e-38 to 1e38 */
     kvl_precision precision;   /* fast only where both formats are q8 or q4 */
 } kvl_attention_desc;
 
@@ -414,20 +423,20 @@ KVL_API kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_atte
 /// Destroys an attention object; null is allowed. No call may be using it.
 KVL_API void kvl_attention_destroy(kvl_attention *attention);
 
-/// Returns the name of the kernel that this object's calls use, "avx2/f16+bf16/group:4" for example, and behind that "/fast"
-/// where integers are multiplied as bytes, "/exact" where they are as f32; null for null.
+/// Returns the name of the kernel that this object's calls use, "avx2/f16+bf16/group:4" for example, and behind that
+/// "/fast" where integers are multiplied as bytes, "/exact" where they are as f32; null for null.
 KVL_API const char *kvl_attention_kernel(const kvl_attention *attention);
 
-/// Computes the workspace that is enough for every call of up to n_sequences sequences of up to max_len tokens each, with up
-/// to max_queries queries each.
+/// Computes the workspace that is enough for every call of up to n_sequences sequences of up to max_len tokens each, with
+/// up to max_queries queries each.
 /// Units:  bytes
-/// Errors: KVL_ERROR_NULL; KVL_ERROR_RANGE when max_len is negative or over KVL_MAX_TOKENS, max_queries is 0, or the tasks
-///         exceed 2^31 - 1
+/// Errors: KVL_ERROR_NULL; KVL_ERROR_RANGE when max_len is negative or over KVL_MAX_TOKENS, max_queries is 0, or the
+///         tasks exceed 2^31 - 1
 /// Threads: any   Allocates: no
 KVL_API kvl_status kvl_attention_workspace_size(const kvl_attention *attention, uint32_t n_sequences, int64_t max_len,
                                                 uint32_t max_queries, size_t *bytes);
 
-/// What queries' attention to some of their tokens comes to before it is merged with that to the others. Of each row
+/// The partial state of queries' attention to some of their tokens, to be merged with that to the others. Of each row
 ///         l = sum over t of exp(s[t] - m),  o = sum over t of exp(s[t] - m) v[t]
 /// with scores s by the rules of kvl_attention_desc, and m near the largest of them. Where none of the tokens is visible,
 /// m is -infinity and l and o are 0. Sinks' logits are in none of the three: they join in kvl_merge. Plain data, owns
@@ -443,7 +452,8 @@ typedef struct kvl_partial {
 
 /// A range of a sequence's positions, whose partial is wanted instead of the output: the share of one of several machines
 /// or sockets, that may hold no other tokens. Queries stay where kvl_sequence.len puts them: in the range, behind it or
-/// before it. A range that does not begin at a multiple of 64 tokens may change the last bits of what is merged.
+/// before it. If first is not a multiple of 64, the merged result may differ in its last bits from that of one call over
+/// all tokens.
 /// Pre:    out's three overlap nothing else of the call
 typedef struct kvl_range {
     size_t struct_size;
@@ -455,18 +465,19 @@ typedef struct kvl_range {
     kvl_partial out;
 } kvl_range;
 
-/// Which tokens each query sees of those that it would see without a mask, its window and its own position considered: of a
-/// tree of drafts, each its own branch; of a padded batch, no padding. A query sees token t where bit t % 64 of word t / 64
-/// of its row of bits is set; and bias t of its row of biases is added to the token's scores, of every head, behind all
-/// other rules. A bias of -infinity hides the token as its bit does, and so does one of less than -2.36e38, which is that in
-/// units of log2. What is hidden from a query does not reach its output, NaN and infinity included, and keys and values that
-/// are hidden from all queries are not read. Where all are hidden, it is as where there are none: out is 0 and lse is
-/// -infinity or the sink's logit. A bias of infinity or NaN that a query sees makes its output NaN.
-/// Shape:  bits [n_queries, (n_tokens + 63) / 64], of which bits from n_tokens on are not looked at;
-///         biases [n_queries, n_tokens]; each by position in the sequence, whatever the range
+/// Restricts the tokens that each query sees, beyond causality and the window: in a tree of draft tokens to its own
+/// branch, in a padded batch to what is no padding. A query sees token t where bit t % 64 of word t / 64 of its row of
+/// bits is set; and bias t of its row of biases is added to the token's scores, of every head, behind all other rules. A
+/// bias of -infinity hides the token as its bit does, and so does one of less than -2.36e38, which overflows when it is
+/// converted to units of log2. What is hidden from a query does not reach its output, NaN and infinity included, and keys
+/// and values that are hidden from all queries are not read. Where all are hidden, it is as where there are none: out is
+/// 0 and lse is -infinity or the sink's logit. A bias of infinity or NaN that a query sees makes its output NaN.
+/// Shape:  bits [n_queries, (n_tokens + 63) / 64], of which bits from n_tokens on are not looked at; biases [n_queries,
+///         n_tokens]; each by position in the sequence, whatever the range
 /// Units:  biases in natural log; strides in bytes
-/// Pre:    bits are aligned to 8 bytes and biases to 4. A stride is 0, and all queries have the same row, or more, in whole
-///         words or floats, and at most KVL_MAX_EXTENT_BYTES over the number of queries but one; with one query it is unused
+/// Pre:    bits are aligned to 8 bytes, biases to 4. A stride of 0 shares one row among all queries; otherwise it is a
+///         multiple of 8 (bits) or 4 (biases), at most KVL_MAX_EXTENT_BYTES / (n_queries - 1). With one query it is
+///         ignored
 typedef struct kvl_mask {
     size_t struct_size;
     uint32_t flags;       /* none are defined */
@@ -479,21 +490,21 @@ typedef struct kvl_mask {
 } kvl_mask;
 
 /// One sequence of a call: what is asked, what is seen, where the answer goes. Query i is that of the token at position
-/// len - n_queries + i, its causal offset, and sees tokens up to that one: of a draft to be verified, for example, or of a
-/// prompt.
-/// Shape:  q [n_queries, n_query_heads, head_dim] f32; out [n_queries, n_query_heads, v_head_dim] f32;
-///         lse [n_queries, n_query_heads] f32 or null
+/// len - n_queries + i, its causal offset, and sees tokens up to that one: of a draft to be verified, for example, or of
+/// a prompt.
+/// Shape:  q [n_queries, n_query_heads, head_dim] f32; out [n_queries, n_query_heads, v_head_dim] f32; lse [n_queries,
+///         n_query_heads] f32 or null
 /// Units:  lse in natural log: that of the sum of exponentials that out is divided by
-/// Pre:    out and lse overlap nothing else of the call: not the workspace, nor the arrays and descriptors that the call
-///         reads, nor what lies between the first and the last row of a span's visible tokens, or of all of a view's blocks in
-///         use
+/// Pre:    out and lse do not overlap each other, the workspace, any array or descriptor that the call reads, or any keys
+///         and values: everything from the first to the last visible row of a span, gaps included; with blocks, from the
+///         first to the last row of the blocks in use
 typedef struct kvl_sequence {
     size_t struct_size;
     uint32_t flags;     /* none are defined */
     uint32_t n_queries; /* 0: 1; more than 1: at most len */
     const kvl_view *view;
-    int64_t len; /* tokens up to the newest, 0 to view->len. 0 is no default: nothing is visible then, whatever the view
-                    holds, out is 0 and lse is -infinity or the sink's logit */
+    int64_t len; /* tokens up to the newest, 0 to view->len. 0 is an empty sequence, not the whole view: out is 0 then, and
+                    lse is -infinity or the sink's logit */
     const float *q;
     float *out;
     float *lse;
@@ -501,13 +512,14 @@ typedef struct kvl_sequence {
     const kvl_mask *mask;   /* null: none */
 } kvl_sequence;
 
-/// Runs task(context, i) once for every i in [0, n_tasks), in any order, on any threads, the calling one included, and
-/// returns when all are done. A task throws nothing, takes no lock and needs at most KVL_TASK_STACK_BYTES of stack.
+/// Runs task(context, i) once for every i in [0, n_tasks), in any order, on any threads, and returns when all are done;
+/// the calling thread may take part. A task throws nothing, takes no lock and uses at most KVL_TASK_STACK_BYTES of stack.
 ///
-/// What goes wrong: tasks that are left out make kvl_attend fail with KVL_ERROR_TASK, and a task that is run twice does nothing
-/// the second time. An exception that the function throws passes through kvl_attend. Either way kvl_attend waits for the
-/// tasks that are running, and a task that is run after that does nothing and touches no memory of the call.
-/// Threads: calls on several threads, or from within tasks of the caller's own, may enter it at the same time
+/// If a task is not run, kvl_attend returns KVL_ERROR_TASK. Running a task a second time has no effect. An exception that
+/// this function throws propagates out of kvl_attend; the outputs are incomplete then, and the workspace can be used for
+/// another call. In every case kvl_attend first waits for the tasks that are running; tasks that are started later do
+/// nothing, and access no memory of the call.
+/// Threads: must be reentrant if kvl_attend is called on several threads at once, or within a task of the same pool
 typedef void (*kvl_parallel_for)(void *pool, uint32_t n_tasks, void (*task)(void *context, uint32_t i), void *context);
 
 /// The caller's threads.
@@ -518,65 +530,68 @@ typedef struct kvl_executor {
 
 /// Computes attention for the newest tokens' queries of each of n_sequences sequences.
 ///         out[h] = softmax(scale * q[h] K[h / group]^T) V[h / group], with the rules of kvl_attention_desc
-/// Sequences that follow each other in the array and begin with the same memory, in spans or blocks alike, have its whole
-/// chunks of KVL_CHUNK_TOKENS read once for all of them, where windows hide none of them, in the first of a row of views,
-/// without ranges and masks, and for no more queries a sequence than share a read.
+/// A common prefix is read once for sequences that follow each other in the array, if they begin with the same memory
+/// (spans or blocks), in the first view of a chain. The prefix counts in whole chunks of KVL_CHUNK_TOKENS that no window
+/// hides any part of. Sequences with a range, a mask, or more queries than share a read are left out.
 /// Shape:  as in kvl_sequence
 /// Pre:    workspace is aligned to KVL_WORKSPACE_ALIGNMENT, of at least kvl_attention_workspace_size bytes, and used by
-///         one call at a time: what it held before is lost, a call that was begun there included, even on an error
+///         one call at a time. Its contents are lost, a call that was begun in it included, even if this one fails with
+///         KVL_ERROR_OVERLAP
 /// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _GEOMETRY, _LENGTH, _STRIDE, _BLOCK, _MASK, _OVERLAP, _WORKSPACE_SIZE,
-///         _WORKSPACE_ALIGNMENT, _RANGE, all before anything is written; KVL_ERROR_TASK when the executor left tasks out,
-///         and outputs are incomplete; the call has ended all the same
-/// Bound:  relative L2 error against exact arithmetic on the decoded values <= 2e-6 for scores of unit variance and
-///         4096 tokens; <= 2e-4 where keys or values are q8 or q4 and met by 16 bits, see kvl_precision. In f32 a score is off
-///         by up to 1e-6 of the largest, and its weight by that times the score: 1e-2 for scores of 1e4. A score must be
-///         finite; sums of weighted values may be as large as f32. Bits do not depend
-///         on the executor, its threads, or the other sequences and queries; they may differ by isa
-/// Threads: the executor's; the calling thread's where executor is null, or where 256 other calls run on executors
+///         _WORKSPACE_ALIGNMENT, _RANGE, all before anything is written; KVL_ERROR_TASK when the executor did not run
+///         every task: the outputs are incomplete then, and the call is over
+/// Bound:  relative L2 error against exact arithmetic on the decoded values <= 2e-6 for scores of unit variance and 4096
+///         tokens; <= 2e-4 where keys or values are q8 or q4 and met by 16 bits, see kvl_precision. The relative error of a
+///         weight is the absolute error of its score, which grows with the scores: 1e-2 at 1e4. Products that overflow f32
+///         give infinity or NaN. Bits do not depend on the executor, its threads, or the other sequences and queries; they
+///         may differ by isa
+/// Threads: the executor's. The calling thread runs all tasks if executor is null, or if 256 other calls of the process
+///         are running on executors
 /// Allocates: no
-/// Source: M. Milakov, N. Gimelshein, "Online normalizer calculation for softmax" (2018); T. Dao et al.,
-///         "Flash-Decoding for long-context inference" (2023)
+/// Source: M. Milakov, N. Gimelshein, "Online normalizer calculation for softmax" (2018); T. Dao et al., "Flash-Decoding
+///         for long-context inference" (2023)
 KVL_API kvl_status kvl_attend(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences,
                               void *workspace, size_t workspace_bytes, const kvl_executor *executor);
 
 /// Begins a call whose tasks the caller runs: for runtimes whose threads are all inside the operator already.
 /// One thread begins; every task in [0, n_tasks) is run exactly once, by any thread, at any time; when all have returned,
 /// one thread finishes. The sequences, their views and the attention object must live until then.
-/// Pre, Errors: as kvl_attend, and KVL_ERROR_NULL for n_tasks, which overlaps nothing else of the call either
+/// Pre:    as kvl_attend; n_tasks does not overlap anything else that the call uses
+/// Errors: as kvl_attend; KVL_ERROR_NULL also when n_tasks is null
 KVL_API kvl_status kvl_attend_begin(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences,
                                     void *workspace, size_t workspace_bytes, uint32_t *n_tasks);
 
 /// Runs one task of the call that was begun in this workspace.
-/// Errors: KVL_ERROR_NULL; KVL_ERROR_WORKSPACE_STATE when no call is begun; KVL_ERROR_TASK when task >= n_tasks or was run
-///         already
+/// Errors: KVL_ERROR_NULL; KVL_ERROR_WORKSPACE_STATE when no call is begun; KVL_ERROR_TASK when task >= n_tasks or was
+///         run already
 /// Threads: any number at once, with different tasks   Allocates: no
 KVL_API kvl_status kvl_attend_run_task(void *workspace, uint32_t task);
 
 /// Ends the call that was begun in this workspace; the outputs are complete.
-/// Errors: KVL_ERROR_NULL; KVL_ERROR_WORKSPACE_STATE when no call is begun; KVL_ERROR_TASK when tasks were not run, or are
-///         still running, and the call goes on
+/// Errors: KVL_ERROR_NULL; KVL_ERROR_WORKSPACE_STATE when no call is begun; KVL_ERROR_TASK when a task was not run or is
+///         still running: the call stays open then
 KVL_API kvl_status kvl_attend_finish(void *workspace);
 
-/// Merges what n_queries queries' attention to ranges of their tokens came to, in the order of the array: partials of
-/// kvl_sequence.range, of this attention or one like it on any machine and isa, or of the caller's own making.
+/// Merges n_partials partial states of the same n_queries queries, in the order of the array. They come from calls with
+/// kvl_sequence.range, on any machine and isa, with an attention object of the same descriptor, or from the caller.
 ///         out[h] = sum over p of exp(m[p] - M) o[p] / L,  L = exp(sink_logits[h] - M) + sum over p of exp(m[p] - M) l[p]
 /// Partials of one chunk of KVL_CHUNK_TOKENS positions each, of which the last may hold fewer, in order of position, give
 /// the bits of the whole call on the same isa; others agree within kvl_attend's bound.
-/// Shape:  partials [n_partials], each of n_queries; out [n_queries, n_query_heads, v_head_dim] f32;
-///         lse [n_queries, n_query_heads] f32 or null
+/// Shape:  partials [n_partials], each of n_queries; out [n_queries, n_query_heads, v_head_dim] f32; lse [n_queries,
+///         n_query_heads] f32 or null
 /// Units:  lse in natural log: M + log(L). Where every l is 0, out is 0 and lse -infinity or the sink's logit
 /// Pre:    no token is in two partials
-/// Errors: KVL_ERROR_NULL; KVL_ERROR_RANGE when n_partials or n_queries is 0; KVL_ERROR_OVERLAP when out or lse overlap each
-///         other, a partial or the array of them; before anything is written
+/// Errors: KVL_ERROR_NULL; KVL_ERROR_RANGE when n_partials or n_queries is 0; KVL_ERROR_OVERLAP when out and lse overlap
+///         each other, a partial or the array partials; before anything is written
 /// Threads: the calling one   Allocates: no
 KVL_API kvl_status kvl_merge(const kvl_attention *attention, const kvl_partial *partials, uint32_t n_partials,
                              uint32_t n_queries, float *out, float *lse);
 
-/// Computes how many bytes the keys and values have that a call's queries see, each row counted once, and not as a value too
-/// where values are what keys begin with. A call reads them once for as many rows of queries and heads as share a read: 32
-/// at most, fewer of large head_dims, and one query's of 64 tokens of which windows or masks show queries different ones.
-/// Masks themselves are not counted.
-/// Errors: as kvl_attend, for sequences, but for overlaps: nothing of theirs is written
+/// Computes the bytes of the keys and values that a call's queries see. Each row counts once; values that are what the
+/// keys begin with (MLA) do not count again, and masks do not count. A call may read more: at most 32 rows of queries and
+/// heads share a read, fewer of large head_dims, and of 64 tokens of which windows or masks show the queries different
+/// ones only the heads of one query.
+/// Errors: as kvl_attend for sequences, except KVL_ERROR_OVERLAP: no output is written, so overlaps are not looked for
 KVL_API kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences,
                                     uint64_t *bytes);
 

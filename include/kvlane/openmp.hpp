@@ -10,16 +10,13 @@
 
 namespace kvlane {
 
-/// An executor on a team of OpenMP threads: of n_threads, or of OpenMP's own choice at 0; at most one a processor, because a
-/// call waits for every thread of its team, also for one that has no processor and no task left.
-/// For programs that are parallel in OpenMP already, whose team then serves both. Others do better with TbbPool.
+/// An executor on a team of OpenMP threads: of n_threads, or of OpenMP's default at 0, but at most as many as there are
+/// processors. For programs that already use OpenMP, so that both share one set of threads; otherwise use TbbPool.
 /// Pre:    the pool outlives the executor
-/// Threads: a call waits for every thread of its team, also for one that another program keeps from running: it then takes
-///         whole time slices of the scheduler, 4 to 8 ms on Linux, instead of microseconds. What makes that frequent is that
-///         waiting threads spin and so hold cores that others need: GNU's for 300000 turns, up to 20 ms, by default. Where
-///         the machine is shared, or the program has threads besides, set GOMP_SPINCOUNT=1000 (GNU's) or KMP_BLOCKTIME=0
-///         (LLVM's) in the environment: threads then spin for microseconds and sleep. OMP_WAIT_POLICY=passive lets them
-///         sleep at once, and adds the time to wake them to every call
+/// Threads: a call waits for every thread of the team, even one that has been preempted, which delays it by up to a time
+///         slice of the scheduler. That happens often on a shared machine, because idle threads spin and occupy cores that
+///         others need. GOMP_SPINCOUNT=1000 (GNU) or KMP_BLOCKTIME=0 (LLVM) in the environment bounds the spinning;
+///         OMP_WAIT_POLICY=passive disables it, and every call then pays for waking the threads
 class OpenMpPool {
 public:
     explicit OpenMpPool(int n_threads = 0)

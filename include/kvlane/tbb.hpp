@@ -13,13 +13,12 @@
 
 namespace kvlane {
 
-/// An executor on an arena of oneTBB's threads: of n_threads, or of oneTBB's own choice at 0; at most one a processor, which
-/// is all that oneTBB starts, with a warning on stderr where more are asked for. The pool for programs that share their
-/// machine: the demo, the benchmarks and the examples run on it.
+/// An executor on an arena of oneTBB's threads: of n_threads, or of oneTBB's default at 0, but at most as many as there are
+/// processors. Recommended for programs that share the machine with others.
 /// Pre:    the pool outlives the executor
-/// Threads: the calling thread takes part, and waits for tasks that are being run, never for a thread that has run none;
-///         where another program takes a core, a call loses about that core. Idle threads spin for a bounded time, then
-///         sleep; the first call after a pause wakes them, and takes up to about the time of one thread
+/// Threads: the calling thread also runs tasks. At the end it waits only for tasks that workers have started, not for
+///         workers that have not been scheduled. Idle threads spin for a bounded time, then sleep; the first call after a
+///         pause wakes them, and may take as long as on one thread
 class TbbPool {
 public:
     explicit TbbPool(int n_threads = 0)
@@ -30,13 +29,12 @@ public:
 
     kvl_executor executor() { return {&parallel_for, this}; }
 
-    /// Threads of a call, the calling one included.
+    /// Maximum number of threads that run a call, the calling one included.
     int n_threads() const { return arena_.max_concurrency(); }
 
 private:
-    // The default partitioner halves the range until there are four runs for each thread. A thread goes through its own ones
-    // in ascending order, and takes one from the far end of another's when it has none left: it mostly goes on in memory
-    // where the task before it ended.
+    // The default partitioner gives each thread subranges of consecutive tasks, which it processes in order; a thread that
+    // has none left steals from the far end of another's. Consecutive tasks mostly read adjacent memory.
     static void parallel_for(void *pool, uint32_t n_tasks, void (*task)(void *, uint32_t), void *context) {
         static_cast<TbbPool *>(pool)->arena_.execute([=] {
             tbb::parallel_for(tbb::blocked_range<uint32_t>(0, n_tasks), [=](const tbb::blocked_range<uint32_t> &range) {
