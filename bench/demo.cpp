@@ -82,7 +82,8 @@ int run(const DemoOptions &options) {
         rows.push_back(measure(shape, f16, start + (end - start) / static_cast<double>(shapes.size() - rows.size())));
         progress.erase();
         if (!options.json) {
-            print_table_row(rows.back());
+            std::puts(table_row(rows.back()).c_str());
+            std::fflush(stdout);
         }
     }
     options.json ? print_json(rows, options.threads) : print_table_legend(rows);

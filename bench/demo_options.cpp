@@ -71,7 +71,7 @@ CLI::Validator within(Number least, Number most) {
 
 // The row's keys and values, those in f16 that rows share, and what the roofline is sampled over.
 uint64_t memory_bytes(const Shape &shape) {
-    const uint64_t f16_bytes = shape == in_f16(shape) ? 0 : DecodeCase::memory_bytes(in_f16(shape));
+    const uint64_t f16_bytes = is_quantized(shape) ? DecodeCase::memory_bytes(in_f16(shape)) : 0;
     const uint64_t call_bytes = static_cast<uint64_t>(shape.ctx) * shape.bytes_per_token();
     return DecodeCase::memory_bytes(shape) + f16_bytes + std::max(cold_bytes(), call_bytes);
 }

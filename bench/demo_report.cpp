@@ -39,13 +39,14 @@ void print_table_head(int threads) {
                 "limit", "x naive", "error");
 }
 
-void print_table_row(const DemoRow &row) {
-    std::printf("%-13s %-6s %7lld %9.1f %6s %7.0f%% %4.0f%% %7.1f %7.1e%s%s\n", row.shape.model.name,
-                row.shape.format_name().c_str(), static_cast<long long>(row.shape.ctx), row.decode.seconds * 1e6,
-                rate(row.decode.kv_bytes_per_second / 1e9).c_str(), 100 * row.decode.roofline_fraction,
-                100 * row.decode.limit_fraction, row.naive_seconds / row.decode.seconds, row.difference,
-                row.is_disturbed() ? " ~" : "", row.is_right() ? "" : " !");
-    std::fflush(stdout);
+std::string table_row(const DemoRow &row) {
+    char text[128];
+    std::snprintf(text, sizeof text, "%-13s %-6s %7lld %9.1f %6s %7.0f%% %4.0f%% %7.1f %7.1e%s%s", row.shape.model.name,
+                  row.shape.format_name().c_str(), static_cast<long long>(row.shape.ctx), row.decode.seconds * 1e6,
+                  rate(row.decode.kv_bytes_per_second / 1e9).c_str(), 100 * row.decode.roofline_fraction,
+                  100 * row.decode.limit_fraction, row.naive_seconds / row.decode.seconds, row.difference,
+                  row.is_disturbed() ? " ~" : "", row.is_right() ? "" : " !");
+    return text;
 }
 
 void print_table_legend(const std::vector<DemoRow> &rows) {

@@ -24,7 +24,7 @@ struct DemoRow {
 };
 
 void print_table_head(int threads);
-void print_table_row(const DemoRow &row);
+std::string table_row(const DemoRow &row);
 void print_table_legend(const std::vector<DemoRow> &rows);
 
 void print_json(const std::vector<DemoRow> &rows, int threads);

@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <atomic>
 #include <cstdio>
+#include <limits>
 #include <numeric>
 #include <thread>
 
@@ -110,6 +111,15 @@ struct Times {
 
     double median_ratio() const { return median(disturbed) / median(quiet); }
     double mean_ratio() const { return median(disturbed_mean) / median(quiet_mean); }
+
+    // The larger ratio of the round in which it was the least: what else disturbs a machine only adds to it.
+    double least_ratio() const {
+        double least = std::numeric_limits<double>::infinity();
+        for (size_t i = 0; i < quiet.size(); ++i) {
+            least = std::min(least, std::max(disturbed[i] / quiet[i], disturbed_mean[i] / quiet_mean[i]));
+        }
+        return least;
+    }
 };
 
 struct Pool {
@@ -141,7 +151,7 @@ void print(const Pool &pool, int64_t ctx) {
     std::fflush(stdout);
 }
 
-// Returns the largest ratio of the default pool.
+// Returns the ratio of the default pool in its best round.
 double measure_all(std::vector<Pool> &pools, int64_t ctx, double seconds, int core) {
     Calls calls(ctx);
     for (int round = 0; round < n_rounds; ++round) {
@@ -152,7 +162,7 @@ double measure_all(std::vector<Pool> &pools, int64_t ctx, double seconds, int co
     for (const Pool &pool : pools) {
         print(pool, ctx);
     }
-    return std::max(pools.front().times.median_ratio(), pools.front().times.mean_ratio());
+    return pools.front().times.least_ratio();
 }
 
 int run(const Options &options) {
@@ -199,7 +209,8 @@ int main(int argc, char **argv) {
     app.add_option("--seconds", options.seconds, "How long each figure is measured in each of three rounds")
         ->check(CLI::Range(0.01, 60.0))
         ->capture_default_str();
-    app.add_option("--at-most", options.at_most, "Fail where a taken core costs oneTBB's calls more, median or mean")
+    app.add_option("--at-most", options.at_most,
+                   "Fail where a taken core costs oneTBB's calls more, median or mean, in every round")
         ->check(CLI::PositiveNumber);
     CLI11_PARSE(app, argc, argv);
     try {

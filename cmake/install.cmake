@@ -13,7 +13,7 @@ foreach(adapter openmp tbb)
 endforeach()
 install(EXPORT kvlaneTargets NAMESPACE kvlane:: DESTINATION ${config_dir})
 install(DIRECTORY include/kvlane DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
-install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATAROOTDIR}/doc/kvlane)
 
 configure_package_config_file(cmake/kvlaneConfig.cmake.in kvlaneConfig.cmake INSTALL_DESTINATION ${config_dir})
 write_basic_package_version_file(kvlaneConfigVersion.cmake COMPATIBILITY SameMinorVersion)

@@ -154,7 +154,7 @@ int64_t count_seen(const kvl_attention &a, const kvl_sequence &s, int64_t first,
 }
 
 // The most chunks that so many queries that follow each other see some of, at any length up to max_len.
-int64_t max_chunks_of(const kvl_attention &a, int64_t max_len, uint32_t n_queries) {
+int64_t max_chunks_of_queries(const kvl_attention &a, int64_t max_len, uint32_t n_queries) {
     const int64_t window = a.window + n_queries - 1;
     const int64_t all_seen = a.window > 0 ? std::min(max_len, a.n_sink_tokens + window) : max_len;
     const int64_t sliding =
@@ -163,8 +163,8 @@ int64_t max_chunks_of(const kvl_attention &a, int64_t max_len, uint32_t n_querie
 }
 
 // The same of a block of them.
-int64_t max_chunks(const kvl_attention &a, int64_t max_len, uint32_t n_queries) {
-    return max_chunks_of(a, max_len, std::min(a.block_queries, n_queries));
+int64_t max_chunks_of_block(const kvl_attention &a, int64_t max_len, uint32_t n_queries) {
+    return max_chunks_of_queries(a, max_len, std::min(a.block_queries, n_queries));
 }
 
 uint32_t blocks_of(const kvl_attention &a, uint32_t n_queries) {
@@ -193,8 +193,8 @@ int64_t n_chunks_of(const kvl_attention &a, const kvl_sequence &s) {
     if (queries_of(s) == 1) {
         return visible_to(a, s, s.len, s.len).n_chunks();
     }
-    const Tokens asked = asked_of(s);
-    return std::clamp<int64_t>(asked.end_chunk() - asked.first_chunk(), 1, max_chunks(a, s.len, queries_of(s)));
+    const Tokens asked = asked_of(s).within({0, s.len});
+    return std::clamp<int64_t>(asked.end_chunk() - asked.first_chunk(), 1, max_chunks_of_block(a, s.len, queries_of(s)));
 }
 
 // More than are allowed where they are too many to count.
@@ -453,8 +453,8 @@ void decode_unit(const Call &call, uint32_t sequence, uint32_t kv_head, std::spa
                              .view = place.view,
                              .kv_head = kv_head,
                              .first = place.token,
-                             .run_first = place.run_first,
                              .run = place.run,
+                             .run_first = place.run_first,
                              .n_tokens = tokens.n(),
                              .n_visible = all.end - tokens.first,
                              .queries = queries.data(),
@@ -748,12 +748,12 @@ kvl_status kvl_attention_workspace_size(const kvl_attention *attention, uint32_t
     KVLANE_TRY(check_range(max_len, 0, KVL_MAX_TOKENS, "max_len"));
     KVLANE_TRY(check_range(max_queries, 1, UINT32_MAX, "max_queries"));
     const uint64_t chunks_of_one =
-        static_cast<uint64_t>(max_chunks(*attention, max_len, max_queries)) * attention->n_kv_heads;
+        static_cast<uint64_t>(max_chunks_of_block(*attention, max_len, max_queries)) * attention->n_kv_heads;
     KVLANE_TRY(check_units(chunks_of_one));
     const uint64_t units_of_one = chunks_of_one * blocks_of(*attention, max_queries);
     KVLANE_TRY(check_units(units_of_one));
     KVLANE_TRY(check_units(units_of_one * n_sequences));
-    const uint64_t n_places = static_cast<uint64_t>(max_chunks_of(*attention, max_len, max_queries)) * n_sequences;
+    const uint64_t n_places = static_cast<uint64_t>(max_chunks_of_queries(*attention, max_len, max_queries)) * n_sequences;
     *bytes = layout_of(*attention, n_sequences, max_queries, n_places, units_of_one * n_sequences).bytes;
     return KVL_OK;
 }

@@ -15,7 +15,7 @@ constexpr int call_shift = 32;
 struct alignas(64) Slot {
     Gate gate;
 };
-Slot slots[256];
+Slot slots[KVL_MAX_EXECUTOR_CALLS];
 
 }  // namespace
 

@@ -53,9 +53,9 @@ struct DecodeChunk {
     const KernelTable *kernels;
     const kvl_view *view;
     uint32_t kv_head;
-    int64_t first;      // first token,
-    int64_t run_first;  // which is in this run of the view, that begins with that token
-    uint32_t run;
+    int64_t first;          // first token
+    uint32_t run;           // of the view, that holds the first token,
+    int64_t run_first;      // and the run's own first token
     int64_t n_tokens;       // up to the last query's, at most chunk_tokens; 0 where there are none
     int64_t n_visible;      // of the sequence, from first on
     const Query *queries;   // [n_queries]

@@ -122,12 +122,19 @@ kvl_status overlap(const char *written, const Range &at, const char *other, cons
                 written, at.begin, at.end, other, with.begin, with.end);
 }
 
-kvl_status check_clear_of_workspace(const kvl_attention &a, const kvl_sequence *sequences, uint32_t n_sequences,
-                                    const Range &workspace) {
+// Memory that the call writes for itself.
+struct OwnMemory {
+    Range workspace, n_tasks;
+};
+
+kvl_status check_clear_of(const OwnMemory &own, const kvl_attention &a, const kvl_sequence *sequences,
+                          uint32_t n_sequences) {
     for (uint32_t i = 0; i < n_sequences; ++i) {
         const kvl_sequence &s = sequences[i];
         const auto check = [&](const Range &range, const char *name) {
-            return range.meets(workspace) ? overlap("workspace", workspace, Whose(i, name).text, range) : KVL_OK;
+            KVLANE_TRY(range.meets(own.workspace) ? overlap("workspace", own.workspace, Whose(i, name).text, range)
+                                                  : KVL_OK);
+            return range.meets(own.n_tasks) ? overlap("n_tasks", own.n_tasks, Whose(i, name).text, range) : KVL_OK;
         };
         KVLANE_TRY(visit_reads(a, s, check));
         for (const OutputKind &kind : output_kinds) {
@@ -181,18 +188,17 @@ kvl_status sort_outputs(const kvl_attention &a, const kvl_sequence *sequences, u
 
 kvl_status check_overlaps(const kvl_attention &a, const kvl_sequence *sequences, uint32_t n_sequences,
                           const uint32_t *n_tasks, const void *workspace, uint64_t workspace_bytes, Output *scratch) {
-    const Range used = range_at(workspace, workspace_bytes);
-    const std::pair<const char *, Range> of_call[] = {{"sequences", array_at(sequences, n_sequences)},
-                                                      {"n_tasks", array_at(n_tasks, 1)}};
-    for (const auto &[name, range] : of_call) {
-        KVLANE_TRY(range.meets(used) ? overlap("workspace", used, name, range) : KVL_OK);
+    const OwnMemory own{range_at(workspace, workspace_bytes), array_at(n_tasks, 1)};
+    const Range of_sequences = array_at(sequences, n_sequences);
+    KVLANE_TRY(own.workspace.meets(own.n_tasks) ? overlap("workspace", own.workspace, "n_tasks", own.n_tasks) : KVL_OK);
+    for (const auto &[name, range] : {std::pair{"workspace", own.workspace}, {"n_tasks", own.n_tasks}}) {
+        KVLANE_TRY(range.meets(of_sequences) ? overlap(name, range, "sequences", of_sequences) : KVL_OK);
     }
-    KVLANE_TRY(check_clear_of_workspace(a, sequences, n_sequences, used));
+    KVLANE_TRY(check_clear_of(own, a, sequences, n_sequences));
     SortedOutputs outputs;
     KVLANE_TRY(sort_outputs(a, sequences, n_sequences, scratch, outputs));
-    for (const auto &[name, range] : of_call) {
-        const Output *output = outputs.find(range);
-        KVLANE_TRY(output ? fail_output(*output, name, range) : KVL_OK);
+    if (const Output *output = outputs.find(of_sequences)) {
+        return fail_output(*output, "sequences", of_sequences);
     }
     for (uint32_t i = 0; i < n_sequences; ++i) {
         KVLANE_TRY(visit_reads(a, sequences[i], [&](const Range &range, const char *name) {

@@ -15,8 +15,8 @@ struct Output {
 
 inline constexpr uint32_t max_outputs = 5;  // of a sequence
 
-// Of checked sequences. scratch: room for max_outputs of each, in the workspace, which is written once nothing else that the
-// call reads or writes is found in the workspace.
+// Of checked sequences. scratch: room for max_outputs of each, in the workspace; it is written only after nothing else that
+// the call reads or writes has been found there.
 kvl_status check_overlaps(const kvl_attention &attention, const kvl_sequence *sequences, uint32_t n_sequences,
                           const uint32_t *n_tasks, const void *workspace, uint64_t workspace_bytes, Output *scratch);
 

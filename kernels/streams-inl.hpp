@@ -88,7 +88,7 @@ KVLANE_INLINE int64_t given_stride(const kvl_view &view) {
     }
 }
 
-// One that no view may use is unused: between rows of runs of one token.
+// An ignored stride, of a view whose runs have one token each, is unchecked: 0 keeps address arithmetic from overflowing.
 template <Plane P>
 KVLANE_INLINE int64_t stride_of(const kvl_view &view) {
     const int64_t stride = given_stride<P>(view);

@@ -57,9 +57,9 @@ kvl_status check_stride(int64_t stride, int64_t row_bytes, int64_t n, const char
 
 kvl_status check_span(const kvl_view &view, const kvl_span &span) {
     KVLANE_TRY(check_range(span.n_tokens, 0, KVL_MAX_TOKENS, "n_tokens"));
-    return span.n_tokens == 0
-               ? KVL_OK
-               : check_planes(view, [&](const ViewPlane &plane) { return check_not_null(span.*plane.first, plane.first_name); });
+    return span.n_tokens == 0 ? KVL_OK : check_planes(view, [&](const ViewPlane &plane) {
+        return check_not_null(span.*plane.first, plane.first_name);
+    });
 }
 
 kvl_status check_held(const kvl_view &view, uint64_t n_tokens, const char *holders) {
@@ -112,8 +112,11 @@ kvl_status check_blocks(const kvl_view &view, int64_t &longest) {
     return KVL_OK;
 }
 
-// Where the view's tokens are, of which it may have none.
+// Where the view's own tokens are; without any, nothing is looked at.
 kvl_status check_memory(const kvl_view &view) {
+    if (own_tokens(view) == 0) {
+        return KVL_OK;
+    }
     KVLANE_TRY(view.n_spans == 0 ? KVL_OK : check_not_null(view.spans, "spans"));
     int64_t longest = 0;
     const bool has_blocks = view.block_tokens > 0 || view.n_blocks > 0;
@@ -142,6 +145,11 @@ kvl_status check_view(const kvl_attention &a, const kvl_view *view) {
     KVLANE_TRY(check_not_null(view, "view"));
     KVLANE_TRY_IN(check_one_view(a, *view, 0, KVL_MAX_TOKENS), "view[0]: ");
     for (uint32_t i = 0; view; view = view->next, ++i) {
+        if (view->next && view->len < 2) {
+            return fail(KVL_ERROR_RANGE,
+                        "view[%u]: len is %" PRId64 "; before a next view it must be at least 2, one of its own", i,
+                        view->len);
+        }
         if (view->next) {
             KVLANE_TRY_IN(check_one_view(a, *view->next, 1, view->len - 1), "view[%u]: ", i + 1);
         }

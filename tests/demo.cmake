@@ -61,6 +61,7 @@ list(LENGTH rows n_rows)
 if(NOT status EQUAL 0 OR NOT n_rows EQUAL n_models)
   message(FATAL_ERROR "${n_models} models have a context of 1; status ${status}:\n${out}${err}")
 endif()
+check_width("${out}")
 
 # What is refused is named, with its value and what is allowed, before anything is measured.
 function(refuses pattern)

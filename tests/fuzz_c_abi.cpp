@@ -16,8 +16,11 @@
 #include <vector>
 
 #include "../kernels/planes.hpp"
+#include "fuzz_counts.hpp"
 #include "kvlane/kvlane.hpp"
 #include "oracle.hpp"
+
+FuzzCounts fuzz_counts;
 
 namespace {
 
@@ -85,7 +88,7 @@ private:
     size_t left_;
 };
 
-constexpr int64_t most_tokens = 600;  // two chunks
+constexpr int64_t most_tokens = 1100;  // three chunks
 constexpr uint32_t most_queries = 40;
 constexpr uint32_t last_format = KVL_Q4;
 constexpr size_t most_values = 1 << 17;  // of one append
@@ -108,6 +111,8 @@ public:
                                   &World::append,
                                   &World::append_to_all,
                                   &World::append_to_all,
+                                  &World::fill,
+                                  &World::fill,
                                   &World::advance,
                                   &World::truncate,
                                   &World::copy,
@@ -208,6 +213,32 @@ private:
             std::swap(cache_, made);
         }
         kvl_cache_destroy(made);
+    }
+
+    // A cache of small rows that is full, and an attention that fits it: what several chunks take.
+    void fill() {
+        const kvl_layer_desc layer{.struct_size = sizeof layer,
+                                   .flags = 0,
+                                   .n_kv_heads = 1u + input_.byte() % 2,
+                                   .head_dim = 1u + input_.byte() % 40,
+                                   .v_head_dim = 0,
+                                   .k_format = input_.byte() % (last_format + 1),
+                                   .v_format = input_.byte() % (last_format + 1),
+                                   .k_rotation = 0,
+                                   .v_rotation = 0,
+                                   .n_first_f16 = 0,
+                                   .n_recent_f16 = 0};
+        const kvl_cache_desc desc{sizeof desc, 0, 1, &layer, 1, 0, most_tokens};
+        kvl_cache *made = nullptr;
+        require(kvl_cache_create(&desc, &made) == KVL_OK, "a right cache is made");
+        std::swap(cache_, made);
+        kvl_cache_destroy(made);
+        const int64_t n_tokens = most_tokens - input_.any<uint16_t>() % most_tokens;
+        const size_t len = static_cast<size_t>(n_tokens) * layer.n_kv_heads * layer.head_dim;
+        const float *from = input_.one_in(8) ? rough_values().data() : values().data();
+        require(kvl_cache_append(cache_, 0, n_tokens, from, len, from, len) == KVL_OK, "right tokens are appended");
+        is_rough_ |= from != values().data();
+        create_attention();
     }
 
     void create_attention() {
@@ -439,6 +470,7 @@ private:
             norm += want.out[i] * want.out[i];
         }
         require(std::sqrt(error / norm) <= 1e-3, "the output is the oracle's");
+        ++fuzz_counts.oracle;
     }
 
     void attend() {
@@ -756,7 +788,10 @@ private:
         std::vector<std::unique_ptr<Elsewhere>> memory;
         std::vector<kvl_sequence> together;
         for (Asked &asked : all) {
-            ask(asked, straight, straight.len > 0 ? input_.any<uint16_t>() % (straight.len + 1) : 0);
+            const int64_t most = straight.len + 1;
+            ask(asked, straight,
+                input_.one_in(3) ? input_.any<uint16_t>() % most
+                                 : straight.len - input_.byte() % std::min<int64_t>(most, 9));
             if (attend_to({asked.sequence}, nullptr) != KVL_OK) {
                 return;  // it does not fit the attention
             }
@@ -776,7 +811,18 @@ private:
             require(std::memcmp(asked.out.data(), asked.expected_out.data(), asked.out.size() * sizeof(float)) == 0 &&
                         std::memcmp(asked.lse.data(), asked.expected_lse.data(), asked.lse.size() * sizeof(float)) == 0,
                     "a sequence has the bits that it has alone over the cache");
+            fuzz_counts.chunks += asked.sequence.len > KVL_CHUNK_TOKENS;
         }
+        uint64_t together_bytes = 0, alone_bytes = 0;
+        kvl_attend_bytes(attention_, together.data(), static_cast<uint32_t>(together.size()), &together_bytes);
+        for (const kvl_sequence &alone : together) {
+            uint64_t bytes = 0;
+            kvl_attend_bytes(attention_, &alone, 1, &bytes);
+            alone_bytes += bytes;
+        }
+        fuzz_counts.shared += together_bytes < alone_bytes;
+        fuzz_counts.chains += memory.front()->view().next != nullptr;
+        fuzz_counts.rough += is_rough_;
     }
 
     // Wraps where it is too large.

@@ -1,5 +1,5 @@
 # Uses the package as its users do: builds consumer/ with it, and runs what was built.
-#   cmake -DUSE=install | find_package | c_alone | pkg_config | add_subdirectory | fast_math … -P package.cmake
+#   cmake -DUSE=install | find_package | c_alone | pkg_config | add_subdirectory | fast_math | fast_math_lto … -P package.cmake
 
 set(prefix ${WORK_DIR}/prefix)
 set(programs consumer_c consumer_bits consumer_cpp)
@@ -17,8 +17,8 @@ function(build_consumer)
 endfunction()
 
 # Sets <variable> to what pkg-config answers, of a file that finds its installation by itself.
-function(ask_pkg_config variable)
-  execute_process(COMMAND ${CMAKE_COMMAND} -E env PKG_CONFIG_PATH=${WORK_DIR}/moved/${LIBDIR}/pkgconfig
+function(ask_pkg_config variable installed)
+  execute_process(COMMAND ${CMAKE_COMMAND} -E env PKG_CONFIG_PATH=${installed}/${LIBDIR}/pkgconfig
     ${PKG_CONFIG} ${ARGN} kvlane
     OUTPUT_VARIABLE answer OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
   separate_arguments(answer UNIX_COMMAND "${answer}")
@@ -49,26 +49,48 @@ if(USE STREQUAL "install")
 elseif(USE STREQUAL "find_package")
   build_consumer(-DCMAKE_PREFIX_PATH=${prefix} -DVERSION=${VERSION})
 elseif(USE STREQUAL "c_alone")
+  # The static library, which needs the C++ one.
+  run(${CMAKE_COMMAND} -S ${SOURCE_DIR} -B ${WORK_DIR}/static -G ${GENERATOR} -DCMAKE_BUILD_TYPE=${BUILD_TYPE}
+    -DCMAKE_C_COMPILER=${CC} -DCMAKE_CXX_COMPILER=${CXX} -DCMAKE_CXX_COMPILER_LAUNCHER=${LAUNCHER} -DBUILD_SHARED_LIBS=OFF
+    -DKVLANE_ISAS=scalar -DKVLANE_TESTS=OFF -DKVLANE_BENCH=OFF -DKVLANE_EXAMPLES=OFF
+    -DKVLANE_XSIMD_INCLUDE_DIR=${XSIMD_INCLUDE_DIR})
+  run(${CMAKE_COMMAND} --build ${WORK_DIR}/static --config ${BUILD_TYPE} --parallel)
+  run(${CMAKE_COMMAND} --install ${WORK_DIR}/static --prefix ${WORK_DIR}/static_prefix --config ${BUILD_TYPE})
   set(programs consumer_c consumer_bits)
   set(COMPONENTS "")
-  build_consumer(-DCMAKE_PREFIX_PATH=${prefix} -DVERSION=${VERSION} -DC_ALONE=ON)
+  build_consumer(-DCMAKE_PREFIX_PATH=${WORK_DIR}/static_prefix -DVERSION=${VERSION} -DC_ALONE=ON)
+  if(PKG_CONFIG)
+    ask_pkg_config(flags ${WORK_DIR}/static_prefix --cflags --libs --static)
+    run(${CC} ${CONSUMER_DIR}/main.c -o ${WORK_DIR}/${USE}/consumer_pkg_config ${flags})
+    list(APPEND programs consumer_pkg_config)
+  endif()
 elseif(USE STREQUAL "add_subdirectory")
   set(ISAS scalar)
   set(COMPONENTS "")
   build_consumer(-DKVLANE_DIRECTORY=${SOURCE_DIR} -DKVLANE_XSIMD_INCLUDE_DIR=${XSIMD_INCLUDE_DIR})
-elseif(USE STREQUAL "fast_math")
-  # A project that allows its compiler to change results, of which these may not be.
-  set(CXX_FLAGS "${CXX_FLAGS} -Ofast -ffast-math -funsafe-math-optimizations -ffp-contract=fast")
+elseif(USE MATCHES "^fast_math")
+  # A project that allows its compiler to change results, of which these may not be: static, and shared with link-time
+  # optimisation, where the library may not change how its program treats subnormal numbers either.
+  string(APPEND CXX_FLAGS " -Ofast -ffast-math -ffinite-math-only -funsafe-math-optimizations -ffp-contract=fast")
+  set(shared OFF)
+  if(USE STREQUAL "fast_math_lto")
+    set(shared ON)
+    string(APPEND CXX_FLAGS " -flto")
+    list(FILTER ISAS EXCLUDE REGEX "sse2")
+  endif()
   set(COMPONENTS "")
-  build_consumer(-DKVLANE_DIRECTORY=${SOURCE_DIR} -DKVLANE_XSIMD_INCLUDE_DIR=${XSIMD_INCLUDE_DIR})
+  build_consumer(-DKVLANE_DIRECTORY=${SOURCE_DIR} -DKVLANE_XSIMD_INCLUDE_DIR=${XSIMD_INCLUDE_DIR} -DBUILD_SHARED_LIBS=${shared})
   foreach(isa IN LISTS ISAS)
-    ask_bits(bits ${WORK_DIR}/fast_math/consumer_bits ${isa})
+    ask_bits(bits ${WORK_DIR}/${USE}/consumer_bits ${isa})
     ask_bits(expected ${WORK_DIR}/find_package/consumer_bits ${isa})
     if(NOT bits STREQUAL expected)
       message(FATAL_ERROR "the flags change the bits of ${isa}: compare what these print with KVLANE_ISA=${isa}:\n"
-        "${WORK_DIR}/fast_math/consumer_bits\n${WORK_DIR}/find_package/consumer_bits")
+        "${WORK_DIR}/${USE}/consumer_bits\n${WORK_DIR}/find_package/consumer_bits")
     endif()
   endforeach()
+  if(shared)
+    run(${WORK_DIR}/${USE}/consumer_bits --subnormal)
+  endif()
 elseif(USE STREQUAL "pkg_config")
   if(NOT PKG_CONFIG)
     message("skipped: pkg-config is missing")
@@ -76,8 +98,8 @@ elseif(USE STREQUAL "pkg_config")
   endif()
   file(REMOVE_RECURSE ${WORK_DIR}/moved)
   file(COPY ${prefix}/ DESTINATION ${WORK_DIR}/moved)
-  ask_pkg_config(cflags --cflags)
-  ask_pkg_config(libs --libs ${STATIC})
+  ask_pkg_config(cflags ${WORK_DIR}/moved --cflags)
+  ask_pkg_config(libs ${WORK_DIR}/moved --libs ${STATIC})
   separate_arguments(c_flags UNIX_COMMAND "${C_FLAGS}")
   separate_arguments(cxx_flags UNIX_COMMAND "${CXX_FLAGS}")
   separate_arguments(linker_flags UNIX_COMMAND "${LINKER_FLAGS}")

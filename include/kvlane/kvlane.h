@@ -47,6 +47,7 @@
 #define KVL_MIN_BLOCK_TOKENS 16
 #define KVL_MAX_EXTENT_BYTES ((int64_t)1 << 47) /* upper bound of stride * (n - 1), for n rows */
 #define KVL_WORKSPACE_ALIGNMENT 64
+#define KVL_MAX_EXECUTOR_CALLS 256 /* calls of a process that run on executors at the same time; others run in place */
 #define KVL_TASK_STACK_BYTES (192 * 1024) /* upper bound of the stack that a task uses */
 
 /* Tokens whose sums are merged as one: those of positions c * KVL_CHUNK_TOKENS to (c + 1) * KVL_CHUNK_TOKENS - 1. */
@@ -545,7 +546,7 @@ typedef struct kvl_executor {
 ///         weight is the absolute error of its score, which grows with the scores: 1e-2 at 1e4. Products that overflow f32
 ///         give infinity or NaN. Bits do not depend on the executor, its threads, or the other sequences and queries; they
 ///         may differ by isa
-/// Threads: the executor's. The calling thread runs all tasks if executor is null, or if 256 other calls of the process
+/// Threads: the executor's. The calling thread runs all tasks if executor is null, or if KVL_MAX_EXECUTOR_CALLS other calls of the process
 ///         are running on executors
 /// Allocates: no
 /// Source: M. Milakov, N. Gimelshein, "Online normalizer calculation for softmax" (2018); T. Dao et al., "Flash-Decoding

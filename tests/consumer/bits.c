@@ -48,7 +48,13 @@ static void attend(kvl_format format, uint32_t dim, uint32_t group, int n, const
     kvl_cache_destroy(cache);
 }
 
-int main(void) {
+/* With --subnormal: whether the library has left subnormal numbers what they are. */
+int main(int argc, char **argv) {
+    volatile float smallest_normal = 1.17549435e-38f;
+    if (argc > 1 && strcmp(argv[1], "--subnormal") == 0 && smallest_normal / 2 == 0) {
+        fprintf(stderr, "subnormal numbers are flushed to 0\n");
+        return 1;
+    }
     const char *isa;
     check(kvl_isa_in_force(&isa));
     printf("isa %s\n", isa);

@@ -1,0 +1,19 @@
+# The developer entry point says what it can do: on standard output where it is asked, as an error where it is not.
+#   cmake -DDEV=… -P dev_usage.cmake
+
+execute_process(COMMAND ${DEV} --help OUTPUT_VARIABLE usage ERROR_VARIABLE errors RESULT_VARIABLE status)
+if(NOT status EQUAL 0 OR NOT usage MATCHES "dev test" OR NOT errors STREQUAL "")
+  message(FATAL_ERROR "--help: status ${status}, on standard output:\n${usage}\nas an error:\n${errors}")
+endif()
+string(REPLACE "\n" ";" lines "${usage}")
+foreach(line IN LISTS lines)
+  string(LENGTH "${line}" length)
+  if(length GREATER 80)
+    message(FATAL_ERROR "--help has a line of ${length} characters: ${line}")
+  endif()
+endforeach()
+
+execute_process(COMMAND ${DEV} tset OUTPUT_VARIABLE usage ERROR_VARIABLE errors RESULT_VARIABLE status)
+if(NOT status EQUAL 2 OR NOT errors MATCHES "unknown command \"tset\"" OR NOT usage STREQUAL "")
+  message(FATAL_ERROR "an unknown command: status ${status}, on standard output:\n${usage}\nas an error:\n${errors}")
+endif()
