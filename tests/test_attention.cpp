@@ -431,7 +431,8 @@ TEST_CASE("attention: sums of the largest integers stay exact at every head_dim"
 
 TEST_CASE("attention: queries near the ends of f32 meet integers at every head_dim") {
     for (const uint32_t head_dim : {512u, 1024u}) {
-        for (const auto &[query, key, scale] : {std::tuple{1e-33f, 1e28f, 1e3f}, {1e36f, 2e-36f, 0.5f}}) {
+        for (const auto &numbers : {std::tuple{1e-33f, 1e28f, 1e3f}, {1e36f, 2e-36f, 0.5f}}) {
+            const float query = std::get<0>(numbers), key = std::get<1>(numbers), scale = std::get<2>(numbers);
             Shape shape{1, 2, head_dim, 8, Format::q8, Format::f32, 3, scale};
             shape.rotation = kvlane::Rotation::none;
             const Cache cache = filled(shape, Floats(shape.k_size(), key), normal(shape.v_size(), 3));

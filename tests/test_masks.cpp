@@ -358,7 +358,8 @@ TEST_CASE("masks: keys and values that are hidden from all queries are not read"
         const Geometry g = geometry_of(format, 4);
         const Cache cache = cache_of(format, len);
         const Floats q = queries_of(g, 3);
-        for (const auto &[first, end] : {std::pair{0, 64}, {64, 192}, {70, 71}, {100, 110}, {130, 520}, {512, 697}}) {
+        for (const auto &range : {std::pair{0, 64}, {64, 192}, {70, 71}, {100, 110}, {130, 520}, {512, 697}}) {
+            const int first = range.first, end = range.second;
             Mask mask = mask_of(patterns[8], 3, len);
             for (uint32_t query = 0; query < 3; ++query) {
                 for (int64_t t = first; t < end; ++t) {

@@ -165,10 +165,11 @@ TEST_CASE("partials: whole chunks, merged in order, have the bits of the whole c
 }
 
 TEST_CASE("partials: a range has the same bits where its tokens are all that there is in memory") {
-    for (const auto &[k, v] : {std::pair{Format::f32, Format::f32},
-                               {Format::f16, Format::q8},
-                               {Format::q4, Format::bf16},
-                               {Format::q8, Format::q4}}) {
+    for (const auto &formats : {std::pair{Format::f32, Format::f32},
+                                {Format::f16, Format::q8},
+                                {Format::q4, Format::bf16},
+                                {Format::q8, Format::q4}}) {
+        const Format k = formats.first, v = formats.second;
         for (const test::NamedRules &rules : test::rules) {
             const Rules r(k, v, rules);
             const Attention attention(r.g);

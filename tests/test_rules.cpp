@@ -64,8 +64,9 @@ TEST_CASE("rules: each alone and together equal the oracle, for every format and
 TEST_CASE("rules: they hold for any head_dim, scale and pair of formats") {
     const Floats slopes = of_heads(6, 0.25f, 0.5f), logits = of_heads(6, 1, 0.5f);
     for (const uint32_t head_dim : {1u, 40u, 80u, 256u}) {
-        for (const auto &[k, v] :
+        for (const auto &formats :
              {std::pair{Format::f16, Format::q8}, {Format::q4, Format::f32}, {Format::bf16, Format::f16}}) {
+            const Format k = formats.first, v = formats.second;
             Geometry g = geometry_of(k, 3, head_dim);
             g.v_format = v;
             g.v_head_dim = 2 * head_dim - 1;

@@ -8,7 +8,6 @@
 #include <functional>
 #include <limits>
 #include <memory>
-#include <stdexcept>
 
 #include "../kernels/planes.hpp"
 #include "answers.hpp"
@@ -32,49 +31,6 @@ namespace {
 constexpr Geometry small{
     .n_query_heads = 4, .n_kv_heads = 2, .head_dim = 16, .k_format = Format::f32, .v_format = Format::f32};
 
-// One sequence's call, whose memory can be given back before its tasks have all been run.
-struct Call {
-    explicit Call(const Geometry &g, int64_t len)
-        : geometry(g), attention(g), cache(test::cache_of(g, len)), view(cache.view(0)), q(test::queries_of(g)) {
-        expected = test::attend(attention, view, len, q);
-        start();
-    }
-
-    void start() {
-        workspace = std::make_unique<kvlane::Workspace>(attention.workspace(1, view.len));
-        out = std::make_unique<std::vector<float>>(q.size(), 7.0f);
-        sequence = {sizeof sequence, 0, 0, &view, view.len, q.data(), out->data(), nullptr, nullptr, nullptr};
-    }
-
-    kvl_status attend(const kvl_executor &executor) {
-        return kvl_attend(attention.get(), &sequence, 1, workspace->data(), workspace->size(), &executor);
-    }
-
-    Geometry geometry;
-    Attention attention;
-    Cache cache;
-    kvl_view view;
-    std::vector<float> q;
-    Answer expected;
-    std::unique_ptr<kvlane::Workspace> workspace;
-    std::unique_ptr<std::vector<float>> out;
-    kvl_sequence sequence;
-};
-
-// An executor that does what it must not.
-struct Executor {
-    using Task = void (*)(void *, uint32_t);
-
-    std::function<void(uint32_t n_tasks, Task task, void *context)> body;
-
-    kvl_executor get() {
-        return {[](void *pool, uint32_t n_tasks, Task task, void *context) {
-                    static_cast<Executor *>(pool)->body(n_tasks, task, context);
-                },
-                this};
-    }
-};
-
 // Of the processor's time, which what else runs on it does not add to.
 double seconds_of(const std::function<void()> &work) {
     double least = std::numeric_limits<double>::infinity();
@@ -87,144 +43,6 @@ double seconds_of(const std::function<void()> &work) {
 }
 
 }  // namespace
-
-TEST_CASE("tasks: one that is left out and run when the call has returned touches nothing") {
-    Call call(small, 1500);
-    Executor::Task late = nullptr;
-    void *context = nullptr;
-    uint32_t n = 0;
-    Executor executor{[&](uint32_t n_tasks, Executor::Task task, void *of) {
-        late = task;
-        context = of;
-        n = n_tasks;
-        task(of, 0);
-    }};
-    const kvl_executor threads = executor.get();
-    REQUIRE(call.attend(threads) == KVL_ERROR_TASK);
-    CHECK(std::string(kvl_last_error()).find(std::to_string(n - 1) + " of the call's " + std::to_string(n)) !=
-          std::string::npos);
-    CHECK(kvl_attend_finish(call.workspace->data()) == KVL_ERROR_WORKSPACE_STATE);
-    std::memset(call.workspace->data(), 0, call.workspace->size());
-    *call.out = std::vector<float>(call.q.size(), 7.0f);
-    for (uint32_t task = 0; task < n; ++task) {
-        late(context, task);
-    }
-    CHECK(*call.out == std::vector<float>(call.q.size(), 7.0f));
-    call.workspace.reset();
-    call.out.reset();
-    late(context, n - 1);  // of memory that is gone
-    // Nor does it when another call runs in the same place.
-    call.start();
-    executor.body = [&](uint32_t n_tasks, Executor::Task task, void *of) {
-        for (uint32_t i = 0; i < n_tasks; ++i) {
-            late(context, i);
-            task(of, i);
-        }
-    };
-    CHECK(call.attend(threads) == KVL_OK);
-    CHECK(test::same_bits(*call.out, call.expected.out));
-}
-
-TEST_CASE("tasks: an executor's exception passes, and no task runs behind it") {
-    Call call(small, 1500);
-    Executor::Task late = nullptr;
-    void *context = nullptr;
-    Executor executor{[&](uint32_t, Executor::Task task, void *of) {
-        late = task;
-        context = of;
-        task(of, 0);
-        throw std::runtime_error("no threads");
-    }};
-    CHECK_THROWS_WITH(call.attend(executor.get()), "no threads");
-    CHECK(kvl_attend_run_task(call.workspace->data(), 1) == KVL_ERROR_WORKSPACE_STATE);
-    call.workspace.reset();
-    call.out.reset();
-    late(context, 1);
-}
-
-TEST_CASE("tasks: a call waits for those that its executor did not wait for") {
-    const Geometry wide{.n_query_heads = 16, .n_kv_heads = 1, .head_dim = 512};
-    Call call(wide, 512);  // one task, of some length
-    int n_waited = 0;
-    for (int i = 0; i < 50 || (n_waited == 0 && i < 5000); ++i) {
-        call.start();
-        std::thread thread;
-        std::atomic<bool> is_started{false};
-        Executor executor{[&](uint32_t, Executor::Task task, void *of) {
-            thread = std::thread([&is_started, task, of] {
-                is_started = true;
-                task(of, 0);
-            });
-            while (!is_started) {
-                std::this_thread::yield();
-            }
-        }};
-        if (call.attend(executor.get()) == KVL_OK) {
-            ++n_waited;
-            CHECK(test::same_bits(*call.out, call.expected.out));  // all of it
-            call.workspace.reset();
-            call.out.reset();
-            thread.join();
-        } else {  // the task came too late, and did nothing
-            thread.join();
-            CHECK(*call.out == std::vector<float>(call.q.size(), 7.0f));
-        }
-    }
-    CHECK(n_waited > 0);
-}
-
-TEST_CASE("tasks: finish is refused while one is running") {
-    const Geometry wide{.n_query_heads = 16, .n_kv_heads = 1, .head_dim = 512};
-    Call call(wide, 512);
-    int n_refused = 0;
-    for (int i = 0; i < 50 || (n_refused == 0 && i < 5000); ++i) {
-        call.start();
-        void *const workspace = call.workspace->data();
-        uint32_t n_tasks;
-        REQUIRE(kvl_attend_begin(call.attention.get(), &call.sequence, 1, workspace, call.workspace->size(), &n_tasks) ==
-                KVL_OK);
-        REQUIRE(n_tasks == 1);
-        std::atomic<bool> is_started{false};
-        std::thread thread([&] {
-            is_started = true;
-            CHECK(kvl_attend_run_task(workspace, 0) == KVL_OK);
-        });
-        while (!is_started) {
-            std::this_thread::yield();
-        }
-        kvl_status status;
-        while ((status = kvl_attend_finish(workspace)) == KVL_ERROR_TASK) {
-            n_refused += std::string(kvl_last_error()).find("1 are still running") != std::string::npos;
-        }
-        CHECK(status == KVL_OK);
-        CHECK(test::same_bits(*call.out, call.expected.out));
-        thread.join();
-    }
-    CHECK(n_refused > 0);
-}
-
-TEST_CASE("tasks: an executor may be entered again from within it, to any depth") {
-    Call call(small, 700);
-    Executor executor;
-    int depth = 0;
-    executor.body = [&](uint32_t n_tasks, Executor::Task task, void *of) {
-        if (++depth < KVL_MAX_EXECUTOR_CALLS + 10) {
-            std::vector<float> out(call.q.size());
-            kvlane::Workspace workspace = call.attention.workspace(1, call.view.len);
-            kvl_sequence inner = call.sequence;
-            inner.out = out.data();
-            const kvl_executor again = executor.get();
-            CHECK(kvl_attend(call.attention.get(), &inner, 1, workspace.data(), workspace.size(), &again) == KVL_OK);
-            CHECK(test::same_bits(out, call.expected.out));
-        }
-        for (uint32_t i = 0; i < n_tasks; ++i) {
-            task(of, i);
-        }
-    };
-    CHECK(call.attend(executor.get()) == KVL_OK);
-    CHECK(test::same_bits(*call.out, call.expected.out));
-    CHECK(depth == KVL_MAX_EXECUTOR_CALLS);  // the call that found no gate ran on its own thread
-}
 
 TEST_CASE("time: begin grows as n log n with what it checks for overlaps, on whatever sides that lies") {
     const Geometry tiny{

@@ -546,8 +546,8 @@ typedef struct kvl_executor {
 ///         weight is the absolute error of its score, which grows with the scores: 1e-2 at 1e4. Products that overflow f32
 ///         give infinity or NaN. Bits do not depend on the executor, its threads, or the other sequences and queries; they
 ///         may differ by isa
-/// Threads: the executor's. The calling thread runs all tasks if executor is null, or if KVL_MAX_EXECUTOR_CALLS other calls of the process
-///         are running on executors
+/// Threads: the executor's. The calling thread runs all tasks if executor is null, or if KVL_MAX_EXECUTOR_CALLS other calls
+///         of the process are running on executors
 /// Allocates: no
 /// Source: M. Milakov, N. Gimelshein, "Online normalizer calculation for softmax" (2018); T. Dao et al., "Flash-Decoding
 ///         for long-context inference" (2023)

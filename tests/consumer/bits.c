@@ -28,11 +28,17 @@ static void print_bits(const char *name, const float *values, int n) {
 /* Attention of one query to n tokens of one KV head, out and lse. */
 static void attend(kvl_format format, uint32_t dim, uint32_t group, int n, const float *q, const float *k, const float *v,
                    float *out, float *lse) {
-    kvl_layer_desc layer = {.struct_size = sizeof layer, .n_kv_heads = 1, .head_dim = dim, .k_format = format, .v_format = format};
-    kvl_cache_desc cache_desc = {.struct_size = sizeof cache_desc, .n_layers = 1, .layers = &layer, .n_layer_descs = 1,
-                                 .max_tokens = max_tokens};
-    kvl_attention_desc desc = {.struct_size = sizeof desc, .n_query_heads = group, .n_kv_heads = 1, .head_dim = dim,
-                               .k_format = format, .v_format = format, .scale = 1};
+    kvl_layer_desc layer = {
+        .struct_size = sizeof layer, .n_kv_heads = 1, .head_dim = dim, .k_format = format, .v_format = format};
+    kvl_cache_desc cache_desc = {
+        .struct_size = sizeof cache_desc, .n_layers = 1, .layers = &layer, .n_layer_descs = 1, .max_tokens = max_tokens};
+    kvl_attention_desc desc = {.struct_size = sizeof desc,
+                               .n_query_heads = group,
+                               .n_kv_heads = 1,
+                               .head_dim = dim,
+                               .k_format = format,
+                               .v_format = format,
+                               .scale = 1};
     kvl_cache *cache;
     kvl_attention *attention;
     check(kvl_cache_create(&cache_desc, &cache));
