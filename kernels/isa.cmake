@@ -102,8 +102,8 @@ function(kvlane_add_isa_objects prefix)
   endif()
   foreach(isa IN LISTS kvlane_isas)
     add_library(${prefix}_${isa} OBJECT ${ARGN})
-    target_compile_definitions(${prefix}_${isa} PRIVATE KVLANE_ISA_NAME=${isa}
-      KVLANE_ISA_HEADER="${KVLANE_SIMD_DIR}/${isa}.hpp")
+    target_compile_definitions(${prefix}_${isa} PRIVATE KVLANE_ISA_NAME=${isa} KVLANE_ISA_HEADER="${isa}.hpp")
+    target_include_directories(${prefix}_${isa} PRIVATE ${KVLANE_SIMD_DIR})
     target_compile_options(${prefix}_${isa} PRIVATE ${KVLANE_ISA_FLAGS_${isa}} ${optimisation}
       $<$<NOT:$<STREQUAL:${isa},scalar>>:${in_scalar_alone}> -fno-exceptions
       -Wall -Wextra

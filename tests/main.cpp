@@ -1,5 +1,5 @@
-// Runs the tests on the isa that KVLANE_ISA names, and makes sure that it is the one that ran. What -tc= leaves out is
-// reported.
+// Runs the tests on the isa that KVLANE_ISA names, and makes sure that it is the one that ran. What -tc= and -tce= leave out
+// is reported.
 
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
@@ -47,8 +47,11 @@ int main(int argc, char **argv) {
         return EXIT_FAILURE;
     }
     for (int i = 1; i < argc; ++i) {
-        if (const std::string argument = argv[i]; argument.starts_with("-tc=")) {
+        const std::string argument = argv[i];
+        if (argument.starts_with("-tc=")) {
             std::printf("skipped: all tests but %s\n", argument.c_str() + std::strlen("-tc="));
+        } else if (argument.starts_with("-tce=")) {
+            std::printf("skipped: tests %s\n", argument.c_str() + std::strlen("-tce="));
         }
     }
     return doctest::Context(argc, argv).run();
