@@ -544,8 +544,8 @@ typedef struct kvl_executor {
 /// Bound:  relative L2 error against exact arithmetic on the decoded values <= 2e-6 for scores of unit variance and 4096
 ///         tokens; <= 2e-4 where keys or values are q8 or q4 and met by 16 bits, see kvl_precision. The relative error of a
 ///         weight is the absolute error of its score, which grows with the scores: 1e-2 at 1e4. Products that overflow f32
-///         give infinity or NaN. Bits do not depend on the executor, its threads, or the other sequences and queries; they
-///         may differ by isa
+///         give infinity or NaN. Bits, those of a NaN aside, do not depend on the executor, its threads, or the other
+///         sequences and queries; they may differ by isa
 /// Threads: the executor's. The calling thread runs all tasks if executor is null, or if KVL_MAX_EXECUTOR_CALLS other calls
 ///         of the process are running on executors
 /// Allocates: no
