@@ -20,27 +20,30 @@ kvl_status check_geometry(uint32_t value, uint32_t expected, const char *name) {
 // these are.
 kvl_status check_stored(kvl_format format, kvl_rotation rotation, kvl_format expected_format, kvl_rotation expected_rotation,
                         const char *name) {
+    const bool fits = format == expected_format || format == format::finer_of(expected_format);
+    if (fits && rotation == expected_rotation) {
+        return KVL_OK;
+    }
     const Named has = name_of_format(format), wanted = name_of_format(expected_format);
-    if (format != expected_format && format != format::finer_of(expected_format)) {
+    if (!fits) {
         return fail(KVL_ERROR_GEOMETRY, "%s_format is %s; the attention object has %s%s", name, has.text, wanted.text,
                     format::is_scaled(expected_format) ? ", beside which f16 may stand" : "");
     }
     if (rotation == KVL_ROTATION_DEFAULT) {
-        return fail(
-            KVL_ERROR_ROTATION,
-            "%s_rotation is KVL_ROTATION_DEFAULT; a view must say how its rows are rotated: KVL_ROTATION_NONE or _HADAMARD",
-            name);
+        return fail(KVL_ERROR_ROTATION,
+                    "%s_rotation is KVL_ROTATION_DEFAULT; a view must say how its rows are rotated: KVL_ROTATION_NONE or "
+                    "_HADAMARD",
+                    name);
     }
     const Named rotated = name_of_rotation(rotation), wanted_rotation = name_of_rotation(expected_rotation);
-    if (rotation != expected_rotation && format != expected_format) {
+    if (format != expected_format) {
         return fail(KVL_ERROR_GEOMETRY,
                     "%s_format is %s and %s_rotation %s; the attention object has %s, beside which %s may stand with its "
                     "rotation, %s",
                     name, has.text, name, rotated.text, wanted.text, has.text, wanted_rotation.text);
     }
-    return rotation == expected_rotation ? KVL_OK
-                                         : fail(KVL_ERROR_GEOMETRY, "%s_rotation is %s; the attention object has %s", name,
-                                                rotated.text, wanted_rotation.text);
+    return fail(KVL_ERROR_GEOMETRY, "%s_rotation is %s; the attention object has %s", name, rotated.text,
+                wanted_rotation.text);
 }
 
 // Rows that are n apart by a stride: they overlap where it is less than they are long, and what lies between the first and
