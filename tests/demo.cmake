@@ -13,16 +13,7 @@ function(run)
   return(PROPAGATE out err status)
 endfunction()
 
-function(check_width text)
-  string(REPLACE ";" "," text "${text}")
-  string(REPLACE "\n" ";" lines "${text}")
-  foreach(line IN LISTS lines)
-    string(LENGTH "${line}" length)
-    if(length GREATER 80)
-      message(FATAL_ERROR "a line has ${length} columns: ${line}")
-    endif()
-  endforeach()
-endfunction()
+include(${CMAKE_CURRENT_LIST_DIR}/width.cmake)
 
 # The table: lists in every form, 80 columns, and nothing of what is for a terminal.
 set(small --model qwen2.5-0.5b --seconds 1)

@@ -1,0 +1,11 @@
+# Fails on a line of text that has more than 80 columns.
+function(check_width text)
+  string(REPLACE ";" "," text "${text}")
+  string(REPLACE "\n" ";" lines "${text}")
+  foreach(line IN LISTS lines)
+    string(LENGTH "${line}" length)
+    if(length GREATER 80)
+      message(FATAL_ERROR "a line has ${length} columns: ${line}")
+    endif()
+  endforeach()
+endfunction()
