@@ -1,0 +1,43 @@
+# Compares two copies of one version, whose labels and times are alike, and asks for what cannot be done.
+#   cmake -DAGAINST=program -DSHIM=shared object -DWORK_DIR=… -P against.cmake
+
+set(copy ${WORK_DIR}/copy_of_shim.so)
+set(file ${WORK_DIR}/against.json)
+configure_file(${SHIM} ${copy} COPYONLY)
+set(two_labels "^decode/qwen2.5-0.5b/(f16|q4)/ctx:128/threads:1/hot$")
+
+execute_process(COMMAND ${AGAINST} --name copy --benchmark_filter=${two_labels} --benchmark_min_time=0.1 --json ${file} ${SHIM} ${copy}
+  OUTPUT_VARIABLE text COMMAND_ERROR_IS_FATAL ANY)
+if(NOT text MATCHES "^2 labels on isa [a-z0-9_]+\n" OR NOT text MATCHES "\nall +2 " OR NOT text MATCHES "\nbits 16 +1 " OR text MATCHES "skipped")
+  message(FATAL_ERROR "two labels were to be compared:\n${text}")
+endif()
+file(READ ${file} json)
+string(JSON n_labels LENGTH "${json}" labels)
+string(JSON n_skipped LENGTH "${json}" skipped)
+if(NOT n_labels EQUAL 2 OR NOT n_skipped EQUAL 0)
+  message(FATAL_ERROR "two labels are to be in the file, and none skipped:\n${json}")
+endif()
+foreach(i 0 1)
+  string(JSON ratio GET "${json}" labels ${i} time_ratio median)
+  string(JSON pairs GET "${json}" labels ${i} pairs)
+  string(JSON limit GET "${json}" labels ${i} limit_fraction)
+  if(ratio LESS 0.5 OR ratio GREATER 2 OR pairs LESS 15 OR NOT limit GREATER 0)
+    message(FATAL_ERROR "of one version, times are alike: ${ratio} of ${pairs} pairs, limit ${limit}\n${json}")
+  endif()
+endforeach()
+
+function(check_refused message)
+  execute_process(COMMAND ${AGAINST} ${ARGN} OUTPUT_VARIABLE text ERROR_VARIABLE errors RESULT_VARIABLE status)
+  if(NOT status EQUAL 2 OR NOT errors MATCHES "${message}")
+    message(FATAL_ERROR "${ARGN}: status ${status}, no error that has \"${message}\":\n${text}${errors}")
+  endif()
+endfunction()
+check_refused("--repeat" --repeat 3)
+check_refused("no regular expression" --benchmark_filter=[)
+check_refused("--benchmark_min_time" --benchmark_min_time=-1)
+check_refused("no label that both versions know has a match of \"nothing\"" --benchmark_filter=nothing ${SHIM} ${copy})
+check_refused("missing.so" ${SHIM} ${WORK_DIR}/missing.so)
+check_refused("cannot write ${WORK_DIR}/missing/against.json" --benchmark_filter=${two_labels} --benchmark_min_time=0
+  --json ${WORK_DIR}/missing/against.json ${SHIM} ${copy})
+set(ENV{KVLANE_ISA} none)
+check_refused("none" ${SHIM} ${copy})
