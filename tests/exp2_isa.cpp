@@ -2,7 +2,7 @@
 
 #include KVLANE_ISA_HEADER
 
-#include "../kernels/exp-inl.hpp"
+#include "../kernels/softmax-inl.hpp"
 
 namespace test {
 

@@ -24,8 +24,7 @@ std::vector<uint32_t> choose(const Model &model, Sampler &sampler, std::span<con
     return chosen;
 }
 
-// Tokens that all begin with, one less than the shortest has at most: every text has one to be run. A multiple of 64, as
-// tiles are: texts are to the last bit then what each would be alone.
+// Tokens that all begin with, one less than the shortest has at most: every text has one to be run.
 size_t n_shared_by(const std::vector<std::vector<uint32_t>> &prompts) {
     size_t n = prompts[0].size() - 1;
     for (const std::vector<uint32_t> &prompt : prompts) {
@@ -34,7 +33,7 @@ size_t n_shared_by(const std::vector<std::vector<uint32_t>> &prompts) {
             std::mismatch(prompt.begin(), prompt.begin() + static_cast<std::ptrdiff_t>(n), prompts[0].begin());
         n = static_cast<size_t>(differs.first - prompt.begin());
     }
-    return n / 64 * 64;
+    return n;
 }
 
 struct Text {
