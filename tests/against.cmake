@@ -1,4 +1,4 @@
-# Compares two copies of one version, whose labels and times are alike, and asks for what cannot be done.
+# Compares two copies of one version, whose labels and times are the same, and checks the errors of wrong arguments.
 #   cmake -DAGAINST=program -DSHIM=shared object -DWORK_DIR=… -P against.cmake
 
 set(copy ${WORK_DIR}/copy_of_shim.so)

@@ -11,7 +11,7 @@ namespace against {
 struct Shim {
     const char *(*start)();                            // registers the benchmarks
     void (*stop)();                                    // unless start failed
-    const char *(*label)(size_t i);                    // of the i-th benchmark; null behind the last
+    const char *(*label)(size_t i);                    // of the i-th benchmark; null if there is none
     const char *(*context)(const char *key);           // what the benchmarks say of themselves; null of other keys
     const char *(*open)(size_t i);                     // makes the i-th benchmark's case and warms it up
     const char *(*step)(double *seconds);              // one iteration of it, and the seconds that it says

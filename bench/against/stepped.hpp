@@ -1,7 +1,7 @@
 #pragma once
 
 // Included before each source of kvlane-bench, of whatever version: for these, namespace benchmark is one whose loops wait
-// before every iteration until someone asks for it. Beyond these names a version's benchmarks are free to change.
+// before every iteration until someone asks for it. A version's benchmarks may use no other names of that namespace.
 
 #include <benchmark/benchmark.h>
 
