@@ -13,8 +13,8 @@ namespace bench {
 // Ways to read memory: 1, 2 or 4 streams, without and with prefetch. Which one is the fastest differs by machine.
 inline constexpr int n_read_variants = 6;
 
-// One query head as runtimes without such a library do it: the scores of its whole row, softmax, then the values. scores
-// has room for len floats.
+// One query head as runtimes without such a library do it: the scores of its whole row, softmax, then the values. The view
+// is of one span of rows; scores has room for len floats.
 using Naive = void(const kvl_view &view, int64_t len, uint32_t kv_head, const float *q, float scale, float *scores,
                    float *out);
 

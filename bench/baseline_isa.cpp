@@ -4,7 +4,7 @@
 
 #include KVLANE_ISA_HEADER
 
-#include "../kernels/rows-inl.hpp"
+#include "../kernels/unroll.hpp"
 
 namespace bench {
 namespace {
@@ -16,7 +16,7 @@ using kvlane::unroll;
 // The maximum of everything read: unlike a sum it is as fast on denormals and NaN as on numbers.
 template <int Streams, bool Prefetch>
 float read_in_streams(const std::byte *data, size_t bytes) {
-    constexpr int line = kvlane::cache_line_bytes;
+    constexpr int line = 64;  // of a CPU's cache, in bytes
     constexpr int vectors = line / (Isa::lanes * static_cast<int>(sizeof(float)));
     constexpr int lines_at_once = 4 / Streams;
     constexpr int ahead = 16 * line;

@@ -98,7 +98,7 @@ void append(benchmark::State &state, const Shape &shape) {
 void add_model(const Model &model, int all_threads) {
     for (kvl_format format = 0; kvl_format_name(format); ++format) {
         const kvlane::Format f{format};
-        const auto run = f == kvlane::Format::q8 || f == kvlane::Format::q4 ? decode_against_f16 : decode;
+        const auto run = is_quantized(f) ? decode_against_f16 : decode;
         for (const int threads : std::set{1, all_threads}) {
             for (const int64_t ctx : {128, 512, 2048, 8192, 32768}) {
                 add("decode", {model, f, f, ctx, threads, true}, run);
@@ -107,7 +107,9 @@ void add_model(const Model &model, int all_threads) {
                 add("decode", {model, f, f, ctx, threads, false}, run);
             }
         }
-        add("naive", {model, f, f, 2048, 1, true}, naive);
+        if (!is_quantized(f)) {
+            add("naive", {model, f, f, 2048, 1, true, 1, Rule::none, 1, Layout::head_major}, naive);
+        }
     }
     for (const kvlane::Format f : {kvlane::Format::q8, kvlane::Format::q4}) {
         add("exact", {model, f, f, 8192, 1, true, 1, Rule::exact}, decode_against_f16);
@@ -138,6 +140,9 @@ void add_details(const Model &model, int all_threads) {
                                        {"blocks:16", Layout::blocks_16},
                                        {"blocks:256", Layout::blocks_256}}) {
         add(kind, {model, Format::f16, Format::f16, 8192, 1, true, 1, Rule::none, 1, layout}, decode);
+    }
+    for (const Format format : {Format::q8, Format::q4}) {
+        add("blocks:256", {model, format, format, 8192, 1, true, 1, Rule::none, 1, Layout::blocks_256}, decode);
     }
     for (const int threads : std::set{1, all_threads}) {
         add("prefix", {model, Format::f16, Format::f16, 8192, threads, true, 8, Rule::none, 1, Layout::prefix}, decode);

@@ -8,19 +8,21 @@
 namespace bench {
 namespace {
 
-constexpr size_t plane_row_bytes = 4096;
-
-kvlane::Cache filled_plane(uint64_t bytes) {
-    const auto n_rows = static_cast<int64_t>((bytes + plane_row_bytes - 1) / plane_row_bytes);
-    kvlane::Cache cache(1, {1, plane_row_bytes / sizeof(float), 1, kvlane::Format::f32, kvlane::Format::f32}, n_rows);
-    fill(cache, n_rows);
+// One head, whose tiles are numbers of the format and nothing else.
+kvlane::Cache filled_plane(uint64_t bytes, kvlane::Format format) {
+    constexpr uint32_t dim = KVL_MAX_HEAD_DIM;
+    const uint64_t tile_bytes = tile_tokens * 2 * dim * element_bytes(format);
+    const auto n_tokens = static_cast<int64_t>((bytes + tile_bytes - 1) / tile_bytes * tile_tokens);
+    kvlane::Cache cache(1, {1, dim, dim, format, format}, n_tokens);
+    fill(cache, n_tokens);
     return cache;
 }
 
 // A view is for reading; the memory is the cache's, which no one else uses.
-std::span<std::byte> keys_of(const kvlane::Cache &cache) {
-    return {static_cast<std::byte *>(const_cast<void *>(cache.view(0).spans->k)),
-            static_cast<size_t>(cache.len()) * plane_row_bytes};
+std::span<std::byte> tiles_of(const kvlane::Cache &cache) {
+    const kvl_view view = cache.view(0);
+    return {static_cast<std::byte *>(const_cast<void *>(view.spans->k)),
+            static_cast<size_t>(view.len / tile_tokens * view.k_token_stride_bytes)};
 }
 
 }  // namespace
@@ -57,7 +59,7 @@ void fill(kvlane::Cache &cache, int64_t n_tokens) {
     }
 }
 
-Plane::Plane(uint64_t bytes) : cache_(filled_plane(bytes)), memory_(keys_of(cache_)) {}
+Plane::Plane(uint64_t bytes, kvlane::Format format) : cache_(filled_plane(bytes, format)), memory_(tiles_of(cache_)) {}
 
 std::byte *Plane::next(size_t bytes) {
     if (at_ + bytes > memory_.size()) {

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <numeric>
 #include <random>
 
 #include "timing.hpp"
@@ -13,19 +12,24 @@ namespace {
 
 constexpr uint64_t divide_up(uint64_t n, uint64_t by) { return (n + by - 1) / by; }
 
-// Of all sequences.
+// Of all sequences, in whole tiles where there are any.
 uint64_t layer_bytes(const Shape &shape) {
-    const std::vector<int64_t> lengths = shape.lengths();
-    const auto n_tokens = static_cast<uint64_t>(std::accumulate(lengths.begin(), lengths.end(), int64_t{0}));
-    return n_tokens * shape.bytes_per_token();
+    int64_t n_tokens = 0;
+    for (const int64_t length : shape.lengths()) {
+        n_tokens += shape.has_rows() ? length : (length + tile_tokens - 1) / tile_tokens * tile_tokens;
+    }
+    return static_cast<uint64_t>(n_tokens) * shape.bytes_per_token();
 }
 
-// How many layers calls rotate over, in sets of caches that are copies of the first: to quantize random numbers takes up to
-// six times as long as to copy what has been, and a cache has at most KVL_MAX_LAYERS.
+// How many layers calls rotate over.
+uint64_t layers_of(const Shape &shape) { return shape.cold ? divide_up(cold_bytes(), layer_bytes(shape)) : 1; }
+
+// The same in sets of caches that are copies of the first: to quantize random numbers takes up to six times as long as to
+// copy what has been, and a cache has at most KVL_MAX_LAYERS.
 struct Rotation {
     explicit Rotation(const Shape &shape) {
         constexpr uint64_t sets = 16;
-        const uint64_t n_layers = shape.cold ? divide_up(cold_bytes(), layer_bytes(shape)) : 1;
+        const uint64_t n_layers = layers_of(shape);
         layers_of_set = std::min<uint64_t>(divide_up(n_layers, sets), KVL_MAX_LAYERS);
         n_sets = divide_up(n_layers, layers_of_set);
     }
@@ -46,6 +50,9 @@ CacheSet filled_caches(const Shape &shape, uint64_t n_layers) {
 }
 
 std::vector<CacheSet> filled_sets(const Shape &shape) {
+    if (shape.has_rows()) {
+        return {};
+    }
     const Rotation rotation(shape);
     std::vector<CacheSet> sets;
     sets.push_back(filled_caches(shape, rotation.layers_of_set));
@@ -57,6 +64,13 @@ std::vector<CacheSet> filled_sets(const Shape &shape) {
         sets.push_back(std::move(copies));
     }
     return sets;
+}
+
+std::optional<Plane> filled_rows(const Shape &shape) {
+    if (!shape.has_rows()) {
+        return std::nullopt;
+    }
+    return Plane(layers_of(shape) * layer_bytes(shape), shape.k_format);
 }
 
 kvlane::Attention attention_of(const Shape &shape) {
@@ -79,12 +93,12 @@ kvlane::Attention attention_of(const Shape &shape) {
     return kvlane::Attention(geometry);
 }
 
-std::vector<LaidOut> memory_of(const Shape &shape) {
-    std::vector<LaidOut> memory;
+std::vector<LaidOut> layouts_of(const Shape &shape) {
+    std::vector<LaidOut> layouts;
     for (const int64_t length : shape.lengths()) {
-        memory.emplace_back(shape.layout, length);
+        layouts.emplace_back(shape, length);
     }
-    return memory;
+    return layouts;
 }
 
 // Half of the tokens, by 64 of them, at random.
@@ -114,13 +128,6 @@ kvlane::TbbPool &shared_pool(int n_threads) {
 
 }  // namespace
 
-bool is_quantized(const Shape &shape) {
-    const auto is_integer = [](kvlane::Format format) {
-        return format == kvlane::Format::q8 || format == kvlane::Format::q4;
-    };
-    return is_integer(shape.k_format) || is_integer(shape.v_format);
-}
-
 // Of f16 the only precision is the default.
 Shape in_f16(Shape shape) {
     shape.k_format = shape.v_format = kvlane::Format::f16;
@@ -128,17 +135,26 @@ Shape in_f16(Shape shape) {
     return shape;
 }
 
+Shape in_rows(const Shape &shape) {
+    Shape rows = shape.is_quantized() ? in_f16(shape) : shape;
+    rows.layout = Layout::head_major;
+    return rows;
+}
+
 uint64_t DecodeCase::memory_bytes(const Shape &shape) {
     const Rotation rotation(shape);
-    const auto n_scores = shape.model.n_query_heads * static_cast<uint64_t>(shape.ctx);
-    return rotation.n_sets * rotation.layers_of_set * layer_bytes(shape) + n_scores * sizeof(float);
+    const Model &m = shape.model;
+    const uint64_t read_back = shape.has_rows() ? 0 : uint64_t{2} * m.n_kv_heads * m.head_dim;  // floats a token
+    return rotation.n_sets * rotation.layers_of_set * layer_bytes(shape) +
+           (m.n_query_heads + read_back) * static_cast<uint64_t>(shape.ctx) * sizeof(float);
 }
 
 DecodeCase::DecodeCase(const Shape &shape)
     : shape_(shape),
       executor_(shared_pool(shape.threads).executor()),
       cache_sets_(filled_sets(shape)),
-      memory_(memory_of(shape)),
+      rows_(filled_rows(shape)),
+      layouts_(layouts_of(shape)),
       attention_(attention_of(shape)),
       workspace_(attention_.workspace(shape.n_sequences, shape.max_len(), shape.n_queries)),
       q_(normals(size_t{shape.n_queries} * shape.model.n_query_heads * shape.model.head_dim)),
@@ -152,20 +168,25 @@ DecodeCase::DecodeCase(const Shape &shape)
       limits_(kv_bytes(), executor_, shared_pool(shape.threads).n_threads(), shape.cold) {}
 
 std::vector<kvl_view> DecodeCase::views_of_layer() {
+    if (rows_) {
+        const auto bytes = static_cast<size_t>(shape_.ctx) * shape_.model.n_kv_heads * shape_.row_bytes();
+        const std::byte *const k = rows_->next(bytes);
+        return {layouts_.front().rows(k, shape_.layout == Layout::latent ? nullptr : rows_->next(bytes))};
+    }
     std::vector<kvl_view> views;
     const std::vector<kvlane::Cache> &caches = cache_sets_[set_];
     for (size_t i = 0; i < caches.size(); ++i) {
         const kvl_view own = caches[i].view(layer_);
         const bool is_behind = shape_.layout == Layout::prefix && i > 0;
-        views.push_back(is_behind ? memory_[i].view_behind(views.front(), shape_.ctx, own) : memory_[i].view(own));
+        views.push_back(is_behind ? layouts_[i].tiles_behind(views.front(), shape_.ctx, own) : layouts_[i].tiles(own));
     }
     return views;
 }
 
 void DecodeCase::next_layer() {
-    layer_ = (layer_ + 1) % cache_sets_.front().front().n_layers();
-    if (layer_ == 0) {
-        set_ = (set_ + 1) % cache_sets_.size();
+    if (!rows_) {
+        layer_ = (layer_ + 1) % cache_sets_.front().front().n_layers();
+        set_ = layer_ == 0 ? (set_ + 1) % cache_sets_.size() : set_;
     }
     std::ranges::copy(views_of_layer(), views_.begin());  // the sequences point there
 }
@@ -198,11 +219,11 @@ double DecodeCase::seconds_of_call(Work &&work) {
 
 void DecodeCase::decode() { attention_.attend(sequences_, workspace_, shape_.threads > 1 ? &executor_ : nullptr); }
 
-void DecodeCase::naive(const Baseline &with) {
+void DecodeCase::naive(const Baseline &with, const kvl_view &rows) {
     const Model &m = shape_.model;
     auto head = [&](uint32_t h) {
         const size_t at = size_t{h} * m.head_dim;
-        with.naive(views_.front(), shape_.ctx, h / (m.n_query_heads / m.n_kv_heads), q_.data() + at,
+        with.naive(rows, shape_.ctx, h / (m.n_query_heads / m.n_kv_heads), q_.data() + at,
                    1 / std::sqrt(static_cast<float>(m.head_dim)), scores_.data() + h * static_cast<size_t>(shape_.ctx),
                    naive_out_.data() + at);
     };
@@ -216,13 +237,18 @@ double DecodeCase::time_decode() {
 }
 
 double DecodeCase::time_naive() {
-    return seconds_of_call([&] { naive(baseline()); });
+    return seconds_of_call([&] { naive(baseline(), views_.front()); });
 }
 
 double DecodeCase::error_against_reference() {
     next_layer();
     decode();
-    naive(scalar_baseline());
+    const kvlane::Cache &cache = cache_sets_[set_].front();
+    const std::vector<float> k = cache.read_k(layer_), v = cache.read_v(layer_);
+    Shape rows = shape_;
+    rows.k_format = rows.v_format = kvlane::Format::f32;
+    rows.layout = Layout::token_major;
+    naive(scalar_baseline(), LaidOut(rows, shape_.ctx).rows(k.data(), v.data()));
     double error = 0, norm = 0;
     for (size_t i = 0; i < naive_out_.size(); ++i) {
         error += std::pow(static_cast<double>(out_[i]) - naive_out_[i], 2);

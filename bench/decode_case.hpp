@@ -2,9 +2,11 @@
 
 // A model's attention over filled caches, one call at a time, and what the machine can do for it.
 
+#include <optional>
+
 #include "kvlane/tbb.hpp"
+#include "layout.hpp"
 #include "limits.hpp"
-#include "shape.hpp"
 #include "timing.hpp"
 
 namespace bench {
@@ -19,14 +21,14 @@ struct DecodeFigures {
     double concurrency;  // of the limits' samples
 };
 
-// Whether keys or values are integers.
-bool is_quantized(const Shape &shape);
-
 // The same shape in f16.
 Shape in_f16(Shape shape);
 
-// Layers filled with random keys and values: more than the last-level cache holds where the shape is cold, one otherwise.
-// Calls run on oneTBB's threads.
+// What the naive attention reads instead: rows, those of f16 for integers.
+Shape in_rows(const Shape &shape);
+
+// Layers filled with random keys and values, a cache's or rows: more than the last-level cache holds where the shape is
+// cold, one otherwise. Calls run on oneTBB's threads.
 class DecodeCase {
 public:
     explicit DecodeCase(const Shape &shape);
@@ -38,14 +40,15 @@ public:
 
     // Each runs once, the first two return their seconds; interleaved, they see the same machine.
     double time_decode();
-    double time_naive();  // of one sequence
+    double time_naive();  // of one sequence of rows
     void sample_limits() { limits_.sample(); }
 
     void forget() { limits_.forget(); }
     // What the limits sampled so far say of a call of that many seconds.
     DecodeFigures figures(double seconds) const;
 
-    // Relative L2 difference between one sequence's output and the scalar isa's plain code over the same layer.
+    // Relative L2 difference between one sequence's output and the scalar isa's plain code over what the cache's same layer
+    // reads back.
     double error_against_reference();
     bool is_fast() const { return std::string_view(attention_.kernel()).ends_with("/fast"); }
 
@@ -55,15 +58,16 @@ private:
     uint64_t kv_bytes() const;
     double multiply_adds() const;
     void decode();
-    void naive(const Baseline &with);
+    void naive(const Baseline &with, const kvl_view &rows);
 
     template <class Work>
     double seconds_of_call(Work &&work);
 
     Shape shape_;
     kvl_executor executor_;
-    std::vector<std::vector<kvlane::Cache>> cache_sets_;  // all alike, each with one a sequence
-    std::vector<LaidOut> memory_;                         // of the caches
+    std::vector<std::vector<kvlane::Cache>> cache_sets_;  // all alike, each with one a sequence; none of rows
+    std::optional<Plane> rows_;                           // of the only sequence
+    std::vector<LaidOut> layouts_;                        // of the sequences
     kvlane::Attention attention_;
     kvlane::Workspace workspace_;
     std::vector<float> q_;  // the same for every sequence

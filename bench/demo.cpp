@@ -17,7 +17,7 @@ constexpr int least_repetitions = 2 * n_read_variants;  // two samples of each w
 
 // How far outputs may be from the scalar reference: sums of f32 in another order differ by far less; for integers, which
 // queries and weights are rounded for, it is what the library promises of their precision.
-double largest_difference(const Shape &shape, bool is_fast) { return is_fast ? 2e-2 : is_quantized(shape) ? 2e-4 : 1e-4; }
+double largest_difference(const Shape &shape, bool is_fast) { return is_fast ? 2e-2 : shape.is_quantized() ? 2e-4 : 1e-4; }
 
 // Makes calls until the deadline, but no fewer than the least repetitions.
 void measure_calls(DecodeCase &decode, DecodeCase &naive, double deadline, DemoRow &row) {
@@ -36,14 +36,14 @@ void measure_calls(DecodeCase &decode, DecodeCase &naive, double deadline, DemoR
     row.naive_seconds = median(naive_seconds);
 }
 
-// The case of f16 of the rows' newest model and context, which its own row and those of q8 and q4 share: to fill it takes
-// longer than to measure it.
-class F16Case {
+// The naive attention's case, which rows that follow each other share where they can: to fill it takes longer than to
+// measure it.
+class NaiveCase {
 public:
     DecodeCase &of(const Shape &shape) {
-        if (!held_ || !(held_->shape() == in_f16(shape))) {
+        if (!held_ || !(held_->shape() == in_rows(shape))) {
             held_.reset();  // there is memory for one at a time
-            held_.emplace(in_f16(shape));
+            held_.emplace(in_rows(shape));
         }
         return *held_;
     }
@@ -52,13 +52,11 @@ private:
     std::optional<DecodeCase> held_;
 };
 
-DemoRow measure(const Shape &shape, F16Case &f16, double deadline) {
+DemoRow measure(const Shape &shape, NaiveCase &naive_case, double deadline) {
     DemoRow row{};
     row.shape = shape;
-    const bool is_f16 = shape == in_f16(shape);
-    std::optional<DecodeCase> own;
-    DecodeCase &decode = is_f16 ? f16.of(shape) : own.emplace(shape);
-    DecodeCase &naive = is_quantized(shape) ? f16.of(shape) : decode;
+    DecodeCase &naive = naive_case.of(shape);
+    DecodeCase decode(shape);
     row.difference = decode.error_against_reference();
     row.largest_difference = largest_difference(shape, decode.is_fast());
     measure_calls(decode, naive, deadline, row);
@@ -73,13 +71,13 @@ int run(const DemoOptions &options) {
         print_table_head(options.threads);
     }
     std::vector<DemoRow> rows;
-    F16Case f16;
+    NaiveCase naive;
     Progress progress(shapes.size());
     const double end = now() + options.seconds;
     for (const Shape &shape : shapes) {
         progress.start(rows.size());
         const double start = now();
-        rows.push_back(measure(shape, f16, start + (end - start) / static_cast<double>(shapes.size() - rows.size())));
+        rows.push_back(measure(shape, naive, start + (end - start) / static_cast<double>(shapes.size() - rows.size())));
         progress.erase();
         if (!options.json) {
             std::puts(table_row(rows.back()).c_str());

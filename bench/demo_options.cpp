@@ -69,11 +69,10 @@ CLI::Validator within(Number least, Number most) {
     return {check, ""};
 }
 
-// The row's keys and values, those in f16 that rows share, and what the roofline is sampled over.
+// The row's keys and values, those that the naive attention reads, and what the roofline is sampled over.
 uint64_t memory_bytes(const Shape &shape) {
-    const uint64_t f16_bytes = is_quantized(shape) ? DecodeCase::memory_bytes(in_f16(shape)) : 0;
     const uint64_t call_bytes = static_cast<uint64_t>(shape.ctx) * shape.bytes_per_token();
-    return DecodeCase::memory_bytes(shape) + f16_bytes + std::max(cold_bytes(), call_bytes);
+    return DecodeCase::memory_bytes(shape) + DecodeCase::memory_bytes(in_rows(shape)) + std::max(cold_bytes(), call_bytes);
 }
 
 int64_t longest_context(Shape shape, uint64_t bytes) {

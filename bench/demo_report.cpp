@@ -93,7 +93,7 @@ nlohmann::ordered_json json_of(const DemoRow &row) {
             {"roofline_fraction", row.decode.roofline_fraction},
             {"limit_fraction", row.decode.limit_fraction},
             {"naive_seconds", row.naive_seconds},
-            {"naive_format", is_quantized(row.shape) ? "f16" : row.shape.format_name()},
+            {"naive_format", row.shape.is_quantized() ? "f16" : row.shape.format_name()},
             {"error", row.difference},
             {"largest_error_allowed", row.largest_difference},
             {"is_right", row.is_right()},

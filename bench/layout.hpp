@@ -1,39 +1,30 @@
 #pragma once
 
-// Memory that others than kvlane's cache lay out.
+// Views of memory that others than kvlane's cache lay out.
 
 #include <cstdint>
 #include <vector>
 
-#include "kvlane/kvlane.hpp"
+#include "shape.hpp"
 
 namespace bench {
 
-enum class Layout {
-    head_major,   // a cache's own: [kv_head][token][dim]
-    token_major,  // [token][kv_head][dim]
-    blocks_16,    // [block][kv_head][token][dim], blocks of so many tokens in random order
-    blocks_256,
-    prefix,  // head_major; all sequences begin with the first one's tokens
-    latent,  // head_major; values are what keys begin with
-    finer    // head_major; the first and the newest tokens in f16
-};
-
-inline constexpr uint32_t latent_v_head_dim = 512;
-inline constexpr int64_t finer_first = 64, finer_newest = 256;  // tokens
-
-// The memory that a cache's view shows, whose rows are random numbers, as if it had another layout. Of views alike, the
-// blocks are the same.
+// A sequence's n tokens as a shape lays them out. Of the same shape and as many tokens, the blocks are the same.
 class LaidOut {
 public:
-    LaidOut(Layout layout, int64_t n_tokens);
-    // Until the next call.
-    kvl_view view(kvl_view of_cache);
-    // Its tokens behind the first n of another's, until the next call.
-    kvl_view view_behind(const kvl_view &other, int64_t n_tokens, kvl_view of_cache);
+    LaidOut(const Shape &shape, int64_t n_tokens);
+    // Rows at k and at v, of which latent has no use: until the next call.
+    kvl_view rows(const void *k, const void *v);
+    // The tiles of a cache.
+    kvl_view tiles(kvl_view of_cache) const;
+    // These behind the first n of another sequence's, until the next call.
+    kvl_view tiles_behind(const kvl_view &other, int64_t n_tokens, kvl_view of_cache);
 
 private:
-    Layout layout_;
+    kvl_view in_blocks(kvl_view view) const;
+
+    Shape shape_;
+    int64_t n_tokens_;
     kvl_span spans_[2];
     std::vector<int32_t> blocks_;
 };

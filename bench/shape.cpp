@@ -3,6 +3,8 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "buffers.hpp"
+
 namespace bench {
 
 const Model &model_of(const std::string &name) {
@@ -22,12 +24,13 @@ std::string Shape::format_name() const {
     return k == v ? k : k + "+" + v;
 }
 
+bool Shape::has_rows() const { return layout >= Layout::head_major && !is_quantized(); }
+
+uint64_t Shape::row_bytes() const { return model.head_dim * element_bytes(k_format); }
+
 kvlane::Layer Shape::layer() const {
-    kvlane::Layer layer{.n_kv_heads = model.n_kv_heads,
-                        .head_dim = model.head_dim,
-                        .v_head_dim = layout == Layout::latent ? 1 : model.head_dim,
-                        .k_format = k_format,
-                        .v_format = v_format};
+    kvlane::Layer layer{
+        .n_kv_heads = model.n_kv_heads, .head_dim = model.head_dim, .k_format = k_format, .v_format = v_format};
     if (layout == Layout::finer) {
         layer.n_first_f16 = finer_first;
         layer.n_recent_f16 = finer_newest;
@@ -35,7 +38,10 @@ kvlane::Layer Shape::layer() const {
     return layer;
 }
 
-uint64_t Shape::bytes_per_token() const { return kvlane::Cache(1, layer(), 1).info(0).bytes_per_token; }
+uint64_t Shape::bytes_per_token() const {
+    const uint32_t planes = layout == Layout::latent ? 1 : 2;
+    return has_rows() ? planes * model.n_kv_heads * row_bytes() : kvlane::Cache(1, layer(), 1).info(0).bytes_per_token;
+}
 
 std::vector<int64_t> Shape::lengths() const {
     if (n_sequences == 1) {

@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "kvlane/kvlane.hpp"
-#include "layout.hpp"
 
 namespace bench {
 
@@ -36,8 +35,25 @@ const Model &model_of(const std::string &name);
 inline constexpr int64_t window_tokens = 1024;  // where there is one
 inline constexpr int64_t own_tokens = 128;      // behind a prefix
 
+// How keys and values lie in memory: as a cache's tiles, or as rows, of f32, f16 and bf16 alone.
+enum class Layout {
+    tiles,
+    prefix,       // tiles; all sequences begin with the first one's tokens
+    finer,        // tiles; the first and the newest tokens in f16
+    head_major,   // rows: [kv_head][token][dim]
+    token_major,  // rows: [token][kv_head][dim]
+    blocks_16,    // rows: [block][kv_head][token][dim], blocks of so many tokens in random order
+    blocks_256,   // alike; of q8 and q4 tiles: [kv_head][block][tile]
+    latent        // rows; values are what keys begin with
+};
+
+inline constexpr uint32_t latent_v_head_dim = 512;
+inline constexpr int64_t finer_first = 64, finer_newest = 256;  // tokens
+
 // What else an attention object is made with, or a call.
 enum class Rule { none, window, softcap, alibi, mask, exact };
+
+inline bool is_quantized(kvlane::Format format) { return format == kvlane::Format::q8 || format == kvlane::Format::q4; }
 
 struct Shape {
     Model model;
@@ -49,13 +65,16 @@ struct Shape {
     uint32_t n_sequences = 1;
     Rule rule = Rule::none;
     uint32_t n_queries = 1;  // the newest tokens'
-    Layout layout = Layout::head_major;
+    Layout layout = Layout::tiles;
 
     bool operator==(const Shape &) const = default;
     std::string format_name() const;  // "f16", or "f16+bf16" where K and V differ
     uint32_t v_head_dim() const { return layout == Layout::latent ? latent_v_head_dim : model.head_dim; }
-    kvlane::Layer layer() const;
-    uint64_t bytes_per_token() const;  // that one layer of a cache takes
+    bool is_quantized() const { return bench::is_quantized(k_format) || bench::is_quantized(v_format); }
+    bool has_rows() const;             // of one format
+    uint64_t row_bytes() const;        // of a key's
+    kvlane::Layer layer() const;       // of a cache
+    uint64_t bytes_per_token() const;  // that one layer takes
     int64_t visible(int64_t len) const {
         return rule == Rule::window ? std::min(len, window_tokens) : rule == Rule::mask ? len / 2 : len;
     }

@@ -9,7 +9,7 @@
 
 namespace kvlane {
 
-// The stored rows of all layers in one reservation: where rows are written and read, not which of them count.
+// The tiles of all layers in one reservation: where tokens are written and read, not which of them count.
 class Storage {
 public:
     // Lays the layers out and reserves their address space. Called once; geometry is valid.
@@ -28,30 +28,24 @@ public:
     // A view of the layer's tokens. What it points to changes with the next write or truncate where tokens are kept finer.
     const kvl_view &view(uint32_t layer) const { return *layers_[layer].views; }
 
-    // Encodes tokens [first, first + n_tokens) from [n_tokens, n_kv_heads, dim] f32. They are the layer's last ones then.
+    // Packs tokens [first, first + n_tokens) from [n_tokens, n_kv_heads, dim] f32. They are the layer's last ones then.
     void write(uint32_t layer, int64_t first, int64_t n_tokens, const float *k, const float *v);
 
     // Forgets tokens from len on.
     void truncate(uint32_t layer, int64_t len);
 
-    // Decodes the keys, or the values, of tokens [first, first + n_tokens) to [n_tokens, n_kv_heads, dim] f32.
+    // Unpacks the keys, or the values, of tokens [first, first + n_tokens) to [n_tokens, n_kv_heads, dim] f32.
     void read(bool keys, uint32_t layer, int64_t first, int64_t n_tokens, float *out) const;
 
     // Copies the tokens of a layer of the same geometry as stored.
     void copy_tokens(const Storage &from, uint32_t layer);
 
 private:
-    // What a layer has of huge pages. Planes of heads, those of K before those of V, are collapsed one after the other.
+    // What a layer has of huge pages. The tiles of heads are collapsed one head after the other.
     struct HugePages {
         bool asked = false;
         uint32_t n_collapsed = 0;
         int64_t small_tokens = 0;  // that were written to small pages before
-    };
-
-    // Planes in which tokens are stored: strides and formats in a view without tokens, and where the planes begin.
-    struct Planes {
-        kvl_view shape;
-        kvl_span base;
     };
 
     // What an append reads comes first: of a model's many layers, none is in the CPU's caches then.
@@ -59,35 +53,32 @@ private:
         kvl_layer_desc desc;
         FinerTokens finer;
         HugePages huge_pages;
-        Planes planes[2];   // of the layer's formats, and of finer ones
-        kvl_view views[3];  // of the sections that have tokens
-        kvl_span spans[4];  // of those: the newest tokens may have two
         LayerLayout layout;
+        int64_t n_written = 0;  // the most tokens that there were: tiles behind them are still zero
+        kvl_view shapes[2];     // of the pools, without tokens
+        kvl_view views[3];      // of the sections that have tokens
+        kvl_span spans[4];      // of those: the newest tokens may have two
     };
 
-    // Consecutive tokens in consecutive rows.
-    struct Run {
+    // Tokens of one tile.
+    struct Piece {
         bool is_finer;
-        const kvl_view &shape;
         int64_t first;
-        kvl_span span;
+        int n_tokens;
     };
 
-    static kvl_span span_at(const Layer &layer, bool is_finer, int64_t first, int64_t n_tokens);
-
-    // body(run) for the runs that hold tokens [first, end).
+    // body(piece) for the tiles that hold tokens [first, end).
     template <class Body>
-    static void for_each_run(const Layer &layer, int64_t first, int64_t end, Body &&body);
-    // The same for runs of a few tokens at most.
-    template <class Body>
-    static void for_each_short_run(const Layer &layer, int64_t first, int64_t end, Body &&body);
+    static void for_each_piece(const Layer &layer, int64_t first, int64_t end, Body &&body);
 
-    static void set_len(Layer &layer, int64_t len);
-    static void make_views(Layer &layer, int64_t len);
-
-    Planes planes_of(const Layer &layer, bool is_finer) const;
+    std::byte *tile_at(const Layer &layer, bool is_finer, uint32_t kv_head, int64_t token) const;
+    PackRows rows_at(const Layer &layer, const Piece &piece, bool keys, uint32_t kv_head) const;
+    kvl_view shape_of(const Layer &layer, bool is_finer) const;
+    void set_len(Layer &layer, int64_t len) const;
+    void make_views(Layer &layer, int64_t len) const;
     void use_huge_pages(Layer &layer, int64_t n_before, int64_t n_tokens) const;
-    void encode(const Layer &layer, int64_t first, int64_t end, const float *k, const float *v) const;
+    void clear_stale(Layer &layer, int64_t first, int64_t end) const;
+    void pack(const Layer &layer, int64_t first, int64_t end, const float *k, const float *v) const;
     void convert(const Layer &layer, int64_t first, int64_t end, bool to_finer) const;
 
     const KernelTable *kernels_ = nullptr;

@@ -10,7 +10,6 @@
 #include <cmath>
 #include <cstdio>
 #include <new>
-#include <numbers>
 #include <span>
 #include <utility>
 
@@ -421,9 +420,8 @@ void merge_block(const kvl_attention &a, const kvl_sequence &s, const Share &sha
                       .stride = stride,
                       .n_partials = n_chunks,
                       .n_shared = share.n_chunks,
-                      .shared_rows = static_cast<int>(a.group * share.n_queries),
                       .shared_row = static_cast<int>(a.group * share.first_query),
-                      .is_plain = false,
+                      .o_stride = partial_stride(a.v_head_dim),
                       .n_queries = static_cast<int>(block.n),
                       .group = static_cast<int>(a.group),
                       .v_head_dim = a.v_head_dim,
@@ -449,27 +447,25 @@ void decode_unit(const Call &call, uint32_t sequence, uint32_t kv_head, std::spa
     const Tokens tokens = all.within(chunk);
     // A chunk that its queries see none of may begin where no query sees any.
     const Place place = tokens.n() > 0 ? place_of(call, sequence, chunk) : Place{s.view, 0, 0, 0};
-    a.kernels->decode_chunk({.kernels = a.kernels,
+    a.kernels->attend_chunk({.kernels = a.kernels,
                              .view = place.view,
                              .kv_head = kv_head,
                              .first = place.token,
                              .run = place.run,
                              .run_first = place.run_first,
                              .n_tokens = tokens.n(),
-                             .n_visible = all.end - tokens.first,
                              .queries = queries.data(),
                              .first_element = int64_t{kv_head} * a.group * a.head_dim,
                              .n_queries = static_cast<int>(queries.size()),
                              .group = static_cast<int>(a.group),
-                             .scale = a.log2_scale,
-                             .plan = a.read_plan,
                              .out = out,
                              .rotates_q = a.k_rotation == KVL_ROTATION_HADAMARD,
                              .k_numbers = a.k_numbers,
                              .v_numbers = a.v_numbers,
-                             .rules = {a.softcap, a.slopes ? &a.slopes[uint64_t{kv_head} * a.group] : nullptr},
+                             .scale = a.scale,
+                             .softcap = a.softcap,
+                             .slopes = a.slopes ? &a.slopes[uint64_t{kv_head} * a.group] : nullptr,
                              .position = tokens.first,
-                             .first_visible = visible.sinks.n() > 0 ? all.end : visible.window.first,
                              .window = a.window > 0 ? a.window : KVL_MAX_TOKENS,
                              .n_sink_tokens = a.n_sink_tokens,
                              .mask = s.mask,
@@ -478,7 +474,7 @@ void decode_unit(const Call &call, uint32_t sequence, uint32_t kv_head, std::spa
 
 void decode_own(const Call &call, uint32_t sequence, uint32_t kv_head, const Block &block, const Visible &visible,
                 const Tokens &chunk, const kvl_partial &out) {
-    Query queries[max_tile_rows];
+    Query queries[max_rows];
     for (uint32_t i = 0; i < block.n; ++i) {
         queries[i] = query_of(*call.attention, call.sequences[sequence], block.first + i);
     }
@@ -580,7 +576,7 @@ void run_tasks(Call &call, const kvl_executor &executor) {
 
 // Whether the visible values are what keys begin with.
 bool values_are_keys(const kvl_view &view) {
-    if (view.k_format != view.v_format || format::is_scaled(view.k_format) || view.v_head_dim > view.head_dim) {
+    if (has_tiles(view) || view.k_format != view.v_format || view.v_head_dim > view.head_dim) {
         return false;
     }
     bool are_keys = true;
@@ -596,11 +592,11 @@ bool values_are_keys(const kvl_view &view) {
 
 // Of one KV head's key and value, padding not counted.
 int64_t read_bytes(const kvl_view &view) {
-    const int64_t of_key =
-        format::row_bytes(view.k_format, view.head_dim) + format::entry_bytes(view.k_format, view.head_dim);
-    const int64_t of_value =
-        format::row_bytes(view.v_format, view.v_head_dim) + format::entry_bytes(view.v_format, view.v_head_dim);
-    return values_are_keys(view) ? of_key : of_key + of_value;
+    const auto of = [](kvl_format format, uint32_t dim) {
+        return format::row_bytes(format, dim) + format::entry_bytes(format, dim);
+    };
+    const int64_t of_key = of(view.k_format, view.head_dim);
+    return values_are_keys(view) ? of_key : of_key + of(view.v_format, view.v_head_dim);
 }
 
 kvl_status check_each(const float *values, uint32_t n, bool (*is_allowed)(float), const char *name, const char *allowed) {
@@ -620,12 +616,11 @@ kvl_status check_rules(const kvl_attention_desc &desc) {
         return fail(KVL_ERROR_RULE, "softcap is %g; it must be 0, or from 1e-38 to 1e38", desc.softcap);
     }
     KVLANE_TRY(check_each(
-        desc.alibi_slopes, desc.n_query_heads,
-        [](float slope) { return std::isfinite(slope * std::numbers::log2e_v<float> * KVL_MAX_TOKENS); }, "alibi_slopes",
-        "finite, times KVL_MAX_TOKENS too"));
+        desc.alibi_slopes, desc.n_query_heads, [](float slope) { return std::isfinite(slope * KVL_MAX_TOKENS); },
+        "alibi_slopes", "finite, times KVL_MAX_TOKENS too"));
     return check_each(
-        desc.sink_logits, desc.n_query_heads, [](float logit) { return logit * std::numbers::log2e_v<float> < INFINITY; },
-        "sink_logits", "less than infinity, in units of log2 too");
+        desc.sink_logits, desc.n_query_heads, [](float logit) { return logit < INFINITY; }, "sink_logits",
+        "less than infinity");
 }
 
 kvl_status check_precision(const kvl_attention_desc &desc) {
@@ -639,21 +634,14 @@ kvl_status check_precision(const kvl_attention_desc &desc) {
                       "precision is KVL_PRECISION_FAST; it must be another unless both formats are q8 or q4");
 }
 
-// Whether integers may meet those of 8 bits: not where what that rounds would cost more than half of what storing does, as
-// weights of q8 and keys beside values that are no integers. By groups, not rows: bits must not depend on what else is read
-// for.
-Numbers numbers_of(const KernelTable &kernels, const kvl_attention_desc &desc, kvl_format format, bool may_be_bytes) {
+// The compute type of a format's keys or values: integers of 8 bits where both are integers, the isa multiplies bytes, and
+// what this rounds costs less than storing does: not for weights of q8, nor for keys of q8 that a single query head meets,
+// which wait for memory anyway. By groups, not rows: bits must not depend on what else is read for.
+Numbers numbers_of(const KernelTable &kernels, const kvl_attention_desc &desc, kvl_format format, bool pays_for_q8) {
     const bool all_integers = format::is_scaled(desc.k_format) && format::is_scaled(desc.v_format);
-    const uint32_t group = desc.n_query_heads / desc.n_kv_heads, least = kernels.bytes_from_group[format];
-    return desc.precision == KVL_PRECISION_EXACT                         ? Numbers::scaled
-           : may_be_bytes && all_integers && least > 0 && group >= least ? Numbers::bytes
-                                                                         : Numbers::words;
-}
-Numbers numbers_of_keys(const KernelTable &kernels, const kvl_attention_desc &desc) {
-    return numbers_of(kernels, desc, desc.k_format, true);
-}
-Numbers numbers_of_values(const KernelTable &kernels, const kvl_attention_desc &desc) {
-    return numbers_of(kernels, desc, desc.v_format, desc.v_format == KVL_Q4);
+    return desc.precision == KVL_PRECISION_EXACT                                                      ? Numbers::scaled
+           : all_integers && kernels.has_byte_products && (pays_for_q8 || format == format::index_q4) ? Numbers::bytes
+                                                                                                      : Numbers::words;
 }
 
 // Of the numbers in force, where there is a choice.
@@ -664,14 +652,14 @@ const char *precision_name(const kvl_attention &a) {
                                                                             : "";
 }
 
-// In units of log2; null for null. Throws where there is no memory.
-std::unique_ptr<float[]> in_log2(const float *values, uint32_t n) {
+// Null for null. Throws where there is no memory.
+std::unique_ptr<float[]> copy_of(const float *values, uint32_t n) {
     if (!values) {
         return nullptr;
     }
-    auto scaled = std::make_unique<float[]>(n);
-    std::transform(values, values + n, scaled.get(), [](float x) { return x * std::numbers::log2e_v<float>; });
-    return scaled;
+    auto copy = std::make_unique<float[]>(n);
+    std::copy_n(values, n, copy.get());
+    return copy;
 }
 
 }  // namespace
@@ -694,21 +682,18 @@ kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_attention **
     KVLANE_TRY(check_rotation(desc->v_rotation, "v_rotation"));
     KVLANE_TRY(check_precision(*desc));
     KVLANE_TRY(check_rules(*desc));
-    const double scale = desc->scale != 0 ? desc->scale : 1 / std::sqrt(static_cast<double>(desc->head_dim));
-    const auto log2_scale = static_cast<float>(scale * std::numbers::log2e);
-    if (!std::isfinite(log2_scale)) {
-        return fail(KVL_ERROR_SCALE, "scale is %g; it must be finite, in units of log2 too, or 0 for 1 / sqrt(head_dim)",
-                    desc->scale);
+    const float scale = desc->scale != 0 ? desc->scale : 1 / std::sqrt(static_cast<float>(desc->head_dim));
+    if (!std::isfinite(scale)) {
+        return fail(KVL_ERROR_SCALE, "scale is %g; it must be finite, or 0 for 1 / sqrt(head_dim)", desc->scale);
     }
     const KernelTable *kernels;
     KVLANE_TRY(kernels_in_force(kernels));
     const uint32_t group = desc->n_query_heads / desc->n_kv_heads;
-    const uint32_t rows_of_query = std::clamp(group, 1u, uint32_t{max_tile_rows});
-    const uint32_t block_queries = max_tile_rows / rows_of_query;
+    const uint32_t rows_of_query = std::clamp(group, 1u, uint32_t{max_rows});
+    const uint32_t block_queries = max_rows / rows_of_query;
     std::unique_ptr<kvl_attention> made;
     try {
         made.reset(new kvl_attention{.kernels = kernels,
-                                     .read_plan = cpu_read_plan(group),
                                      .n_query_heads = desc->n_query_heads,
                                      .n_kv_heads = desc->n_kv_heads,
                                      .group = group,
@@ -718,15 +703,15 @@ kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_attention **
                                      .v_format = desc->v_format,
                                      .k_rotation = format::rotation_of(desc->k_rotation, desc->k_format, true),
                                      .v_rotation = format::rotation_of(desc->v_rotation, desc->v_format, false),
-                                     .k_numbers = numbers_of_keys(*kernels, *desc),
-                                     .v_numbers = numbers_of_values(*kernels, *desc),
-                                     .log2_scale = log2_scale,
+                                     .k_numbers = numbers_of(*kernels, *desc, desc->k_format, group > 1),
+                                     .v_numbers = numbers_of(*kernels, *desc, desc->v_format, false),
+                                     .scale = scale,
                                      .window = desc->window,
                                      .n_sink_tokens = desc->n_sink_tokens,
                                      .block_queries = block_queries,
-                                     .softcap = desc->softcap * std::numbers::log2e_v<float>,
-                                     .slopes = in_log2(desc->alibi_slopes, desc->n_query_heads),
-                                     .sink_logits = in_log2(desc->sink_logits, desc->n_query_heads),
+                                     .softcap = desc->softcap,
+                                     .slopes = copy_of(desc->alibi_slopes, desc->n_query_heads),
+                                     .sink_logits = copy_of(desc->sink_logits, desc->n_query_heads),
                                      .kernel_name = {}});
     } catch (const std::bad_alloc &) {
         return fail(KVL_ERROR_MEMORY, "no memory for an attention object of %u query heads", desc->n_query_heads);
@@ -831,9 +816,8 @@ kvl_status kvl_merge(const kvl_attention *attention, const kvl_partial *partials
                                .stride = 1,
                                .n_partials = n_partials,
                                .n_shared = 0,
-                               .shared_rows = 0,
                                .shared_row = 0,
-                               .is_plain = true,
+                               .o_stride = attention->v_head_dim,
                                .n_queries = static_cast<int>(n_queries),
                                .group = static_cast<int>(attention->n_query_heads),
                                .v_head_dim = attention->v_head_dim,

@@ -7,7 +7,6 @@
 // What kvl_attention_create makes of its descriptor: immutable, shared by threads.
 struct kvl_attention {
     const kvlane::KernelTable *kernels;
-    kvlane::ReadPlan read_plan;
     uint32_t n_query_heads;
     uint32_t n_kv_heads;
     uint32_t group;
@@ -17,13 +16,13 @@ struct kvl_attention {
     kvl_format v_format;
     kvl_rotation k_rotation;  // in force
     kvl_rotation v_rotation;
-    kvlane::Numbers k_numbers;  // as in DecodeChunk
+    kvlane::Numbers k_numbers;  // as in AttendChunk
     kvlane::Numbers v_numbers;
-    float log2_scale;  // of raw scores, into units of log2
-    int64_t window;    // 0: all
+    float scale;
+    int64_t window;  // 0: all
     int64_t n_sink_tokens;
-    uint32_t block_queries;                // that share reads
-    float softcap;                         // and these in units of log2
+    uint32_t block_queries;  // that share reads
+    float softcap;
     std::unique_ptr<float[]> slopes;       // [n_query_heads] or null
     std::unique_ptr<float[]> sink_logits;  // [n_query_heads] or null
     char kernel_name[64];

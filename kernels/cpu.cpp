@@ -2,8 +2,6 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
-
-#include <cstring>
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #elif defined(__aarch64__) && defined(__APPLE__)
@@ -49,31 +47,7 @@ uint32_t cpu_features() {
     return features;
 }
 
-ReadPlan cpu_read_plan(uint32_t group) {
-    unsigned most = 0;
-    char vendor[12];
-    unsigned parts[3] = {};
-    __get_cpuid(0, &most, &parts[0], &parts[2], &parts[1]);
-    std::memcpy(vendor, parts, sizeof vendor);
-    if (std::memcmp(vendor, "AuthenticAMD", sizeof vendor) != 0) {
-        return plan::standard;
-    }
-    unsigned a = 0, b = 0, c = 0, d = 0;
-    __get_cpuid(1, &a, &b, &c, &d);
-    const unsigned family = (a >> 8 & 15) + (a >> 20 & 255);
-    constexpr unsigned zen_5 = 0x1a;
-    if (family >= zen_5) {
-        return group == 1 ? plan::zen_5_single : plan::zen_5;
-    }
-    if (cpu_features() & cpu_avx512) {  // which those before Zen 4 lack; of them Zen 3 was measured
-        return group <= 2 ? plan::zen_4_few : plan::zen_4;
-    }
-    return plan::zen_3;
-}
-
-#else
-
-#if defined(__aarch64__) && defined(__linux__)
+#elif defined(__aarch64__) && defined(__linux__)
 
 uint32_t cpu_features() {
     // The kernel's numbers: a system's headers may be older than its CPU.
@@ -97,10 +71,6 @@ uint32_t cpu_features() {
 #else
 
 uint32_t cpu_features() { return cpu_base; }
-
-#endif
-
-ReadPlan cpu_read_plan(uint32_t) { return plan::standard; }
 
 #endif
 

@@ -6,6 +6,12 @@
 
 namespace kvlane::format {
 
+enum : kvl_format {
+#define KVLANE_FORMAT(name, bits, scale, group) index_##name,
+#include "formats.inc"
+#undef KVLANE_FORMAT
+    count
+};
 // One tag a format: what kernels are templated on.
 #define KVLANE_FORMAT(name, bits_per_element, scale, group_elements) \
     struct name {                                                    \
@@ -13,16 +19,11 @@ namespace kvlane::format {
         static constexpr int bytes = bits_per_element / 8;           \
         static constexpr bool is_scaled = scale > 0;                 \
         static constexpr int group = group_elements;                 \
+        static constexpr kvl_format index = index_##name;            \
     };
 #include "formats.inc"
 #undef KVLANE_FORMAT
 
-enum : kvl_format {
-#define KVLANE_FORMAT(name, bits, scale, group) index_##name,
-#include "formats.inc"
-#undef KVLANE_FORMAT
-    count
-};
 static_assert(+index_f32 == +KVL_F32 && +index_f16 == +KVL_F16 && +index_bf16 == +KVL_BF16 && +index_q8 == +KVL_Q8 &&
               +index_q4 == +KVL_Q4);
 
@@ -56,10 +57,10 @@ static inline bool is_scaled(kvl_format format) { return scale_bytes_of[format] 
 // What tokens are kept in that are to be finer than integers.
 static inline kvl_format finer_of(kvl_format format) { return is_scaled(format) ? +KVL_F16 : format; }
 
-// Bytes of the scales of one row of dim elements: f32, and a byte a group, up to a multiple of 4.
+// Bytes of the scales of one row of dim elements: f32, and a byte a group.
 static inline int64_t entry_bytes(kvl_format format, uint32_t dim) {
     const int64_t n_groups = group_of[format] ? (dim + group_of[format] - 1) / group_of[format] : 0;
-    return scale_bytes_of[format] + (n_groups + 3) / 4 * 4;
+    return scale_bytes_of[format] + n_groups;
 }
 
 // The rotation in force. Keys have outliers, which integers of 8 bits lose already; values lose by 4 bits only.

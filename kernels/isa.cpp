@@ -1,34 +1,30 @@
 // One isa's table of kernels, with those that its other units do not hold.
 
-#include "decode-inl.hpp"
-#include "encode-inl.hpp"
 #include "isa_unit.hpp"
+#include "merge-inl.hpp"
 
 namespace kvlane {
 
 constexpr KernelTable KVLANE_OF_ISA(table) = {
     .name = KVLANE_STRING(KVLANE_ISA_NAME),
-#define KVLANE_FORMAT(name, bits, scale, group) bytes_from_group<Isa, format::name>(),
-    .bytes_from_group =
+    .has_byte_products = Isa::has_byte_products,
+    .scores = &KVLANE_OF_ISA(score_table),
+    .softmax = {softmax_tile<Isa, Numbers::floats>, softmax_tile<Isa, Numbers::scaled>, softmax_tile<Isa, Numbers::words>,
+                softmax_tile<Isa, numbers<format::q8, Numbers::bytes>>},
+    .sums = &KVLANE_OF_ISA(sum_table),
+    .pack =
         {
+#define KVLANE_FORMAT(name, bits, scale, group) {pack<Isa, format::name, false>, pack<Isa, format::name, true>},
 #include "formats.inc"
-        },
 #undef KVLANE_FORMAT
-    .dot = &KVLANE_OF_ISA(dot_table),
-    .sum = &KVLANE_OF_ISA(sum_table),
-#define KVLANE_FORMAT(name, bits, scale, group) encode<Isa, format::name>,
-    .encode =
+        },
+    .unpack =
         {
+#define KVLANE_FORMAT(name, bits, scale, group) {unpack<Isa, format::name, false>, unpack<Isa, format::name, true>},
 #include "formats.inc"
-        },
 #undef KVLANE_FORMAT
-#define KVLANE_FORMAT(name, bits, scale, group) decode<Isa, format::name>,
-    .decode =
-        {
-#include "formats.inc"
         },
-#undef KVLANE_FORMAT
-    .decode_chunk = decode_chunk<Isa>,
+    .attend_chunk = attend_chunk<Isa>,
     .merge = merge<Isa>,
 };
 

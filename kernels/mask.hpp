@@ -6,7 +6,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <numbers>
 
 #include "kvlane/kvlane.h"
 
@@ -26,8 +25,6 @@ static inline const float *biases_of(const kvl_mask &mask, int64_t query) {
                                            query * mask.biases_stride_bytes);
 }
 
-static inline float bias_in_log2(float bias) { return bias * std::numbers::log2e_v<float>; }
-
 // Of the n <= 64 tokens from a position on, those that bits show. No word is read that has none of their bits.
 static inline uint64_t shown_by_bits(const kvl_mask &mask, int64_t query, int64_t position, int n) {
     if (!mask.bits) {
@@ -45,7 +42,7 @@ static inline uint64_t unmasked(const kvl_mask &mask, int64_t query, int64_t pos
     if (mask.biases) {
         const float *biases = biases_of(mask, query) + position;
         for (int i = 0; i < n; ++i) {
-            const bool hides = bias_in_log2(biases[i]) == -std::numeric_limits<float>::infinity();
+            const bool hides = biases[i] == -std::numeric_limits<float>::infinity();
             visible &= ~(uint64_t{hides} << i);
         }
     }

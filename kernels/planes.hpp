@@ -15,12 +15,8 @@ struct ViewPlane {
     const void *kvl_span::*first;
     const std::byte *(*row)(const kvl_view &, const kvl_span &, uint32_t kv_head, int64_t token, int64_t block);
     int64_t kvl_view::*token_stride, kvl_view::*head_stride, kvl_view::*block_stride;
-    int64_t (*bytes_of)(kvl_format, uint32_t dim);
-    kvl_format kvl_view::*format;
-    uint32_t kvl_view::*dim;
-
-    // 0 where the view has no such plane.
-    int64_t row_bytes(const kvl_view &view) const { return bytes_of(view.*format, view.*dim); }
+    int64_t (*row_bytes)(const kvl_view &);
+    int tokens;  // of a row: 1, but of tiles
 };
 
 inline constexpr ViewPlane k_plane = {"k",
@@ -30,9 +26,8 @@ inline constexpr ViewPlane k_plane = {"k",
                                       &kvl_view::k_token_stride_bytes,
                                       &kvl_view::k_head_stride_bytes,
                                       &kvl_view::k_block_stride_bytes,
-                                      format::row_bytes,
-                                      &kvl_view::k_format,
-                                      &kvl_view::head_dim};
+                                      [](const kvl_view &view) { return format::row_bytes(view.k_format, view.head_dim); },
+                                      1};
 inline constexpr ViewPlane v_plane = {"v",
                                       "v",
                                       &kvl_span::v,
@@ -40,38 +35,29 @@ inline constexpr ViewPlane v_plane = {"v",
                                       &kvl_view::v_token_stride_bytes,
                                       &kvl_view::v_head_stride_bytes,
                                       &kvl_view::v_block_stride_bytes,
-                                      format::row_bytes,
-                                      &kvl_view::v_format,
-                                      &kvl_view::v_head_dim};
-inline constexpr ViewPlane k_scale_plane = {"k_scale",
-                                            "k_scales",
-                                            &kvl_span::k_scales,
-                                            k_scale,
-                                            &kvl_view::k_scale_token_stride_bytes,
-                                            &kvl_view::k_scale_head_stride_bytes,
-                                            &kvl_view::k_scale_block_stride_bytes,
-                                            format::entry_bytes,
-                                            &kvl_view::k_format,
-                                            &kvl_view::head_dim};
-inline constexpr ViewPlane v_scale_plane = {"v_scale",
-                                            "v_scales",
-                                            &kvl_span::v_scales,
-                                            v_scale,
-                                            &kvl_view::v_scale_token_stride_bytes,
-                                            &kvl_view::v_scale_head_stride_bytes,
-                                            &kvl_view::v_scale_block_stride_bytes,
-                                            format::entry_bytes,
-                                            &kvl_view::v_format,
-                                            &kvl_view::v_head_dim};
+                                      [](const kvl_view &view) { return format::row_bytes(view.v_format, view.v_head_dim); },
+                                      1};
+inline constexpr ViewPlane tile_plane = {
+    "k",
+    "k",
+    &kvl_span::k,
+    tile_of,
+    &kvl_view::k_token_stride_bytes,
+    &kvl_view::k_head_stride_bytes,
+    &kvl_view::k_block_stride_bytes,
+    [](const kvl_view &view) {
+        return panel::tile_layout(view.k_format, view.head_dim, view.v_format, view.v_head_dim).bytes;
+    },
+    panel::tile_tokens};
 
 // body(plane) for every plane that the view has.
 template <class Body>
 void for_each_plane(const kvl_view &view, Body &&body) {
-    for (const ViewPlane *plane : {&k_plane, &v_plane, &k_scale_plane, &v_scale_plane}) {
-        if (plane->row_bytes(view) > 0) {
-            body(*plane);
-        }
+    if (has_tiles(view)) {
+        return body(tile_plane);
     }
+    body(k_plane);
+    body(v_plane);
 }
 
 // The first failure of check(plane) for every plane that the view has.
@@ -87,7 +73,7 @@ inline bool same_rows(const kvl_view &a, const Run &run_of_a, const ViewPlane &p
                       const Run &run_of_b, const ViewPlane &plane_of_b, int64_t n_tokens) {
     return plane_of_a.row(a, *run_of_a.span, 0, 0, run_of_a.block) ==
                plane_of_b.row(b, *run_of_b.span, 0, 0, run_of_b.block) &&
-           (n_tokens <= 1 || a.*plane_of_a.token_stride == b.*plane_of_b.token_stride) &&
+           (n_tokens <= plane_of_a.tokens || a.*plane_of_a.token_stride == b.*plane_of_b.token_stride) &&
            (a.n_kv_heads <= 1 || a.*plane_of_a.head_stride == b.*plane_of_b.head_stride);
 }
 

@@ -11,7 +11,7 @@ namespace {
 
 // Tokens that both views begin with.
 int64_t common_tokens(const kvl_view &a, const kvl_view &b) {
-    if (a.k_format != b.k_format || a.v_format != b.v_format) {
+    if (a.k_format != b.k_format || a.v_format != b.v_format || has_tiles(a) != has_tiles(b)) {
         return 0;
     }
     const int64_t most = std::min(own_tokens(a), own_tokens(b));

@@ -16,6 +16,14 @@ kvl_status check_geometry(uint32_t value, uint32_t expected, const char *name) {
                              : fail(KVL_ERROR_GEOMETRY, "%s is %u; the attention object has %u", name, value, expected);
 }
 
+// Rows have no scales.
+kvl_status check_rows(const kvl_view &view, kvl_format format, const char *name) {
+    return has_tiles(view) || !format::is_scaled(format)
+               ? KVL_OK
+               : fail(KVL_ERROR_FORMAT, "%s_format is %s; rows must be f32, f16 or bf16, and %s needs KVL_VIEW_TILES", name,
+                      name_of_format(format).text, name_of_format(format).text);
+}
+
 // A view's keys or values, as an attention object wants them. Tokens in f16 may stand beside those of q8 and q4, rotated as
 // these are.
 kvl_status check_stored(kvl_format format, kvl_rotation rotation, kvl_format expected_format, kvl_rotation expected_rotation,
@@ -73,6 +81,14 @@ kvl_status check_held(const kvl_view &view, uint64_t n_tokens, const char *holde
                       own_tokens(view), holders, n_tokens);
 }
 
+// Tiles of runs that follow each other are whole.
+kvl_status check_whole_tiles(const kvl_view &view, int64_t n_tokens, const char *name) {
+    return !has_tiles(view) || n_tokens % panel::tile_tokens == 0
+               ? KVL_OK
+               : fail(KVL_ERROR_LENGTH, "%s is %" PRId64 "; with tiles it must be a multiple of %d", name, n_tokens,
+                      panel::tile_tokens);
+}
+
 // longest: the most visible tokens of one span.
 kvl_status check_spans(const kvl_view &view, int64_t &longest) {
     const int64_t own = own_tokens(view);
@@ -81,6 +97,9 @@ kvl_status check_spans(const kvl_view &view, int64_t &longest) {
         KVLANE_TRY_IN(check_span(view, view.spans[i]), "spans[%u]: ", i);
         longest = std::max(longest, std::min(view.spans[i].n_tokens, own - n_tokens));
         n_tokens += view.spans[i].n_tokens;
+        if (n_tokens < own && i + 1 < view.n_spans) {
+            KVLANE_TRY_IN(check_whole_tiles(view, view.spans[i].n_tokens, "n_tokens"), "spans[%u]: ", i);
+        }
     }
     return check_held(view, static_cast<uint64_t>(n_tokens), "spans");
 }
@@ -91,6 +110,7 @@ kvl_status check_blocks(const kvl_view &view, int64_t &longest) {
         return fail(KVL_ERROR_RANGE, "block_tokens is %u; with blocks it must be at least %d", view.block_tokens,
                     KVL_MIN_BLOCK_TOKENS);
     }
+    KVLANE_TRY(check_whole_tiles(view, view.block_tokens, "block_tokens"));
     KVLANE_TRY(check_range(view.n_spans, 1, 1, "n_spans, with blocks,"));
     KVLANE_TRY_IN(check_span(view, *view.spans), "spans[0]: ");
     KVLANE_TRY(view.n_blocks == 0 ? KVL_OK : check_not_null(view.blocks, "blocks"));
@@ -126,20 +146,23 @@ kvl_status check_memory(const kvl_view &view) {
     KVLANE_TRY(has_blocks ? check_blocks(view, longest) : check_spans(view, longest));
     return longest == 0 ? KVL_OK : check_planes(view, [&](const ViewPlane &plane) {
         const int64_t row_bytes = plane.row_bytes(view);
-        KVLANE_TRY(check_stride(view.*plane.token_stride, row_bytes, longest, plane.name, "token"));
+        const int64_t n_rows = (longest + plane.tokens - 1) / plane.tokens;
+        KVLANE_TRY(check_stride(view.*plane.token_stride, row_bytes, n_rows, plane.name, "token"));
         return check_stride(view.*plane.head_stride, row_bytes, view.n_kv_heads, plane.name, "head");
     });
 }
 
 // A view alone, not its next ones: min_len is the least that its len may be, max_len the most.
 kvl_status check_one_view(const kvl_attention &a, const kvl_view &view, int64_t min_len, int64_t max_len) {
-    KVLANE_TRY(check_header(view, 0));
+    KVLANE_TRY(check_header(view, KVL_VIEW_TILES));
     KVLANE_TRY(check_reserved(view.reserved));
     KVLANE_TRY(check_geometry(view.n_kv_heads, a.n_kv_heads, "n_kv_heads"));
     KVLANE_TRY(check_geometry(view.head_dim, a.head_dim, "head_dim"));
     KVLANE_TRY(check_geometry(view.v_head_dim, a.v_head_dim, "v_head_dim"));
     KVLANE_TRY(check_stored(view.k_format, view.k_rotation, a.k_format, a.k_rotation, "k"));
     KVLANE_TRY(check_stored(view.v_format, view.v_rotation, a.v_format, a.v_rotation, "v"));
+    KVLANE_TRY(check_rows(view, view.k_format, "k"));
+    KVLANE_TRY(check_rows(view, view.v_format, "v"));
     return check_range(view.len, min_len, max_len, "len");
 }
 

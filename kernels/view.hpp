@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "formats/panel.hpp"
 #include "kvlane/kvlane.h"
 
 namespace kvlane {
@@ -22,16 +23,12 @@ static inline const std::byte *v_row(const kvl_view &view, const kvl_span &span,
            token * view.v_token_stride_bytes;
 }
 
-static inline const std::byte *k_scale(const kvl_view &view, const kvl_span &span, uint32_t kv_head, int64_t token,
-                                       int64_t block = 0) {
-    return static_cast<const std::byte *>(span.k_scales) + block * view.k_scale_block_stride_bytes +
-           kv_head * view.k_scale_head_stride_bytes + token * view.k_scale_token_stride_bytes;
-}
+static inline bool has_tiles(const kvl_view &view) { return view.flags & KVL_VIEW_TILES; }
 
-static inline const std::byte *v_scale(const kvl_view &view, const kvl_span &span, uint32_t kv_head, int64_t token,
+// The tile that holds a token.
+static inline const std::byte *tile_of(const kvl_view &view, const kvl_span &span, uint32_t kv_head, int64_t token,
                                        int64_t block = 0) {
-    return static_cast<const std::byte *>(span.v_scales) + block * view.v_scale_block_stride_bytes +
-           kv_head * view.v_scale_head_stride_bytes + token * view.v_scale_token_stride_bytes;
+    return k_row(view, span, kv_head, token / panel::tile_tokens, block);
 }
 
 // A straight run of a view's tokens: a span, or a block of its only one.

@@ -92,6 +92,7 @@ static void check_attention(const kvl_cache *cache) {
     void *workspace = aligned_alloc(KVL_WORKSPACE_ALIGNMENT, (bytes + 63) / 64 * 64);
     view.struct_size = sizeof view;
     CHECK(kvl_cache_view(cache, 1, &view) == KVL_OK);
+    CHECK(view.flags == KVL_VIEW_TILES && view.len == n_tokens);
     const kvl_sequence sequence = {
         .struct_size = sizeof sequence, .view = &view, .len = view.len, .q = q, .out = out, .lse = lse};
 

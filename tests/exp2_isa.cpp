@@ -2,7 +2,7 @@
 
 #include KVLANE_ISA_HEADER
 
-#include "../kernels/softmax-inl.hpp"
+#include "../kernels/exp-inl.hpp"
 
 namespace test {
 

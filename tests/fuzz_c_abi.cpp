@@ -91,6 +91,7 @@ private:
 
 constexpr int64_t most_tokens = 1100;  // three chunks
 constexpr uint32_t most_queries = 40;
+constexpr int64_t tile_tokens = kvlane::panel::tile_tokens;
 constexpr uint32_t last_format = KVL_Q4;
 constexpr size_t most_values = 1 << 17;  // of one append
 
@@ -361,9 +362,12 @@ private:
         }
     }
 
-    // A sequence over the cache, with correct buffers, and the workspace for it.
+    class Elsewhere;
+
+    // A sequence over the cache, or over its tokens' rows, with correct buffers, and the workspace for it.
     struct Call {
         uint32_t layer;
+        std::unique_ptr<Elsewhere> rows;
         kvl_view view;
         std::vector<float> q, out, lse, biases;
         std::vector<uint64_t> bits;
@@ -377,6 +381,10 @@ private:
         call.layer = input_.around(0u, 2u);
         if (!attention_ || kvl_cache_view(cache_, call.layer, &call.view) != KVL_OK) {
             return false;
+        }
+        if (Elsewhere::can_be_rows(call.view) && input_.one_in(2)) {
+            call.rows = Elsewhere::straight_rows(input_, call.view);
+            call.view = call.rows->view();
         }
         const uint32_t n_queries = input_.one_in(2) ? 0 : input_.byte() % (most_queries + 1);
         const size_t n_heads = size_t{desc_.n_query_heads} * std::max(1u, n_queries);
@@ -543,8 +551,8 @@ private:
         }
     }
 
-    // A view whose plain fields are garbage and whose pointers are not: it may be refused, or be right by chance. Then f16
-    // may stand for integers, which are any numbers in f16.
+    // A view whose plain fields are garbage and whose pointers are not: it may be refused, or be right by chance. A shape
+    // that fits the attention, but is not that of the memory, is a lie that no check can find: then nothing is read.
     void spoilt_view() {
         Call call;
         if (!make_call(call)) {
@@ -559,22 +567,23 @@ private:
         const uint32_t field = input_.byte() % 8;
         uint32_t *const fields[] = {&view.flags,      &view.n_kv_heads, &view.head_dim,
                                     &view.v_head_dim, &view.k_format,   &view.v_format};
-        const bool spoils_format = field == 4 || field == 5;
-        if (field < std::size(fields)) {
+        const bool spoils_shape = field < std::size(fields);
+        if (spoils_shape) {
             *fields[field] = input_.any<uint32_t>();
         } else {
             view.len = std::max(input_.any<int64_t>(), field == 6 ? view.len : INT64_MIN);
         }
         uint64_t bytes = 0;
         const kvl_status counted = kvl_attend_bytes(attention_, &call.sequence, 1, &bytes);
+        if (spoils_shape && counted == KVL_OK) {
+            return;
+        }
         const kvl_status status =
             kvl_attend(attention_, &call.sequence, 1, call.workspace->data(), call.workspace->size(), nullptr);
         if (call.sequence.len <= most_tokens) {
             require(counted == status, "what counts a call's bytes refuses what the call refuses");
         }
-        if (status != KVL_OK || !spoils_format) {
-            check_call(call, status);
-        }
+        check_call(call, status);
     }
 
     // The first view's one straight run, as blocks of its span in any order: indices may be wrong, and strides too short.
@@ -590,15 +599,15 @@ private:
         }
         view.blocks = input_.pointer(blocks.data());
         view.n_blocks = static_cast<uint32_t>(blocks.size());
-        view.block_tokens = input_.one_in(16) ? input_.any<uint32_t>() : 16 + input_.byte() % 40;
+        const bool are_whole_tiles = kvlane::has_tiles(view) && !input_.one_in(8);
+        view.block_tokens = input_.one_in(16) ? input_.any<uint32_t>()
+                            : are_whole_tiles ? tile_tokens * (1u + input_.byte() % 2)
+                                              : 16 + input_.byte() % 40;
         view.len = call.sequence.len = input_.around<int64_t>(0, 200);
-        const auto stride = [&](int64_t token_stride) {
-            return input_.one_in(16) ? input_.byte() - 100 : token_stride * view.block_tokens;
-        };
-        view.k_block_stride_bytes = stride(view.k_token_stride_bytes);
-        view.v_block_stride_bytes = stride(view.v_token_stride_bytes);
-        view.k_scale_block_stride_bytes = stride(view.k_scale_token_stride_bytes);
-        view.v_scale_block_stride_bytes = stride(view.v_scale_token_stride_bytes);
+        kvlane::for_each_plane(view, [&](const kvlane::ViewPlane &plane) {
+            view.*plane.block_stride =
+                input_.one_in(16) ? input_.byte() - 100 : view.*plane.token_stride * view.block_tokens / plane.tokens;
+        });
         uint64_t bytes = 0;
         const kvl_status counted = kvl_attend_bytes(attention_, &call.sequence, 1, &bytes);
         const kvl_status status =
@@ -610,51 +619,80 @@ private:
         }
     }
 
-    // The first len tokens of a cache's view, whose one span they are in, in memory of its own: a chain of views that begin
-    // at multiples of 64 tokens, each in spans or in blocks, with rows any distance apart.
+    // The tokens of a cache's view, whose one span they are in, in memory of their own: a chain of views that begin at
+    // multiples of 64 tokens, of tiles or of rows, each in spans or in blocks, any distance apart.
     class Elsewhere {
     public:
-        Elsewhere(Input &input, const kvl_view &source, int64_t len) : source_(source) {
+        Elsewhere(Input &input, const kvl_view &source) : source_(source) {
             std::vector<int64_t> cuts{0};
-            for (int64_t cut = 64; cut < len; cut += 64) {
+            for (int64_t cut = tile_tokens; cut < source.len; cut += tile_tokens) {
                 if (input.one_in(6)) {
                     cuts.push_back(cut);
                 }
             }
-            views_.resize(cuts.size());
+            views_.resize(cuts.size(), source);
             for (size_t i = 0; i < cuts.size(); ++i) {
-                const int64_t end = i + 1 < cuts.size() ? cuts[i + 1] : len;
+                const int64_t end = i + 1 < cuts.size() ? cuts[i + 1] : source.len;
                 kvl_view &view = views_[i];
-                view = source;
-                view.len = len - cuts[i];
+                view.len = source.len - cuts[i];
                 view.next = i + 1 < cuts.size() ? &views_[i + 1] : nullptr;
-                space_rows(input, view);
+                view.flags = can_be_rows(source) && input.one_in(2) ? 0 : source.flags;
+                space_rows(input, view, most_in_run);
                 input.one_in(2) ? move_to_blocks(input, view, cuts[i], end) : move_to_spans(input, view, cuts[i], end);
             }
         }
+
+        // All rows in one span.
+        static std::unique_ptr<Elsewhere> straight_rows(Input &input, const kvl_view &source) {
+            std::unique_ptr<Elsewhere> rows(new Elsewhere(source));
+            kvl_view &view = rows->views_.emplace_back(source);
+            view.flags = 0;
+            rows->space_rows(input, view, source.len);
+            rows->spans_.push_back({rows->span_of(view, std::max<int64_t>(1, source.len), 1)});
+            rows->copy_tokens(0, view, rows->spans_[0][0], 0, source.len);
+            view.spans = rows->spans_[0].data();
+            return rows;
+        }
+
+        static bool can_be_rows(const kvl_view &source) {
+            const bool is_straight = !source.next && source.n_spans == 1;
+            return is_straight && source.k_format < KVL_Q8 && source.v_format < KVL_Q8;
+        }
+
         const kvl_view &view() const { return views_.front(); }
+        bool has_rows() const {
+            return std::any_of(views_.begin(), views_.end(), [](const kvl_view &v) { return !kvlane::has_tiles(v); });
+        }
+        bool has_tiles() const { return std::any_of(views_.begin(), views_.end(), kvlane::has_tiles); }
 
     private:
-        static constexpr int64_t most_in_run = 700;
+        static constexpr int64_t most_in_run = 4 * tile_tokens;
 
-        // Rows of a token one behind the other, or those of a head.
-        static void space_rows(Input &input, kvl_view &view) {
+        explicit Elsewhere(const kvl_view &source) : source_(source) {}
+
+        static int64_t rows_of(const kvlane::ViewPlane &plane, int64_t n_tokens) {
+            return (n_tokens + plane.tokens - 1) / plane.tokens;
+        }
+
+        // Rows or tiles of a token one behind the other, or those of a head.
+        static void space_rows(Input &input, kvl_view &view, int64_t run_tokens) {
             const bool is_token_major = input.one_in(2);
             kvlane::for_each_plane(view, [&](const kvlane::ViewPlane &plane) {
-                const int64_t row = (plane.row_bytes(view) + 3) / 4 * 4 + 4 * (input.byte() % 9);
+                const int64_t row = plane.row_bytes(view) + input.byte() % 33;
+                const int64_t of_head = row * rows_of(plane, run_tokens);
                 view.*plane.token_stride = is_token_major ? row * view.n_kv_heads : row;
-                view.*plane.head_stride = is_token_major ? row : row * most_in_run;
-                view.*plane.block_stride = row * view.n_kv_heads * most_in_run;
+                view.*plane.head_stride = is_token_major ? row : of_head;
+                view.*plane.block_stride = of_head * view.n_kv_heads;
             });
         }
 
         // Memory of a run of n tokens in as many blocks, none of which is larger than it must be, full of NaN.
         kvl_span span_of(const kvl_view &view, int64_t n_tokens, int64_t n_blocks) {
-            kvl_span span{nullptr, nullptr, n_tokens * n_blocks, nullptr, nullptr};
+            kvl_span span{nullptr, nullptr, n_tokens * n_blocks};
             kvlane::for_each_plane(view, [&](const kvlane::ViewPlane &plane) {
                 const int64_t bytes = (n_blocks - 1) * (view.*plane.block_stride) +
                                       (int64_t{view.n_kv_heads} - 1) * (view.*plane.head_stride) +
-                                      (n_tokens - 1) * (view.*plane.token_stride) + plane.row_bytes(view);
+                                      (rows_of(plane, n_tokens) - 1) * (view.*plane.token_stride) + plane.row_bytes(view);
                 memory_.emplace_back(new std::byte[static_cast<size_t>(bytes)]);
                 std::memset(memory_.back().get(), 0xff, static_cast<size_t>(bytes));
                 span.*plane.first = memory_.back().get();
@@ -666,19 +704,44 @@ private:
         void copy_tokens(int64_t first, const kvl_view &view, const kvl_span &span, int64_t block, int64_t n_tokens) {
             kvlane::for_each_plane(view, [&](const kvlane::ViewPlane &plane) {
                 for (uint32_t head = 0; head < view.n_kv_heads; ++head) {
-                    for (int64_t t = 0; t < n_tokens; ++t) {
-                        std::memcpy(const_cast<std::byte *>(plane.row(view, span, head, t, block)),
-                                    plane.row(source_, *source_.spans, head, first + t, 0),
-                                    static_cast<size_t>(plane.row_bytes(view)));
+                    for (int64_t t = 0; t < n_tokens; t += plane.tokens) {
+                        const std::byte *tile = kvlane::tile_of(source_, *source_.spans, head, first + t);
+                        auto *const row = const_cast<std::byte *>(plane.row(view, span, head, t, block));
+                        if (kvlane::has_tiles(view)) {
+                            std::memcpy(row, tile, static_cast<size_t>(plane.row_bytes(view)));
+                        } else {
+                            copy_row(tile, static_cast<int>((first + t) % tile_tokens), plane.first == &kvl_span::k, row);
+                        }
                     }
                 }
             });
         }
 
+        // A token's row out of its tile.
+        void copy_row(const std::byte *tile, int token, bool keys, std::byte *row) const {
+            namespace panel = kvlane::panel;
+            const panel::TileLayout layout =
+                panel::tile_layout(source_.k_format, source_.head_dim, source_.v_format, source_.v_head_dim);
+            const kvl_format format = keys ? source_.k_format : source_.v_format;
+            const size_t bytes = format == KVL_F32 ? 4 : 2;
+            const auto dim = static_cast<int>(keys ? source_.head_dim : source_.v_head_dim);
+            for (int d = 0; d < dim; ++d) {
+                const int k = keys ? d : token, column = keys ? token : d;
+                const std::byte *panels = keys ? tile : tile + layout.v_panels;
+                const int64_t panel_bytes = keys ? layout.k_panel_bytes : layout.v_panel_bytes;
+                std::memcpy(
+                    row + static_cast<size_t>(d) * bytes,
+                    panels + column / panel::columns * panel_bytes + panel::offset(format, k, column % panel::columns),
+                    bytes);
+            }
+        }
+
+        // Runs of tiles are of whole ones, but for the last.
         void move_to_spans(Input &input, kvl_view &view, int64_t first, int64_t end) {
             std::vector<kvl_span> &spans = spans_.emplace_back();
             for (int64_t t = first, n; t < end; t += n) {
-                n = std::min(end - t, int64_t{1} + input.byte() % 200);
+                n = std::min(end - t, kvlane::has_tiles(view) ? tile_tokens * (1 + input.byte() % 4)
+                                                              : int64_t{1} + input.byte() % 200);
                 spans.push_back(span_of(view, n, 1));
                 copy_tokens(t, view, spans.back(), 0, n);
             }
@@ -687,7 +750,7 @@ private:
         }
 
         void move_to_blocks(Input &input, kvl_view &view, int64_t first, int64_t end) {
-            const int64_t n = 16 + input.byte() % 50;
+            const int64_t n = kvlane::has_tiles(view) ? tile_tokens * (1 + input.byte() % 2) : 16 + input.byte() % 50;
             std::vector<int32_t> &blocks = blocks_.emplace_back();
             for (int64_t t = first; t < end; t += n) {
                 blocks.push_back(static_cast<int32_t>(blocks.size()));
@@ -708,7 +771,7 @@ private:
             view.block_tokens = static_cast<uint32_t>(n);
         }
 
-        const kvl_view &source_;
+        const kvl_view source_;
         std::vector<kvl_view> views_;
         std::vector<std::vector<kvl_span>> spans_;
         std::vector<std::vector<int32_t>> blocks_;
@@ -798,7 +861,7 @@ private:
             }
             // Of all tokens, so that those that come behind may begin with the same memory.
             if (memory.empty() || input_.one_in(2)) {
-                memory.push_back(std::make_unique<Elsewhere>(input_, straight, straight.len));
+                memory.push_back(std::make_unique<Elsewhere>(input_, straight));
             }
             together.push_back(asked.sequence);
             together.back().view = &memory.back()->view();
@@ -822,6 +885,8 @@ private:
         }
         fuzz_counts.shared += together_bytes < alone_bytes;
         fuzz_counts.chains += memory.front()->view().next != nullptr;
+        fuzz_counts.rows += memory.front()->has_rows();
+        fuzz_counts.tiles += memory.front()->has_tiles();
         fuzz_counts.rough += is_rough_;
     }
 

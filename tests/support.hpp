@@ -59,7 +59,7 @@ inline size_t row_bytes(kvl_format format, uint32_t dim) {
 
 /// Bytes of a row's scales.
 inline size_t entry_bytes(kvl_format format, uint32_t dim) {
-    return format == KVL_Q8 ? 4 : format == KVL_Q4 ? 4 + ((dim + 31) / 32 + 3) / 4 * 4 : 0;
+    return format == KVL_Q8 ? 4 : format == KVL_Q4 ? 4 + (dim + 31) / 32 : 0;
 }
 
 inline const char *name_of(kvlane::Format format) { return kvl_format_name(static_cast<kvl_format>(format)); }

@@ -7,9 +7,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <limits>
-#include <random>
 #include <set>
 #include <string>
 #include <utility>
@@ -17,6 +15,7 @@
 
 #include "answers.hpp"
 #include "kvlane/kvlane.hpp"
+#include "row_memory.hpp"
 
 using kvlane::Attention;
 using kvlane::Cache;
@@ -29,6 +28,7 @@ using Floats = std::vector<float>;
 using test::Answer;
 using test::same_bits;
 
+constexpr int64_t tile_tokens = 64;
 constexpr float infinity = std::numeric_limits<float>::infinity();
 constexpr float quiet_nan = std::numeric_limits<float>::quiet_NaN();
 
@@ -657,7 +657,7 @@ TEST_CASE("attention: the bits do not depend on where q and out lie") {
 
 namespace {
 
-// The view of straight memory, its one span cut at the given tokens; a cut that repeats makes an empty span.
+// A view of one span, this cut at the given tokens; a cut that repeats makes an empty span.
 struct CutView {
     std::vector<kvl_span> spans;
     kvl_view view;
@@ -665,13 +665,12 @@ struct CutView {
     CutView(const kvl_view &straight, const std::vector<int64_t> &cuts) : view(straight) {
         const auto *k = static_cast<const std::byte *>(straight.spans[0].k);
         const auto *v = static_cast<const std::byte *>(straight.spans[0].v);
-        const auto *k_scales = static_cast<const std::byte *>(straight.spans[0].k_scales);
-        const auto *v_scales = static_cast<const std::byte *>(straight.spans[0].v_scales);
+        const int64_t stride_tokens = straight.flags & KVL_VIEW_TILES ? tile_tokens : 1;
         int64_t from = 0;
         const auto cut = [&](int64_t to) {
-            spans.push_back({k + from * straight.k_token_stride_bytes, v + from * straight.v_token_stride_bytes, to - from,
-                             k_scales + from * straight.k_scale_token_stride_bytes,
-                             v_scales + from * straight.v_scale_token_stride_bytes});
+            const int64_t n_strides = from / stride_tokens;
+            spans.push_back(
+                {k + n_strides * straight.k_token_stride_bytes, v + n_strides * straight.v_token_stride_bytes, to - from});
             from = to;
         };
         std::for_each(cuts.begin(), cuts.end(), cut);
@@ -682,101 +681,85 @@ struct CutView {
     CutView(const CutView &) = delete;
 };
 
-// A view's tokens in memory of another order, [token][kv_head][dim]: tokens stand `gap` bytes apart, the first one `shift`
-// bytes off a cache line, and what is between them is all ones, NaN in every format.
-struct TokenMajor {
-    std::vector<std::byte> memory[4];  // k, v and their scales
-    kvl_span span;
-    kvl_view view;
-
-    TokenMajor(const kvl_view &source, int64_t gap, size_t shift) : view(source) {
-        const kvl_span &from = source.spans[0];
-        view.spans = &span;
-        span.n_tokens = source.len;
-        const auto rearranged = [&](int i, const void *rows, int64_t row_bytes, int64_t &token_stride,
-                                    int64_t &head_stride) {
-            const int64_t stride = source.n_kv_heads * row_bytes + gap;
-            const void *first = rearrange(memory[i], rows, source, row_bytes, token_stride, head_stride, stride, shift);
-            token_stride = stride;
-            head_stride = row_bytes;
-            return first;
-        };
-        const auto k_bytes = static_cast<int64_t>(test::row_bytes(source.k_format, source.head_dim));
-        const auto v_bytes = static_cast<int64_t>(test::row_bytes(source.v_format, source.v_head_dim));
-        span.k = rearranged(0, from.k, k_bytes, view.k_token_stride_bytes, view.k_head_stride_bytes);
-        span.v = rearranged(1, from.v, v_bytes, view.v_token_stride_bytes, view.v_head_stride_bytes);
-        if (test::is_scaled(Format{source.k_format})) {
-            span.k_scales =
-                rearranged(2, from.k_scales, static_cast<int64_t>(test::entry_bytes(source.k_format, source.head_dim)),
-                           view.k_scale_token_stride_bytes, view.k_scale_head_stride_bytes);
-        }
-        if (test::is_scaled(Format{source.v_format})) {
-            span.v_scales =
-                rearranged(3, from.v_scales, static_cast<int64_t>(test::entry_bytes(source.v_format, source.v_head_dim)),
-                           view.v_scale_token_stride_bytes, view.v_scale_head_stride_bytes);
-        }
+// Cuts at every so many tokens.
+std::vector<int64_t> cuts_at_each(int64_t step, int64_t len) {
+    std::vector<int64_t> cuts;
+    for (int64_t t = step; t < len; t += step) {
+        cuts.push_back(t);
     }
-    TokenMajor(const TokenMajor &) = delete;
+    return cuts;
+}
 
-private:
-    static std::byte *rearrange(std::vector<std::byte> &memory, const void *from, const kvl_view &source, int64_t row,
-                                int64_t token_stride, int64_t head_stride, int64_t stride, size_t shift) {
-        memory.assign(static_cast<size_t>(source.len * stride) + 256, std::byte{0xff});
-        std::byte *first = memory.data() + 128 - reinterpret_cast<uintptr_t>(memory.data()) % 64 + shift;
-        for (int64_t t = 0; t < source.len; ++t) {
-            for (int64_t h = 0; h < source.n_kv_heads; ++h) {
-                std::memcpy(first + t * stride + h * row,
-                            static_cast<const std::byte *>(from) + t * token_stride + h * head_stride,
-                            static_cast<size_t>(row));
-            }
-        }
-        return first;
-    }
-};
-
-}  // namespace
-
-TEST_CASE("view: tokens in several spans give the bits of one straight span") {
-    constexpr int64_t len = 1100;
-    std::vector<int64_t> every_token(len - 1);
-    for (int64_t t = 1; t < len; ++t) {
-        every_token[static_cast<size_t>(t - 1)] = t;
-    }
-    const std::vector<std::vector<int64_t>> all_cuts = {{1},          {16},
-                                                        {63},         {64},
-                                                        {65},         {100},
-                                                        {511},        {512},
-                                                        {513},        {1099},
-                                                        {0},          {1100},
-                                                        {0, 0, 0},    {1, 1, 64, 64, 512, 512, 1100},
-                                                        {63, 64, 65}, {16, 100, 612, 613},
-                                                        every_token};
-    for (const Format format : formats) {
-        const Shape shape{2, 5, 77, 45, format, format, len};
-        const Cache cache = random_cache(shape);
-        const Floats q = normal(shape.q_size(), 1);
-        for (const int64_t seen : {int64_t{0}, int64_t{1}, int64_t{65}, int64_t{600}, len}) {
-            const Answer straight = attend(shape.attention(), cache.view(0), seen, q);
-            for (const std::vector<int64_t> &cuts : all_cuts) {
-                INFO(shape.text() << ", " << cuts.size() << " cuts, the first at " << cuts[0] << ", len " << seen);
-                const CutView cut(cache.view(0), cuts);
-                CHECK(attend(shape.attention(), cut.view, seen, q) == straight);
-            }
+// Checks that a view gives the bits of the cache, wherever it is cut.
+void check_cuts(const Shape &shape, const Cache &cache, const kvl_view &view,
+                const std::vector<std::vector<int64_t>> &all_cuts) {
+    const Floats q = normal(shape.q_size(), 1);
+    for (const int64_t seen : {int64_t{0}, int64_t{1}, int64_t{65}, int64_t{600}, shape.len}) {
+        const Answer straight = attend(shape.attention(), cache.view(0), seen, q);
+        for (const std::vector<int64_t> &cuts : all_cuts) {
+            INFO(shape.text() << ", " << cuts.size() << " cuts, the first at " << cuts[0] << ", len " << seen);
+            const CutView cut(view, cuts);
+            CHECK(attend(shape.attention(), cut.view, seen, q) == straight);
         }
     }
 }
 
-TEST_CASE("view: token-major memory of any stride and alignment gives the bits of the cache") {
+}  // namespace
+
+TEST_CASE("view: rows in several spans, cut anywhere, give the bits of the cache") {
+    constexpr int64_t len = 1100;
+    const std::vector<std::vector<int64_t>> all_cuts = {{1},
+                                                        {16},
+                                                        {63},
+                                                        {64},
+                                                        {65},
+                                                        {100},
+                                                        {511},
+                                                        {512},
+                                                        {513},
+                                                        {1099},
+                                                        {0},
+                                                        {1100},
+                                                        {0, 0, 0},
+                                                        {1, 1, 64, 64, 512, 512, 1100},
+                                                        {63, 64, 65},
+                                                        {16, 100, 612, 613},
+                                                        cuts_at_each(1, len)};
+    for (const Format format : test::row_formats()) {
+        const Shape shape{2, 5, 77, 45, format, format, len};
+        const Cache cache = random_cache(shape);
+        test::RowMemory rows(cache);
+        check_cuts(shape, cache, rows.view(), all_cuts);
+    }
+}
+
+TEST_CASE("view: tiles in several spans give the bits of one straight span") {
+    constexpr int64_t len = 1100;
+    const std::vector<std::vector<int64_t>> all_cuts = {
+        {64}, {448}, {512}, {576}, {1088}, {0}, {1100}, {0, 0, 0}, {64, 64, 512, 512, 1100}, cuts_at_each(tile_tokens, len)};
     for (const Format format : formats) {
-        for (const Shape &shape : {Shape{2, 3, 64, 64, format, format, 600}, Shape{3, 1, 33, 7, format, format, 130}}) {
-            const Cache cache = random_cache(shape);
-            const Floats q = normal(shape.q_size(), 1);
-            const Answer of_cache = attend(shape.attention(), cache.view(0), shape.len, q);
-            for (const int64_t gap : {0, 2, 3, 36, 64}) {
-                for (const size_t shift : {0, 1, 2, 4, 20, 60}) {
-                    INFO(shape.text() << ", " << gap << " bytes between tokens, " << shift << " off a cache line");
-                    const TokenMajor foreign(cache.view(0), gap, shift);
-                    CHECK(attend(shape.attention(), foreign.view, shape.len, q) == of_cache);
+        const Shape shape{2, 5, 77, 45, format, format, len};
+        const Cache cache = random_cache(shape);
+        check_cuts(shape, cache, cache.view(0), all_cuts);
+    }
+}
+
+TEST_CASE("view: rows of any order, stride and alignment give the bits of the cache") {
+    for (const Format k_format : test::row_formats()) {
+        for (const Format v_format : test::row_formats()) {
+            for (const Shape &shape :
+                 {Shape{2, 3, 64, 64, k_format, v_format, 600}, Shape{3, 1, 33, 7, k_format, v_format, 130}}) {
+                const Cache cache = random_cache(shape);
+                const Floats q = normal(shape.q_size(), 1);
+                const Answer of_cache = attend(shape.attention(), cache.view(0), shape.len, q);
+                for (const int64_t gap : {0, 1, 2, 3, 36, 64}) {
+                    for (const size_t shift : {0, 1, 2, 4, 20, 60}) {
+                        const bool token_major = (gap + static_cast<int64_t>(shift)) % 3 != 0;
+                        INFO(shape.text() << (token_major ? ", by token, " : ", by head, ") << gap << " bytes between rows, "
+                                          << shift << " off a cache line");
+                        test::RowMemory rows(cache, 0, token_major, gap, shift);
+                        CHECK(attend(shape.attention(), rows.view(), shape.len, q) == of_cache);
+                    }
                 }
             }
         }

@@ -1,6 +1,7 @@
 // What the cache keeps, where, and what it costs.
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdio>
 #include <fstream>
@@ -8,7 +9,8 @@
 #include <string>
 #include <utility>
 
-#include "support.hpp"
+#include "../kernels/q4_levels.hpp"
+#include "stored_tiles.hpp"
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -19,21 +21,12 @@ using kvlane::Cache;
 using kvlane::Format;
 using kvlane::Layer;
 using test::same_bits;
+using test::StoredTiles;
 
 namespace {
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
 constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
-
-const std::byte *k_row(const kvl_view &view, uint32_t head, int64_t token) {
-    return static_cast<const std::byte *>(view.spans->k) + head * view.k_head_stride_bytes +
-           token * view.k_token_stride_bytes;
-}
-
-const std::byte *v_row(const kvl_view &view, uint32_t head, int64_t token) {
-    return static_cast<const std::byte *>(view.spans->v) + head * view.v_head_stride_bytes +
-           token * view.v_token_stride_bytes;
-}
 
 float decode_half(uint16_t bits) {
     const int exponent = bits >> 10 & 31;
@@ -42,29 +35,19 @@ float decode_half(uint16_t bits) {
     return static_cast<float>(bits & 0x8000 ? -magnitude : magnitude);
 }
 
-// Element d of a stored row, finite.
-float element(const std::byte *row, kvl_format format, uint32_t d) {
-    if (format == KVL_Q8) {
-        return static_cast<int8_t>(row[d]);
+// An element as stored, finite, but for its scale.
+float element(const StoredTiles &tiles, bool keys, int64_t token, uint32_t head, uint32_t d) {
+    const uint32_t bits = tiles.bits(keys, token, head, d);
+    switch (keys ? tiles.view.k_format : tiles.view.v_format) {
+        case KVL_F32: return std::bit_cast<float>(bits);
+        case KVL_F16: return decode_half(static_cast<uint16_t>(bits));
+        case KVL_BF16: return std::bit_cast<float>(bits << 16);
+        case KVL_Q8: return static_cast<int8_t>(bits);
+        default: {
+            const int multiplier = tiles.multiplier(keys, token, head, d / 32);
+            return static_cast<float>(kvlane::q4::dequantized(static_cast<int>(bits), multiplier));
+        }
     }
-    if (format == KVL_F32) {
-        float value;
-        std::memcpy(&value, row + d * sizeof value, sizeof value);
-        return value;
-    }
-    uint16_t bits;
-    std::memcpy(&bits, row + d * sizeof bits, sizeof bits);
-    if (format == KVL_F16) {
-        return decode_half(bits);
-    }
-    const uint32_t wide = uint32_t{bits} << 16;
-    float value;
-    std::memcpy(&value, &wide, sizeof value);
-    return value;
-}
-
-bool is_zero(const std::byte *first, const std::byte *end) {
-    return std::all_of(first, end, [](std::byte b) { return b == std::byte{0}; });
 }
 
 // What a value is after a stay in the cache, alone or anywhere in a row of whole vectors and a rest.
@@ -201,7 +184,7 @@ TEST_CASE("a null cache is empty and has no layers") {
 }
 
 TEST_CASE("many tokens at once are the same as one by one, and are read back from any one on") {
-    constexpr size_t n_tokens = 21, k_size = 3 * 40, v_size = 3 * 17;
+    constexpr size_t n_tokens = 151, k_size = 3 * 40, v_size = 3 * 17;
     for (const Format format : test::all_formats()) {
         const Layer layer{.n_kv_heads = 3, .head_dim = 40, .v_head_dim = 17, .k_format = format, .v_format = format};
         Cache at_once(1, layer, n_tokens);
@@ -214,21 +197,23 @@ TEST_CASE("many tokens at once are the same as one by one, and are read back fro
             cache.advance(static_cast<int64_t>(n));
         };
         append(at_once, 0, 3);
-        append(at_once, 3, 13);
-        append(at_once, 16, 5);
+        append(at_once, 3, 70);
+        append(at_once, 73, 78);
         for (size_t token = 0; token < n_tokens; ++token) {
             append(one_by_one, token, 1);
         }
-        CAPTURE(test::name_of(format));
+        INFO(std::string(test::name_of(format)));
         CHECK(at_once.len() == one_by_one.len());
         const std::vector<float> all_k = at_once.read_k(0), all_v = at_once.read_v(0);
         CHECK(same_bits(all_k, one_by_one.read_k(0)));
         CHECK(same_bits(all_v, one_by_one.read_v(0)));
-        std::vector<float> some_k(14 * k_size), some_v(14 * v_size);
-        REQUIRE(kvl_cache_read_k(at_once.get(), 0, 5, 14, some_k.data(), some_k.size()) == KVL_OK);
-        REQUIRE(kvl_cache_read_v(at_once.get(), 0, 5, 14, some_v.data(), some_v.size()) == KVL_OK);
-        CHECK(std::ranges::equal(some_k, std::span(all_k).subspan(5 * k_size, 14 * k_size)));
-        CHECK(std::ranges::equal(some_v, std::span(all_v).subspan(5 * v_size, 14 * v_size)));
+        for (const size_t first : {5, 60}) {
+            std::vector<float> some_k(74 * k_size), some_v(74 * v_size);
+            REQUIRE(kvl_cache_read_k(at_once.get(), 0, first, 74, some_k.data(), some_k.size()) == KVL_OK);
+            REQUIRE(kvl_cache_read_v(at_once.get(), 0, first, 74, some_v.data(), some_v.size()) == KVL_OK);
+            CHECK(std::ranges::equal(some_k, std::span(all_k).subspan(first * k_size, 74 * k_size)));
+            CHECK(std::ranges::equal(some_v, std::span(all_v).subspan(first * v_size, 74 * v_size)));
+        }
     }
 }
 
@@ -326,29 +311,30 @@ TEST_CASE("layers may differ in heads, dims and formats") {
     }
 }
 
-TEST_CASE("planes start on 64 bytes, and rows do where their size allows") {
+TEST_CASE("tiles and their parts start on 64 bytes, and follow each other without gaps") {
     for (const Format format : test::all_formats()) {
         for (const uint32_t dim : {1u, 8u, 40u, 64u, 80u, 96u, 112u, 128u, 192u, 256u, 576u}) {
             const Cache cache(2, {.n_kv_heads = 3, .head_dim = dim, .k_format = format, .v_format = format}, 101);
-            const kvl_view view = cache.view(1);
-            const size_t bytes = test::row_bytes(static_cast<kvl_format>(format), dim);
-            CAPTURE(bytes);
-            CHECK(reinterpret_cast<uintptr_t>(view.spans->k) % 64 == 0);
-            CHECK(reinterpret_cast<uintptr_t>(view.spans->v) % 64 == 0);
-            CHECK(view.k_head_stride_bytes % 64 == 0);
-            CHECK(view.v_head_stride_bytes % 64 == 0);
-            CHECK(view.k_token_stride_bytes % (bytes % 64 == 0 ? 64 : 16) == 0);
-            CHECK(view.k_token_stride_bytes >= static_cast<int64_t>(bytes));
-            CHECK(view.k_head_stride_bytes >= 101 * view.k_token_stride_bytes);
-            const int64_t scale_bytes = view.k_scale_token_stride_bytes + view.v_scale_token_stride_bytes;
-            CHECK(scale_bytes == 2 * static_cast<int64_t>(test::entry_bytes(static_cast<kvl_format>(format), dim)));
-            CHECK(cache.info(1).bytes_per_token ==
-                  3 * static_cast<uint64_t>(view.k_token_stride_bytes + view.v_token_stride_bytes + scale_bytes));
+            const StoredTiles tiles(cache, 1);
+            INFO(std::string(test::name_of(format)));
+            CAPTURE(dim);
+            CHECK(reinterpret_cast<uintptr_t>(tiles.view.spans->k) % 64 == 0);
+            CHECK(tiles.view.spans->v == nullptr);
+            CHECK(tiles.view.k_token_stride_bytes == tiles.layout.bytes);
+            CHECK(tiles.view.k_head_stride_bytes % 64 == 0);
+            CHECK(tiles.view.k_head_stride_bytes >= 2 * tiles.layout.bytes);
+            for (const int64_t part :
+                 {tiles.layout.k_scales, tiles.layout.v_panels, tiles.layout.v_scales, tiles.layout.bytes}) {
+                CHECK(part % 64 == 0);
+            }
+            const auto f = static_cast<kvl_format>(format);
+            CHECK(tiles.layout.bytes >= static_cast<int64_t>(64 * 2 * test::row_bytes(f, dim)));
+            CHECK(cache.info(1).bytes_per_token * 64 == 3 * static_cast<uint64_t>(tiles.layout.bytes));
         }
     }
 }
 
-TEST_CASE("rows never move while the cache fills") {
+TEST_CASE("tiles never move while the cache fills") {
     Cache cache(2, {.n_kv_heads = 2, .head_dim = 64}, 3000);
     const kvl_view empty = cache.view(1);
     test::fill_random(cache, 1, 1);
@@ -358,7 +344,6 @@ TEST_CASE("rows never move while the cache fills") {
     }
     const kvl_view full = cache.view(1);
     CHECK(full.spans->k == empty.spans->k);
-    CHECK(full.spans->v == empty.spans->v);
     CHECK(full.k_token_stride_bytes == empty.k_token_stride_bytes);
     CHECK(full.k_head_stride_bytes == empty.k_head_stride_bytes);
     CHECK(same_bits(std::span<const float>(cache.read_k(1)).first(first.size()), first));
@@ -387,75 +372,56 @@ TEST_CASE("tokens that came before a layer is large enough for huge pages lie on
 }
 #endif
 
-TEST_CASE("padding between rows is zero") {
-    bool found_padding = false;
+TEST_CASE("padding of tiles is zero, and so is what they hold of tokens that are not there") {
     for (const Format format : test::all_formats()) {
         for (const uint32_t dim : {1u, 3u, 9u, 31u, 62u, 124u}) {
-            Cache cache(1, {.n_kv_heads = 2, .head_dim = dim, .k_format = format, .v_format = format}, 8);
-            test::fill_random(cache, 8, 1);
-            cache.truncate(3);
+            Cache cache(1, {.n_kv_heads = 2, .head_dim = dim, .k_format = format, .v_format = format}, 200);
+            const StoredTiles tiles(cache);
+            INFO(std::string(test::name_of(format)));
+            CAPTURE(dim);
+            test::fill_random(cache, 200, 1);
+            CHECK(tiles.is_zero_beside(200, 200));
+            cache.truncate(67);
+            CHECK(tiles.is_zero_beside(67, 128));
             test::fill_random(cache, 5, 2);
-            const kvl_view view = cache.view(0);
-            const size_t bytes = test::row_bytes(static_cast<kvl_format>(format), dim);
-            found_padding |= view.k_token_stride_bytes > static_cast<int64_t>(bytes);
-            for (uint32_t head = 0; head < 2; ++head) {
-                for (int64_t token = 0; token < 8; ++token) {
-                    CHECK(is_zero(k_row(view, head, token) + bytes, k_row(view, head, token) + view.k_token_stride_bytes));
-                    CHECK(is_zero(v_row(view, head, token) + bytes, v_row(view, head, token) + view.v_token_stride_bytes));
-                }
-            }
+            CHECK(tiles.is_zero_beside(72, 128));
+            test::fill_random(cache, 60, 3);
+            CHECK(tiles.is_zero_beside(132, 192));
         }
     }
-    CHECK(found_padding);
 }
 
 TEST_CASE("a view's pointers and strides lead to what read gives") {
-    for (const Format format : {Format::f32, Format::f16, Format::bf16, Format::q8}) {
-        Cache cache(2,
-                    {.n_kv_heads = 3,
-                     .head_dim = 20,
-                     .v_head_dim = 7,
-                     .k_format = format,
-                     .v_format = format,
-                     .k_rotation = kvlane::Rotation::none},
-                    6);
-        test::fill_random(cache, 4, 1);
-        const kvl_view view = cache.view(1);
-        CHECK(view.struct_size == sizeof view);
-        CHECK(view.n_spans == 1);
-        CHECK(view.spans->n_tokens == 6);
-        const std::vector<float> k = cache.read_k(1);
-        const std::vector<float> v = cache.read_v(1);
-        const auto scale = [&](const void *scales, int64_t token_stride, int64_t head_stride, uint32_t head,
-                               uint32_t token) {
-            float x = 1;
-            if (test::is_scaled(format)) {
-                std::memcpy(&x, static_cast<const std::byte *>(scales) + head * head_stride + token * token_stride,
-                            sizeof x);
+    for (const Format format : test::all_formats()) {
+        INFO(std::string(test::name_of(format)));
+        const auto none = kvlane::Rotation::none;
+        Cache cache(2, {3, 50, 7, format, format, none, none}, 100);
+        test::fill_random(cache, 71, 1);
+        const StoredTiles tiles(cache, 1);
+        CHECK(tiles.view.struct_size == sizeof tiles.view);
+        CHECK(tiles.view.spans->n_tokens == 100);
+        CHECK(tiles.view.len == 71);
+        for (const bool keys : {true, false}) {
+            const std::vector<float> values = keys ? cache.read_k(1) : cache.read_v(1);
+            const uint32_t dim = keys ? 50 : 7;
+            REQUIRE(values.size() == 71 * 3 * dim);
+            size_t n_wrong = 0;
+            for (uint32_t i = 0; i < values.size(); ++i) {
+                const uint32_t d = i % dim, head = i / dim % 3, token = i / dim / 3;
+                const float scale = test::is_scaled(format) ? tiles.scale(keys, token, head) : 1;
+                n_wrong += scale * element(tiles, keys, token, head, d) != values[i];
             }
-            return x;
-        };
-        for (uint32_t i = 0; i < 4 * 3 * 20; ++i) {
-            const uint32_t head = i / 20 % 3, token = i / 60;
-            const float of_row =
-                scale(view.spans->k_scales, view.k_scale_token_stride_bytes, view.k_scale_head_stride_bytes, head, token);
-            CHECK(of_row * element(k_row(view, head, token), view.k_format, i % 20) == k[i]);
-        }
-        for (uint32_t i = 0; i < 4 * 3 * 7; ++i) {
-            const uint32_t head = i / 7 % 3, token = i / 21;
-            const float of_row =
-                scale(view.spans->v_scales, view.v_scale_token_stride_bytes, view.v_scale_head_stride_bytes, head, token);
-            CHECK(of_row * element(v_row(view, head, token), view.v_format, i % 7) == v[i]);
+            CHECK(n_wrong == 0);
         }
     }
 }
 
-TEST_CASE("a head's rows of consecutive tokens are neighbours") {
+TEST_CASE("a head's tiles of consecutive tokens are neighbours") {
     const Cache cache(1, {.n_kv_heads = 8, .head_dim = 128}, 1000);
     const kvl_view view = cache.view(0);
-    CHECK(view.k_token_stride_bytes == 256);
-    CHECK(view.v_token_stride_bytes == 256);
-    CHECK(view.k_head_stride_bytes >= 1000 * 256);
+    CHECK(view.flags == KVL_VIEW_TILES);
+    CHECK(view.k_token_stride_bytes == 64 * 2 * 256);
+    CHECK(view.k_head_stride_bytes >= 16 * 64 * 2 * 256);
 }
 
 TEST_CASE("the capacity can be reached exactly") {

@@ -16,10 +16,11 @@
 #include <vector>
 
 #include "kvlane/kvlane.hpp"
-#include "support.hpp"
+#include "stored_tiles.hpp"
 
 using kvlane::Cache;
 using kvlane::Format;
+using test::StoredTiles;
 
 namespace {
 
@@ -87,6 +88,11 @@ Cache stored(Format format, uint32_t dim, Floats &k, Floats &v) {
     return cache;
 }
 
+Cache stored_rows(Format format, uint32_t dim, Floats x) {
+    Floats behind;
+    return stored(format, dim, x, behind);
+}
+
 // Sees that the bits of what is read back are those of expected(x) for each x that was appended, as keys and as values.
 template <class Expected>
 void check_survives(Format format, uint32_t dim, Floats x, Expected expected) {
@@ -145,17 +151,14 @@ TEST_CASE("codec: all 65536 values of f16 and bf16 are stored as their own bits,
         Floats x = all_values(format);
         Floats behind;
         const Cache cache = stored(format.format, dim, x, behind);
-        const kvl_view view = cache.view(0);
+        const StoredTiles tiles(cache);
+        const auto last = static_cast<uint32_t>(x.size()) - 1;
         size_t n_wrong = 0;
-        for (uint32_t h = 0; h < x.size(); ++h) {
-            const uint32_t token = h / (2 * dim);
-            const uint32_t head = h / dim % 2;
-            uint16_t got;
-            std::memcpy(&got,
-                        static_cast<const std::byte *>(view.spans[0].k) + token * view.k_token_stride_bytes +
-                            head * view.k_head_stride_bytes + h % dim * sizeof got,
-                        sizeof got);
-            n_wrong += got != (format.is_nan(static_cast<uint16_t>(h)) ? h | format.quiet_bit() : h);
+        for (uint32_t h = 0; h <= last; ++h) {
+            const uint32_t token = h / (2 * dim), head = h / dim % 2;
+            const uint32_t want = format.is_nan(static_cast<uint16_t>(h)) ? h | format.quiet_bit() : h;
+            n_wrong += tiles.bits(true, token, head, h % dim) != want;
+            n_wrong += tiles.bits(false, last / (2 * dim) - token, 1 - head, dim - 1 - h % dim) != want;
         }
         CHECK(n_wrong == 0);
     }
@@ -230,34 +233,42 @@ struct Q8Row {
     }
 };
 
-// Sees that rows of `dim` of x are stored and read back as q8 defines it.
-void check_q8(uint32_t dim, Floats x) {
+// Sees that a row that was x is stored and read back as q8 defines it.
+void check_q8_row(std::span<const float> x, const StoredTiles &tiles, bool keys, int64_t token, uint32_t head,
+                  std::span<const float> read) {
+    const Q8Row want(x);
+    const float scale = tiles.scale(keys, token, head);
+    CHECK((std::isnan(want.scale) ? std::isnan(scale) : scale == want.scale));
+    size_t n_wrong = 0;
+    for (uint32_t d = 0; d < x.size(); ++d) {
+        const auto integer = static_cast<int8_t>(tiles.bits(keys, token, head, d));
+        n_wrong += std::isnan(want.scale)
+                       ? !std::isnan(read[d])
+                       : integer != want.integers[d] || read[d] != want.scale * static_cast<float>(want.integers[d]);
+    }
+    CHECK(n_wrong == 0);
+}
+
+using CheckRow = void (*)(std::span<const float> x, const StoredTiles &, bool keys, int64_t token, uint32_t head,
+                          std::span<const float> read);
+
+// Sees that of rows of `dim` of x, as keys and from behind as values, each is stored and read back as it should.
+void check_rows(Format format, uint32_t dim, Floats x, CheckRow check) {
     Floats behind;
-    const Cache cache = stored(Format::q8, dim, x, behind);
-    const kvl_view view = cache.view(0);
-    const Floats read = cache.read_k(0);
-    for (size_t row = 0; row < x.size() / dim; ++row) {
-        INFO("row " << row << " of " << dim << ", from " << hex(x[row * dim]));
-        const Q8Row want(std::span<const float>(x).subspan(row * dim, dim));
-        const auto token = static_cast<int64_t>(row / 2), head = static_cast<int64_t>(row % 2);
-        float scale;
-        std::memcpy(&scale,
-                    static_cast<const std::byte *>(view.spans[0].k_scales) + token * view.k_scale_token_stride_bytes +
-                        head * view.k_scale_head_stride_bytes,
-                    sizeof scale);
-        CHECK((std::isnan(want.scale) ? std::isnan(scale) : scale == want.scale));
-        const auto *integers = static_cast<const int8_t *>(view.spans[0].k) + token * view.k_token_stride_bytes +
-                               head * view.k_head_stride_bytes;
-        size_t n_wrong = 0;
-        for (uint32_t d = 0; d < dim; ++d) {
-            const float value = read[row * dim + d];
-            n_wrong += std::isnan(want.scale)
-                           ? !std::isnan(value)
-                           : integers[d] != want.integers[d] || value != want.scale * static_cast<float>(want.integers[d]);
+    const Cache cache = stored(format, dim, x, behind);
+    const StoredTiles tiles(cache);
+    for (const bool keys : {true, false}) {
+        const Floats &in = keys ? x : behind;
+        const Floats read = keys ? cache.read_k(0) : cache.read_v(0);
+        for (size_t row = 0; row < in.size() / dim; ++row) {
+            INFO(std::string(keys ? "key " : "value ") << row << " of " << dim << ", from " << hex(in[row * dim]));
+            check(std::span(in).subspan(row * dim, dim), tiles, keys, static_cast<int64_t>(row / 2), row % 2,
+                  std::span(read).subspan(row * dim, dim));
         }
-        CHECK(n_wrong == 0);
     }
 }
+
+void check_q8(uint32_t dim, const Floats &x) { check_rows(Format::q8, dim, x, check_q8_row); }
 
 TEST_CASE("q8 is the row's largest magnitude over 127, times the nearest integers, ties to even") {
     Floats ties;  // of a scale of 1
@@ -286,83 +297,119 @@ TEST_CASE("codec: a q8 row is 0 where its scale is no normal number, and NaN whe
     }
 }
 
-// A q4 row by its definition: groups of up to 32 elements, the first half of each in the lower 4 bits.
-struct Q4Row {
-    float scale;
-    std::vector<int> multipliers;
-    Floats values;
-    std::vector<uint8_t> bytes;
+// What q4's codes stand for, times a group's step.
+constexpr int q4_levels[] = {-127, -105, -87, -71, -56, -42, -28, -14, 0, 14, 28, 42, 57, 73, 90, 109};
 
-    explicit Q4Row(std::span<const float> x) {
-        const auto largest_of = [](std::span<const float> some) {
-            float largest = 0;
-            for (const float value : some) {
-                largest = std::isfinite(value) ? std::max(largest, std::abs(value)) : HUGE_VALF;
-            }
-            return largest;
-        };
-        scale = largest_of(x) / (7.5f * 15);
-        scale = std::isinf(scale) ? std::numeric_limits<float>::quiet_NaN() : scale;
-        scale = scale < std::numeric_limits<float>::min() ? 0 : scale;
-        for (size_t first = 0; first < x.size(); first += 32) {
-            const std::span<const float> group = x.subspan(first, std::min<size_t>(32, x.size() - first));
-            const float needed = std::ceil(largest_of(group) / (7.5f * scale));
-            const int multiplier = scale > 0 ? static_cast<int>(std::min(needed, 15.0f)) : 0;
-            const float step = static_cast<float>(multiplier) * scale;
-            std::vector<int> numbers;
-            for (const float value : group) {
-                numbers.push_back(step > 0 ? std::min(7, static_cast<int>(std::nearbyint(value / step))) : 0);
-                values.push_back(scale * static_cast<float>(multiplier * numbers.back()));
-            }
-            const size_t half = (group.size() + 1) / 2;
-            numbers.resize(2 * half);
-            for (size_t i = 0; i < half; ++i) {
-                bytes.push_back(static_cast<uint8_t>((numbers[i] + 8) | (numbers[half + i] + 8) << 4));
-            }
-            multipliers.push_back(multiplier);
-        }
+double distance_to_nearest(double level) {
+    double least = HUGE_VAL;
+    for (const int of_code : q4_levels) {
+        least = std::min(least, std::abs(level - of_code));
     }
-};
+    return least;
+}
 
-// Sees that rows of `dim` of x, which are not rotated, are stored and read back as q4 defines it.
-void check_q4(uint32_t dim, const Floats &x) {
-    const auto n_tokens = static_cast<int64_t>(x.size() / dim);
-    const auto none = kvlane::Rotation::none;
-    Cache cache(1, {1, dim, dim, Format::q4, Format::q4, none, none}, n_tokens);
-    cache.append(0, x, x);
-    const kvl_view view = cache.view(0);
-    const Floats read = cache.read_k(0);
-    CHECK(test::same_bits(read, cache.read_v(0)));
-    for (int64_t t = 0; t < n_tokens; ++t) {
-        INFO("row " << t << " of " << dim << ", from " << hex(x[static_cast<size_t>(t) * dim]));
-        const Q4Row want(std::span<const float>(x).subspan(static_cast<size_t>(t) * dim, dim));
-        const auto *entry = static_cast<const std::byte *>(view.spans[0].k_scales) + t * view.k_scale_token_stride_bytes;
-        float scale;
-        std::memcpy(&scale, entry, sizeof scale);
-        CHECK((std::isnan(want.scale) ? std::isnan(scale) : scale == want.scale));
-        for (size_t g = 0; g < want.multipliers.size(); ++g) {
-            CHECK(static_cast<int>(entry[sizeof scale + g]) == want.multipliers[g]);
+// The steps that a q4 group may have: they make its largest element a level of 104, 118, 134 or 150, of either sign, and of
+// these the one of least squared error counts. Those that are as good, but for rounding, are all returned.
+Floats best_steps(std::span<const float> group) {
+    float largest = 0;
+    for (const float x : group) {
+        largest = std::max(largest, std::abs(x));
+    }
+    if (largest / 150 < std::numeric_limits<float>::min()) {
+        return {0.0f};
+    }
+    Floats best;
+    double least = HUGE_VAL;
+    for (const float level : {104.0f, 118.0f, 134.0f, 150.0f, -104.0f, -118.0f, -134.0f, -150.0f}) {
+        double error = 0;
+        for (const float x : group) {
+            error += std::pow(distance_to_nearest(x / double{largest} * level) / level, 2);
         }
-        const std::span<const float> got = std::span(read).subspan(static_cast<size_t>(t) * dim, dim);
-        if (std::isnan(want.scale)) {
-            CHECK(std::all_of(got.begin(), got.end(), [](float value) { return std::isnan(value); }));
-        } else {
-            CHECK(std::memcmp(static_cast<const std::byte *>(view.spans[0].k) + t * view.k_token_stride_bytes,
-                              want.bytes.data(), want.bytes.size()) == 0);
-            CHECK(std::equal(got.begin(), got.end(), want.values.begin()));
+        if (error < 0.99999 * least) {
+            best.clear();
         }
+        if (error <= 1.00001 * least) {
+            best.push_back(largest / level);
+        }
+        least = std::min(least, error);
+    }
+    return best;
+}
+
+// Sees that a group that was x is stored and read back as q4 defines it, by one of these steps, given its row's scale.
+void check_q4_group(std::span<const float> x, const Floats &steps, uint32_t group, const StoredTiles &tiles, bool keys,
+                    int64_t token, uint32_t head, std::span<const float> read) {
+    const float scale = tiles.scale(keys, token, head);
+    const int multiplier = tiles.multiplier(keys, token, head, group);
+    CHECK(std::ranges::any_of(steps, [=](float step) {
+        return multiplier == (scale > 0 ? static_cast<int>(std::nearbyint(step / scale * 128)) : 0);
+    }));
+    const double step = double{scale} * multiplier / 128;
+    size_t n_wrong = 0;
+    for (uint32_t d = 0; d < x.size(); ++d) {
+        const int of_code = q4_levels[tiles.bits(keys, token, head, 32 * group + d)];
+        const double level = x[d] / step;
+        n_wrong += step != 0 && std::abs(level - of_code) > distance_to_nearest(level) + 1e-6 * std::abs(level);
+        n_wrong += read[d] != scale * static_cast<float>((of_code * multiplier + 64) >> 7);
+    }
+    CHECK(n_wrong == 0);
+}
+
+// The same of a row, whose scale is its largest step times 128 / 127.
+void check_q4_row(std::span<const float> x, const StoredTiles &tiles, bool keys, int64_t token, uint32_t head,
+                  std::span<const float> read) {
+    const float scale = tiles.scale(keys, token, head);
+    if (!std::ranges::all_of(x, [](float value) { return std::isfinite(value); })) {
+        CHECK(std::isnan(scale));
+        CHECK(std::ranges::all_of(read, [](float value) { return std::isnan(value); }));
+        return;
+    }
+    bool is_of_a_group = false;
+    for (uint32_t first = 0; first < x.size(); first += 32) {
+        const size_t n = std::min<size_t>(32, x.size() - first);
+        const Floats steps = best_steps(x.subspan(first, n));
+        is_of_a_group |= std::ranges::any_of(steps, [=](float s) { return std::abs(s) * (128.0f / 127) == scale; });
+        check_q4_group(x.subspan(first, n), steps, first / 32, tiles, keys, token, head, read.subspan(first, n));
+    }
+    CHECK(is_of_a_group);
+}
+
+void check_q4(uint32_t dim, const Floats &x) { check_rows(Format::q4, dim, x, check_q4_row); }
+
+TEST_CASE("q4 is a scale a row and a multiplier a group, times the nearest of 16 levels, by steps of least error") {
+    for (const uint32_t dim : {1u, 2u, 7u, 31u, 32u, 33u, 63u, 64u, 80u, 128u, 576u, 1024u}) {
+        check_q4(dim, test::random_values(80 * size_t{dim}, 1));
     }
 }
 
-TEST_CASE("q4 is a scale a row and a multiplier a group, times numbers of 4 bits, rounded to nearest, ties to even") {
-    for (const uint32_t dim : {1u, 2u, 7u, 31u, 32u, 33u, 63u, 64u, 80u, 128u, 576u, 1024u}) {
-        check_q4(dim, test::random_values(40 * size_t{dim}, 1));
+TEST_CASE("codec: a q4 row times a power of two has the same codes and multipliers") {
+    constexpr uint32_t dim = 80;
+    const Floats x = test::random_values(80 * size_t{dim}, 1);
+    const Cache cache = stored_rows(Format::q4, dim, x);
+    for (const int exponent : {-118, -60, -10, 10, 60, 120}) {
+        CAPTURE(exponent);
+        Floats scaled = x;
+        std::ranges::for_each(scaled, [=](float &value) { value = std::ldexp(value, exponent); });
+        const Floats read = stored_rows(Format::q4, dim, scaled).read_k(0);
+        Floats want = cache.read_k(0);
+        std::ranges::for_each(want, [=](float &value) { value = std::ldexp(value, exponent); });
+        CHECK(test::same_bits(read, want));
     }
-    Floats ties(32, 0.5f);  // of a step of 1
-    for (int i = 0; i < 16; ++i) {
-        ties[static_cast<size_t>(i)] = static_cast<float>(i) - 7.5f;
+}
+
+TEST_CASE("codec: groups of a q4 row that differ in size are as exact as it allows, down to the smallest scale") {
+    constexpr uint32_t dim = 64;
+    for (const int exponent : {-118, -115, 0, 120}) {
+        for (const int smaller : {1, 3, 5, 7}) {
+            Floats x = test::random_values(40 * size_t{dim}, 1);
+            for (size_t i = 0; i < x.size(); ++i) {
+                x[i] = std::ldexp(x[i], exponent - (i % dim < 32 ? smaller : 0));
+            }
+            CAPTURE(exponent);
+            CAPTURE(smaller);
+            check_q4(dim, x);
+        }
     }
-    check_q4(32, ties);
 }
 
 TEST_CASE("codec: a q4 row is 0 where its scale is no normal number, and NaN where an element is no finite one") {
@@ -371,41 +418,27 @@ TEST_CASE("codec: a q4 row is 0 where its scale is no normal number, and NaN whe
              {0.0f, 1e-45f, std::numeric_limits<float>::min(), 1e-36f, 2e-36f, std::numeric_limits<float>::max(), HUGE_VALF,
               -HUGE_VALF, std::numeric_limits<float>::quiet_NaN()}) {
             for (const size_t at : {size_t{0}, size_t{dim - 1}}) {
-                Floats x(2 * dim, 0.0f);
+                Floats x(4 * dim, 0.0f);
                 x[at] = largest;
-                x[dim + at] = -largest;
+                x[2 * dim + at] = -largest;
                 check_q4(dim, x);
             }
         }
     }
 }
 
-TEST_CASE("codec: the padding behind rows stays zero") {
+TEST_CASE("codec: the padding of tiles stays zero, whatever they hold") {
     for (const Format format : formats) {
         for (const uint32_t dim : dims) {
             INFO(std::string(test::name_of(format)) << ", rows of " << dim);
-            Floats k = random_bits(40 * 2 * dim, 3);
-            Floats v;
-            Cache cache = stored(format, dim, k, v);
-            cache.truncate(3);
-            cache.append(0, std::span(v).subspan(0, 20 * dim), std::span(k).subspan(0, 20 * dim));
+            Cache cache = stored_rows(format, dim, random_bits(150 * 2 * dim, 3));
+            const StoredTiles tiles(cache);
+            CHECK(tiles.is_zero_beside(150, 151));
+            cache.truncate(67);
+            const Floats others = random_bits(20 * dim, 4);
+            cache.append(0, others, others);
             cache.advance(10);
-            const kvl_view view = cache.view(0);
-            const auto row_bytes = static_cast<int64_t>(test::row_bytes(static_cast<kvl_format>(format), dim));
-            const auto is_padded = [&](const void *plane, int64_t token_stride, int64_t head_stride) {
-                for (int64_t head = 0; head < 2; ++head) {
-                    for (int64_t token = 0; token < 40; ++token) {
-                        const auto *row = static_cast<const std::byte *>(plane) + head * head_stride + token * token_stride;
-                        if (!std::all_of(row + row_bytes, row + token_stride,
-                                         [](std::byte b) { return b == std::byte{0}; })) {
-                            return false;
-                        }
-                    }
-                }
-                return true;
-            };
-            CHECK(is_padded(view.spans[0].k, view.k_token_stride_bytes, view.k_head_stride_bytes));
-            CHECK(is_padded(view.spans[0].v, view.v_token_stride_bytes, view.v_head_stride_bytes));
+            CHECK(tiles.is_zero_beside(77, 128));
         }
     }
 }
@@ -425,10 +458,10 @@ TEST_CASE("codec: a Hadamard rotation spreads what is stored over its block, and
                 size = std::bit_floor(dim - first);
             }
             const float magnitude = 3 / std::sqrt(static_cast<float>(size));
-            const kvl_view view = cache.view(0);
-            for (const void *row : {view.spans[0].k, view.spans[0].v}) {
+            const StoredTiles tiles(cache);
+            for (const bool keys : {true, false}) {
                 for (uint32_t d = 0; d < dim; ++d) {
-                    const float stored = std::abs(static_cast<const float *>(row)[d]);
+                    const float stored = std::abs(std::bit_cast<float>(tiles.bits(keys, 0, 0, d)));
                     CHECK(stored == doctest::Approx(d >= first && d < first + size ? magnitude : 0).epsilon(1e-6));
                 }
             }

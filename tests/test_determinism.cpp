@@ -14,7 +14,6 @@
 #include <thread>
 #include <vector>
 
-#include "../kernels/attend.hpp"
 #include "kvlane/kvlane.hpp"
 #include "support.hpp"
 
@@ -235,22 +234,6 @@ TEST_CASE("determinism: repeated calls in a used workspace give the same bits") 
             const kvl_sequence sequence = again.sequence(view, q);
             attention.attend(std::span(&sequence, 1), workspace);
             CHECK(again == once);
-        }
-    }
-}
-
-TEST_CASE("determinism: the bits do not depend on how the CPU wants rows to be asked for") {
-    for (const Format format : formats) {
-        for (const uint32_t group : {1u, 4u, 8u}) {
-            const Attention attention = attention_of(2, group, format);
-            const Cache cache = filled(Tokens(2, 1100, 1), format);
-            const Floats q = test::random_values(2 * group * head_dim, 3);
-            attention.get()->read_plan = {kvlane::Prefetch::none, kvlane::Prefetch::none, 0, 1, false};
-            const Answer want = attend(attention, cache, q);
-            for (const kvlane::ReadPlan &plan : kvlane::plan::all) {
-                attention.get()->read_plan = plan;
-                CHECK(attend(attention, cache, q) == want);
-            }
         }
     }
 }

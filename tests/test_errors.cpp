@@ -4,10 +4,11 @@
 #include <algorithm>
 #include <functional>
 #include <limits>
+#include <memory>
 #include <set>
 #include <string>
 
-#include "support.hpp"
+#include "row_memory.hpp"
 
 using kvlane::Format;
 
@@ -22,7 +23,8 @@ std::vector<std::byte> bytes_of(const T &object) {
 // A cache of 2 layers with 2 tokens of at most 4, a third token pending in layer 0, an attention object for it, and one
 // variable for every output. Calls that fail must leave all of it as it was.
 struct World {
-    static constexpr uint32_t n_values = 16;  // of one token: 2 heads of 8
+    static constexpr uint32_t n_values = 16;                              // of one token: 2 heads of 8
+    static constexpr int64_t tile_bytes = 64 * (8 + 16) * sizeof(float);  // values are padded to 16
 
     kvlane::Cache cache{2, {.n_kv_heads = 2, .head_dim = 8, .k_format = Format::f32, .v_format = Format::f32}, 4};
     kvlane::Attention attention{
@@ -61,10 +63,6 @@ struct World {
                        .k_head_stride_bytes = 7,
                        .v_token_stride_bytes = 7,
                        .v_head_stride_bytes = 7,
-                       .k_scale_token_stride_bytes = 7,
-                       .k_scale_head_stride_bytes = 7,
-                       .v_scale_token_stride_bytes = 7,
-                       .v_scale_head_stride_bytes = 7,
                        .len = 7,
                        .spans = nullptr,
                        .n_spans = 7,
@@ -76,18 +74,19 @@ struct World {
                        .n_blocks = 7,
                        .block_tokens = 7,
                        .k_block_stride_bytes = 7,
-                       .v_block_stride_bytes = 7,
-                       .k_scale_block_stride_bytes = 7,
-                       .v_scale_block_stride_bytes = 7};
+                       .v_block_stride_bytes = 7};
     size_t size = 7;
     uint64_t n_bytes = 7;
     uint32_t n_tasks = 7;
     kvl_format format = 7;
 
-    kvl_view view;                                                        // of layer 0
+    std::unique_ptr<test::RowMemory> rows;                                // layer 0's
+    kvl_view view;                                                        // of these
     kvl_span span;                                                        // its only one
     std::vector<float> pool = test::random_values(3 * 16 * n_values, 4);  // 3 blocks of 16 tokens
     int32_t blocks[2] = {2, 0};
+    std::vector<float> tiles = std::vector<float>(2 * 3 * tile_bytes / sizeof(float));  // 3 of each head
+    kvl_span tile_spans[2] = {{tiles.data(), nullptr, 64}, {tiles.data() + tile_bytes / sizeof(float), nullptr, 128}};
     kvl_sequence pair[2];  // both see the view
     kvlane::Partial partials[2] = {{1, 4, 8}, {1, 4, 8}};
     kvl_partial list[2] = {partials[0].get(), partials[1].get()};
@@ -101,7 +100,8 @@ struct World {
         std::memset(workspace.data(), 0, workspace.size());
         test::fill_random(cache, 2, 2);
         test::append_random(cache, 0, 1, 3);
-        view = cache.view(0);
+        rows = std::make_unique<test::RowMemory>(cache);
+        view = rows->view();
         span = *view.spans;
         view.spans = &span;
         for (int i = 0; i < 2; ++i) {
@@ -175,6 +175,25 @@ struct World {
         view.len = 20;
         view.k_head_stride_bytes = view.v_head_stride_bytes = 16 * row;
         view.k_block_stride_bytes = view.v_block_stride_bytes = 2 * 16 * row;
+    }
+    // The view as one of 70 tokens in two runs of tiles.
+    void use_tiles() {
+        view.flags = KVL_VIEW_TILES;
+        view.spans = tile_spans;
+        view.n_spans = 2;
+        view.len = 70;
+        view.k_token_stride_bytes = tile_bytes;
+        view.k_head_stride_bytes = 3 * tile_bytes;
+    }
+    // And of two blocks of 64, the second of which comes first in memory.
+    void use_blocks_of_tiles() {
+        use_tiles();
+        view.n_spans = 1;
+        tile_spans[0].n_tokens = 3 * 64;
+        view.blocks = blocks;
+        view.n_blocks = 2;
+        view.block_tokens = 64;
+        view.k_block_stride_bytes = tile_bytes;
     }
     kvl_status count_bytes() { return kvl_attend_bytes(attention.get(), pair, 2, &n_bytes); }
 };
@@ -448,9 +467,6 @@ Failures failures_of_attention_create() {
         {"v_format", KVL_ERROR_FORMAT, {"v_format", "99"}, with([](Desc &d) { d.v_format = 99; })},
         {"scale", KVL_ERROR_SCALE, {"scale", "inf", "finite"}, with([](Desc &d) { d.scale = infinity; })},
         {"negative scale", KVL_ERROR_SCALE, {"scale", "-inf"}, with([](Desc &d) { d.scale = -infinity; })},
-        {"scale too large for units of log2", KVL_ERROR_SCALE, {"scale", "3e+38", "log2"}, with([](Desc &d) {
-             d.scale = 3e38f;
-         })},
         {"scale that is no number", KVL_ERROR_SCALE, {"scale", "nan"}, with([](Desc &d) { d.scale = infinity - infinity; })},
     };
 }
@@ -498,10 +514,6 @@ Failures failures_of_rules() {
          with([](Desc &d) {
              static const float slopes[] = {-1e30f, 0, 0, 0};
              d.alibi_slopes = slopes;
-         })},
-        {"sink logit too large for units of log2", KVL_ERROR_RULE, {"sink_logits[0]", "3e+38", "log2"}, with([](Desc &d) {
-             static const float logits[] = {3e38f, 0, 0, 0};
-             d.sink_logits = logits;
          })},
     };
 }
@@ -618,8 +630,8 @@ Failures failures_of_views(kvl_status (World::*call)()) {
              v.next = &next;
              w.pair[0].len = w.pair[1].len = 0;
          })},
-        {"view's len over its spans", KVL_ERROR_LENGTH, {"view", "len", "5", "4"}, with([](World &, kvl_view &v) {
-             v.len = 5;
+        {"view's len over its spans", KVL_ERROR_LENGTH, {"view", "len", "4", "3"}, with([](World &, kvl_view &v) {
+             v.len = 4;
          })},
         {"view without spans", KVL_ERROR_LENGTH, {"view", "len", "3", "0"}, with([](World &, kvl_view &v) {
              v.n_spans = 0;
@@ -775,6 +787,79 @@ Failures failures_of_blocks(kvl_status (World::*call)()) {
         {"out in a block", KVL_ERROR_OVERLAP, {"sequences[1]", "out", "sequences[0]'s k "}, with([](World &w, kvl_view &) {
              w.pair[1].out = w.pool.data() + 3 * 16 * 16 - 1;
          })},
+    };
+}
+
+// The same of views of tiles, in spans and in blocks.
+Failures failures_of_tiles(kvl_status (World::*call)()) {
+    const auto with = [=](void (World::*use)(), std::function<void(World &, kvl_view &)> spoil) {
+        return [=](World &w) {
+            (w.*use)();
+            w.pair[0].len = w.pair[1].len = w.view.len;
+            spoil(w, w.view);
+            return (w.*call)();
+        };
+    };
+    const auto spans = &World::use_tiles, blocks = &World::use_blocks_of_tiles;
+    return {
+        {"a flag beside that of tiles",
+         KVL_ERROR_FLAGS,
+         {"view[0]", "flags", "0x3", "0x1"},
+         with(spans, [](World &, kvl_view &v) { v.flags = 3; })},
+        {"a span before the last of no whole tiles",
+         KVL_ERROR_LENGTH,
+         {"view[0]: spans[0]: n_tokens is 63", "with tiles", "multiple of 64"},
+         with(spans, [](World &w, kvl_view &) { w.tile_spans[0].n_tokens = 63; })},
+        {"blocks of a quarter of a tile",
+         KVL_ERROR_LENGTH,
+         {"view[0]: block_tokens is 16", "with tiles", "multiple of 64"},
+         with(blocks, [](World &, kvl_view &v) { v.block_tokens = 16; })},
+        {"blocks of no whole tiles",
+         KVL_ERROR_LENGTH,
+         {"view[0]: block_tokens is 100", "with tiles", "multiple of 64"},
+         with(blocks, [](World &, kvl_view &v) { v.block_tokens = 100; })},
+        {"len over the spans of tiles",
+         KVL_ERROR_LENGTH,
+         {"view[0]", "len is 193", "192"},
+         with(spans, [](World &, kvl_view &v) { v.len = 193; })},
+        {"tiles null",
+         KVL_ERROR_NULL,
+         {"view[0]: spans[1]: k is null"},
+         with(spans, [](World &w, kvl_view &) { w.tile_spans[1].k = nullptr; })},
+        {"tile stride",
+         KVL_ERROR_STRIDE,
+         {"view[0]", "k_token_stride_bytes is 6143", "6144 bytes", "KVL_MAX_EXTENT_BYTES / 1"},
+         with(spans,
+              [](World &w, kvl_view &v) {
+                  w.tile_spans[0].n_tokens = 128;
+                  v.k_token_stride_bytes = World::tile_bytes - 1;
+              })},
+        {"tile stride beyond an address space",
+         KVL_ERROR_STRIDE,
+         {"k_token_stride_bytes", "70368744177665", "70368744177664", "KVL_MAX_EXTENT_BYTES / 2"},
+         with(spans,
+              [](World &w, kvl_view &v) {
+                  w.pair[0].len = w.pair[1].len = v.len = 64 + 128;
+                  w.tile_spans[0].n_tokens = 64 + 128;
+                  v.k_token_stride_bytes = KVL_MAX_EXTENT_BYTES / 2 + 1;
+              })},
+        {"tiles' head stride",
+         KVL_ERROR_STRIDE,
+         {"view[0]", "k_head_stride_bytes is 32", "6144"},
+         with(spans, [](World &, kvl_view &v) { v.k_head_stride_bytes = 32; })},
+        {"tiles' block stride",
+         KVL_ERROR_STRIDE,
+         {"view[0]", "k_block_stride_bytes is 6143", "6144"},
+         with(blocks, [](World &, kvl_view &v) { v.k_block_stride_bytes = World::tile_bytes - 1; })},
+        {"out in a tile",
+         KVL_ERROR_OVERLAP,
+         {"sequences[1]", "out", "sequences[0]'s k "},
+         with(spans,
+              [](World &w, kvl_view &) { w.pair[1].out = w.tiles.data() + 5 * World::tile_bytes / sizeof(float) - 1; })},
+        {"out in a block's tile",
+         KVL_ERROR_OVERLAP,
+         {"sequences[1]", "out", "sequences[0]'s k "},
+         with(blocks, [](World &w, kvl_view &) { w.pair[1].out = w.tiles.data() + w.tiles.size() - 1; })},
     };
 }
 
@@ -1109,7 +1194,7 @@ Failures failures_of_calls() {
 
 constexpr auto all_failures_of_sequences = {failures_of_sequences, failures_of_views,  failures_of_overlaps,
                                             failures_of_arrays,    failures_of_ranges, failures_of_masks,
-                                            failures_of_blocks};
+                                            failures_of_blocks,    failures_of_tiles};
 
 Failures all_failures() {
     std::vector<Failures> groups{failures_of_cache_create(),
@@ -1255,24 +1340,39 @@ TEST_CASE("every thread has an error text of its own") {
     CHECK(std::string(kvl_last_error()).find("cache is null") != std::string::npos);
 }
 
-TEST_CASE("a view of scaled rows needs its scales") {
-    for (const bool of_keys : {true, false}) {
-        const kvlane::Format format = kvlane::Format::q8;
-        kvlane::Cache cache(1, {1, 8, 8, format, format}, 4);
-        test::fill_random(cache, 2, 1);
-        const kvlane::Attention attention({1, 1, 8, 8, format, format});
-        kvlane::Workspace workspace = attention.workspace(1, 4);
-        kvl_view view = cache.view(0);
-        kvl_span span = *view.spans;
-        (of_keys ? span.k_scales : span.v_scales) = nullptr;
-        view.spans = &span;
-        const std::vector<float> q(8, 1.0f);
-        std::vector<float> out(8, 7.0f);
-        const kvl_sequence sequence{sizeof sequence, 0, 0, &view, 2, q.data(), out.data(), nullptr, nullptr, nullptr};
-        CHECK(kvl_attend(attention.get(), &sequence, 1, workspace.data(), workspace.size(), nullptr) == KVL_ERROR_NULL);
-        CHECK(std::string(kvl_last_error()).find(of_keys ? "k_scales" : "v_scales") != std::string::npos);
-        CHECK(out == std::vector<float>(8, 7.0f));
+TEST_CASE("rows of q8 or q4 are refused: they are stored as tiles alone") {
+    for (const Format format : {Format::q8, Format::q4}) {
+        for (const bool of_keys : {true, false}) {
+            const Format k_format = of_keys ? format : Format::f16, v_format = of_keys ? Format::f16 : format;
+            kvlane::Cache cache(1, {1, 8, 8, k_format, v_format}, 4);
+            test::fill_random(cache, 2, 1);
+            const kvlane::Attention attention({1, 1, 8, 8, k_format, v_format});
+            kvlane::Workspace workspace = attention.workspace(1, 4);
+            kvl_view view = cache.view(0);
+            const std::vector<float> q(8, 1.0f);
+            std::vector<float> out(8, 7.0f);
+            const kvl_sequence sequence{sizeof sequence, 0, 0, &view, 2, q.data(), out.data(), nullptr, nullptr, nullptr};
+            const auto attend = [&] {
+                return kvl_attend(attention.get(), &sequence, 1, workspace.data(), workspace.size(), nullptr);
+            };
+            view.flags = 0;
+            CHECK(attend() == KVL_ERROR_FORMAT);
+            const std::string text = kvl_last_error(), name = test::name_of(format);
+            CHECK(text.find((of_keys ? "k_format is " : "v_format is ") + name) != std::string::npos);
+            CHECK(text.find("rows must be f32, f16 or bf16, and " + name + " needs KVL_VIEW_TILES") != std::string::npos);
+            CHECK(out == std::vector<float>(8, 7.0f));
+            view.flags = KVL_VIEW_TILES;
+            CHECK(attend() == KVL_OK);
+        }
     }
+}
+
+TEST_CASE("a scale, slopes and sink logits may be as large as f32 is") {
+    constexpr float most = std::numeric_limits<float>::max();
+    const std::vector<float> slopes{most / KVL_MAX_TOKENS / 2}, logits{most};
+    CHECK_NOTHROW(kvlane::Attention({.n_query_heads = 1, .n_kv_heads = 1, .head_dim = 8, .scale = most}));
+    CHECK_NOTHROW(kvlane::Attention({.n_query_heads = 1, .n_kv_heads = 1, .head_dim = 8, .alibi_slopes = slopes}));
+    CHECK_NOTHROW(kvlane::Attention({.n_query_heads = 1, .n_kv_heads = 1, .head_dim = 8, .sink_logits = logits}));
 }
 
 TEST_CASE("memory that only looks wrong is allowed") {
@@ -1297,6 +1397,24 @@ TEST_CASE("memory that only looks wrong is allowed") {
     w.view.n_spans = 7;
     w.view.blocks = nullptr;
     CHECK(w.attend() == KVL_OK);  // of a view without tokens, everything that says where they are
+}
+
+TEST_CASE("tiles that only look wrong are allowed") {
+    World w;
+    w.use_tiles();
+    w.pair[0].len = w.pair[1].len = w.view.len;
+    w.tile_spans[0].v = w.out.data();  // what rows alone have
+    w.view.v_token_stride_bytes = w.view.v_head_stride_bytes = w.view.v_block_stride_bytes = -1;
+    CHECK(w.attend() == KVL_OK);
+    w.tile_spans[1].n_tokens = 6;  // the newest tile of a part of its tokens
+    CHECK(w.attend() == KVL_OK);
+    w.tile_spans[0].n_tokens = 71;  // or any span that all visible tokens are in
+    CHECK(w.attend() == KVL_OK);
+    w.pair[1].out = w.tiles.data() + 5 * World::tile_bytes / sizeof(float);  // an output in a tile of no visible token
+    CHECK(w.attend() == KVL_OK);
+    w.tile_spans[0].n_tokens = 64;
+    w.view.k_token_stride_bytes = -1;  // strides between tiles of which every run has one
+    CHECK(w.attend() == KVL_OK);
 }
 
 TEST_CASE("an output may not overlap the last query's row of a mask") {

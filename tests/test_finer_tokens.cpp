@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "oracle.hpp"
-#include "support.hpp"
+#include "row_memory.hpp"
 
 using kvlane::Attention;
 using kvlane::Cache;
@@ -453,18 +453,18 @@ TEST_CASE("finer tokens: keeping the tokens in f16 that scores fall on keeps the
 
 namespace {
 
-// A row of views of one cache's tokens, each from one of the given tokens to the next.
+// A chain of views of what one view of one span shows, each from one of the given tokens to the next.
 struct PartedView {
     std::vector<kvl_span> spans;
     std::vector<kvl_view> parts;
 
     PartedView(const kvl_view &straight, const std::vector<int64_t> &firsts) {
+        const bool has_tiles = straight.flags & KVL_VIEW_TILES;
         for (const int64_t first : firsts) {
+            REQUIRE((!has_tiles || first % tile == 0));
             kvl_span span = *straight.spans;
-            span.k = static_cast<const std::byte *>(span.k) + first * straight.k_token_stride_bytes;
-            span.v = static_cast<const std::byte *>(span.v) + first * straight.v_token_stride_bytes;
-            span.k_scales = static_cast<const std::byte *>(span.k_scales) + first * straight.k_scale_token_stride_bytes;
-            span.v_scales = static_cast<const std::byte *>(span.v_scales) + first * straight.v_scale_token_stride_bytes;
+            span.k = static_cast<const std::byte *>(span.k) + first / (has_tiles ? tile : 1) * straight.k_token_stride_bytes;
+            span.v = has_tiles ? nullptr : static_cast<const std::byte *>(span.v) + first * straight.v_token_stride_bytes;
             span.n_tokens -= first;
             spans.push_back(span);
             parts.push_back(straight);
@@ -478,24 +478,85 @@ struct PartedView {
     PartedView(const PartedView &) = delete;
 };
 
+// The same of the tokens of c.filled(len), each part in a cache of its own.
+struct PartedCache {
+    std::vector<Cache> caches;
+    std::vector<kvl_view> parts;
+
+    PartedCache(const Case &c, int64_t len, const std::vector<int64_t> &firsts) {
+        const Floats k = test::random_values(static_cast<size_t>(len * n_kv_heads * head_dim), 1);
+        const Floats v = test::random_values(static_cast<size_t>(len * n_kv_heads * v_head_dim), 2);
+        for (size_t i = 0; i < firsts.size(); ++i) {
+            const int64_t end = i + 1 < firsts.size() ? firsts[i + 1] : len;
+            caches.push_back(c.cache());
+            caches.back().append(0, tokens_of(k, firsts[i], end, head_dim), tokens_of(v, firsts[i], end, v_head_dim));
+            parts.push_back(caches.back().view(0));
+            parts.back().len = len - firsts[i];
+        }
+        for (size_t i = 0; i + 1 < parts.size(); ++i) {
+            parts[i].next = &parts[i + 1];
+        }
+    }
+    PartedCache(const PartedCache &) = delete;
+};
+
+const std::vector<int64_t> on_tiles[] = {{0, 64}, {0, 512}, {0, 64, 128, 192, 1024}, {0, 1088}};
+const std::vector<int64_t> anywhere[] = {{0, 1}, {0, 63, 64, 65}, {0, 513, 1099}};
+
 }  // namespace
 
 TEST_CASE("view: parts that meet on tiles give the bits of the whole, others are as exact") {
     for (const Format format : test::all_formats()) {
         const Case c{format, format};
+        const Attention attention = c.attention();
         const Cache cache = c.filled(1100);
         const kvl_view whole = cache.view(0);
         for (const int64_t len : {1, 64, 65, 600, 1100}) {
             INFO(c.text() << ", len " << len);
-            const Floats out = attend(c.attention(), whole, len);
-            for (const std::vector<int64_t> &firsts :
-                 {std::vector<int64_t>{0, 64}, {0, 512}, {0, 64, 128, 192, 1024}, {0, 1088}}) {
-                CHECK(same_bits(attend(c.attention(), PartedView(whole, firsts).parts[0], len), out));
+            const Floats out = attend(attention, whole, len);
+            for (const std::vector<int64_t> &firsts : on_tiles) {
+                CHECK(same_bits(attend(attention, PartedView(whole, firsts).parts[0], len), out));
+                CHECK(same_bits(attend(attention, PartedCache(c, 1100, firsts).parts[0], len), out));
             }
-            for (const std::vector<int64_t> &firsts : {std::vector<int64_t>{0, 1}, {0, 63, 64, 65}, {0, 513, 1099}}) {
-                CHECK(error_of(attend(c.attention(), PartedView(whole, firsts).parts[0], len), cache, len) <= bound);
+            for (const std::vector<int64_t> &firsts : anywhere) {
+                CHECK(error_of(attend(attention, PartedCache(c, 1100, firsts).parts[0], len), cache, len) <= bound);
             }
         }
+    }
+}
+
+TEST_CASE("view: parts of rows that meet on tiles give the bits of a cache, others are as exact") {
+    for (const Format format : test::row_formats()) {
+        const Case c{format, format};
+        const Attention attention = c.attention();
+        const Cache cache = c.filled(1100);
+        test::RowMemory rows(cache);
+        const kvl_view whole = rows.view();
+        for (const int64_t len : {1, 64, 65, 600, 1100}) {
+            INFO(c.text() << ", len " << len);
+            const Floats out = attend(attention, cache.view(0), len);
+            for (const std::vector<int64_t> &firsts : on_tiles) {
+                CHECK(same_bits(attend(attention, PartedView(whole, firsts).parts[0], len), out));
+            }
+            for (const std::vector<int64_t> &firsts : anywhere) {
+                CHECK(error_of(attend(attention, PartedView(whole, firsts).parts[0], len), cache, len) <= bound);
+            }
+        }
+    }
+}
+
+TEST_CASE("view: rows of f16 before tiles of integers give the bits of a cache that keeps its first tokens in f16") {
+    constexpr int64_t len = 320;
+    for (const Format format : {Format::q8, Format::q4}) {
+        const Case c{format, format, 64, 0, Rotation::none};
+        const Cache in_f16 = Case{Format::f16, Format::f16, 0, 0, Rotation::none}.filled(len);
+        Cache as_integers = Case{format, format, 0, 0, Rotation::none}.cache();
+        as_integers.append(0, in_f16.read_k(0), in_f16.read_v(0));
+        PartedView integers(as_integers.view(0), {64});
+        test::RowMemory rows(in_f16);
+        kvl_view view = rows.view();
+        view.next = &integers.parts[0];
+        CHECK(same_bits(attend(c.attention(), view, len), attend(c, c.filled(len))));
     }
 }
 
@@ -522,7 +583,17 @@ TEST_CASE("view: a part that does not fit is refused, wherever it stands") {
          }},
         {"none in the last", KVL_ERROR_RANGE, {"view[2]: len is 0"}, [](PartedView &p) { p.parts[2].len = 0; }},
         {"a circle", KVL_ERROR_RANGE, {"view[3]: len"}, [](PartedView &p) { p.parts[2].next = &p.parts[0]; }},
-        {"spans too short", KVL_ERROR_LENGTH, {"64", "10"}, [](PartedView &p) { p.spans[0].n_tokens = 10; }},
+        {"spans too short",
+         KVL_ERROR_LENGTH,
+         {"view[0]: len is 300, of which 64 are its own; its spans hold 10 tokens"},
+         [](PartedView &p) { p.spans[0].n_tokens = 10; }},
+        {"a span of a part of a tile before another",
+         KVL_ERROR_LENGTH,
+         {"view[0]: spans[0]: n_tokens is 10", "multiple of 64"},
+         [](PartedView &p) {
+             p.spans[0].n_tokens = 10;
+             p.parts[0].n_spans = 2;
+         }},
         {"no k", KVL_ERROR_NULL, {"span", "k"}, [](PartedView &p) { p.spans[2].k = nullptr; }},
         {"another format of integers",
          KVL_ERROR_GEOMETRY,
@@ -537,11 +608,15 @@ TEST_CASE("view: a part that does not fit is refused, wherever it stands") {
          {"view[1]: k_rotation is none", "has hadamard"},
          [](PartedView &p) { p.parts[1].k_rotation = KVL_ROTATION_NONE; }},
         {"another head_dim", KVL_ERROR_GEOMETRY, {"head_dim", "41", "40"}, [](PartedView &p) { p.parts[2].head_dim = 41; }},
-        {"flags", KVL_ERROR_FLAGS, {"view", "flags"}, [](PartedView &p) { p.parts[1].flags = 1; }},
+        {"integers as rows",
+         KVL_ERROR_FORMAT,
+         {"view[1]: k_format is q8; rows must be f32, f16 or bf16, and q8 needs KVL_VIEW_TILES"},
+         [](PartedView &p) { p.parts[1].flags = 0; }},
+        {"flags", KVL_ERROR_FLAGS, {"view", "flags"}, [](PartedView &p) { p.parts[1].flags = KVL_VIEW_TILES | 2; }},
         {"struct_size", KVL_ERROR_STRUCT_SIZE, {"view", "struct_size"}, [](PartedView &p) { p.parts[2].struct_size = 8; }},
     };
     for (const Spoilt &spoilt : all) {
-        INFO(spoilt.what);
+        INFO(std::string(spoilt.what));
         PartedView view(cache.view(0), {0, 64, 128});
         spoilt.spoil(view);
         Floats out(size_t{n_kv_heads} * group * v_head_dim, 7.0f);
@@ -549,7 +624,7 @@ TEST_CASE("view: a part that does not fit is refused, wherever it stands") {
                                     q.data(),        out.data(), nullptr, nullptr,        nullptr};
         CHECK(kvl_attend(attention.get(), &sequence, 1, workspace.data(), workspace.size(), nullptr) == spoilt.status);
         for (const char *word : spoilt.says) {
-            INFO(kvl_last_error());
+            INFO(std::string(kvl_last_error()));
             CHECK(std::string(kvl_last_error()).find(word) != std::string::npos);
         }
         CHECK(same_bits(out, Floats(out.size(), 7.0f)));

@@ -10,6 +10,7 @@
 #include <random>
 #include <string>
 
+#include "row_memory.hpp"
 #include "rules.hpp"
 
 using kvlane::Attention;
@@ -20,6 +21,7 @@ using test::Answer;
 using test::attend;
 using test::queries_of;
 using test::query_of;
+using test::same_bits;
 
 namespace {
 
@@ -131,21 +133,20 @@ Answer one_by_one(const Geometry &g, const kvl_view &view, int64_t len, uint32_t
     return answer;
 }
 
-// A view's tokens as two spans that meet at one of them.
+// A view's tokens as two spans that meet at one of them, of tiles at a multiple of 64.
 struct Split {
     kvl_span spans[2];
     kvl_view view;
 
     Split(const kvl_view &of, int64_t at) : view(of) {
         const kvl_span &whole = *of.spans;
+        const int64_t n_strides = of.flags & KVL_VIEW_TILES ? at / 64 : at;
         const auto behind = [&](const void *first, int64_t stride) {
-            return first ? static_cast<const std::byte *>(first) + at * stride : nullptr;
+            return static_cast<const std::byte *>(first) + n_strides * stride;
         };
         spans[0] = whole;
         spans[0].n_tokens = at;
-        spans[1] = {behind(whole.k, of.k_token_stride_bytes), behind(whole.v, of.v_token_stride_bytes), of.len - at,
-                    behind(whole.k_scales, of.k_scale_token_stride_bytes),
-                    behind(whole.v_scales, of.v_scale_token_stride_bytes)};
+        spans[1] = {behind(whole.k, of.k_token_stride_bytes), behind(whole.v, of.v_token_stride_bytes), of.len - at};
         view.spans = spans;
         view.n_spans = 2;
     }
@@ -255,8 +256,8 @@ TEST_CASE("masks: a row has the same bits whatever other query heads share its g
         two.insert(two.end(), q.begin() + 4 * head_dim, q.begin() + 5 * head_dim);
         const Answer got = attend(Attention(alone), cache.view(0), len, two, 1, nullptr, &given);
         for (const size_t i : {size_t{0}, size_t{1}}) {
-            CHECK(test::same_bits(std::span(got.out).subspan(i * v_head_dim, v_head_dim),
-                                  std::span(all.out).subspan(i * 4 * v_head_dim, v_head_dim)));
+            CHECK(same_bits(std::span(got.out).subspan(i * v_head_dim, v_head_dim),
+                            std::span(all.out).subspan(i * 4 * v_head_dim, v_head_dim)));
         }
     }
 }
@@ -350,38 +351,45 @@ TEST_CASE("masks: hidden tokens do not leak, NaN and infinity included, where an
     }
 }
 
-TEST_CASE("masks: keys and values that are hidden from all queries are not read") {
+TEST_CASE("masks: keys and values that are hidden from all queries are not read, of tiles where these are hidden whole") {
     constexpr int64_t len = 700;
     void *const forbidden = mmap(nullptr, 1 << 20, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     REQUIRE(forbidden != MAP_FAILED);
-    for (const Format format : test::all_formats()) {
-        const Geometry g = geometry_of(format, 4);
-        const Cache cache = cache_of(format, len);
+    const auto check = [&](const Geometry &g, const kvl_view &whole, int first, int end) {
         const Floats q = queries_of(g, 3);
-        for (const auto &range : {std::pair{0, 64}, {64, 192}, {70, 71}, {100, 110}, {130, 520}, {512, 697}}) {
-            const int first = range.first, end = range.second;
-            Mask mask = mask_of(patterns[8], 3, len);
-            for (uint32_t query = 0; query < 3; ++query) {
-                for (int64_t t = first; t < end; ++t) {
-                    mask.show(query, t, false);
-                }
+        Mask mask = mask_of(patterns[8], 3, len);
+        for (uint32_t query = 0; query < 3; ++query) {
+            for (int64_t t = first; t < end; ++t) {
+                mask.show(query, t, false);
             }
-            const Split before(cache.view(0), first), behind(cache.view(0), end);
-            const kvl_span spans[] = {
-                before.spans[0], {forbidden, forbidden, end - first, forbidden, forbidden}, behind.spans[1]};
-            kvl_view view = cache.view(0);
-            view.spans = spans;
-            view.n_spans = 3;
-            const kvl_mask given = mask.get();
-            INFO(std::string(test::name_of(format)) << ", " << first << " to " << end);
-            CHECK(attend(Attention(g), view, len, q, 3, nullptr, &given) ==
-                  attend(Attention(g), cache.view(0), len, q, 3, nullptr, &given));
+        }
+        const Split before(whole, first), behind(whole, end);
+        const kvl_span spans[] = {before.spans[0], {forbidden, forbidden, end - first}, behind.spans[1]};
+        kvl_view view = whole;
+        view.spans = spans;
+        view.n_spans = 3;
+        const kvl_mask given = mask.get();
+        INFO(std::string(kvl_format_name(view.k_format)) << ", " << first << " to " << end);
+        CHECK(attend(Attention(g), view, len, q, 3, nullptr, &given) ==
+              attend(Attention(g), whole, len, q, 3, nullptr, &given));
+    };
+    for (const Format format : test::all_formats()) {
+        const Cache cache = cache_of(format, len);
+        for (const auto &range : {std::pair{0, 64}, {64, 192}, {192, 512}, {512, 640}}) {
+            check(geometry_of(format, 4), cache.view(0), range.first, range.second);
+        }
+    }
+    for (const Format format : test::row_formats()) {
+        const Cache cache = cache_of(format, len);
+        test::RowMemory rows(cache);
+        for (const auto &range : {std::pair{0, 64}, {64, 192}, {70, 71}, {100, 110}, {130, 520}, {512, 697}}) {
+            check(geometry_of(format, 4), rows.view(), range.first, range.second);
         }
     }
     munmap(forbidden, 1 << 20);
 }
 
-TEST_CASE("masks: spans give the bits of straight memory") {
+TEST_CASE("masks: spans of rows and of tiles give the bits of straight memory") {
     constexpr int64_t len = 1100;
     for (const Format format : test::all_formats()) {
         const Geometry g = geometry_of(format, 2);
@@ -391,10 +399,20 @@ TEST_CASE("masks: spans give the bits of straight memory") {
             const Mask mask = mask_of(pattern, 5, len);
             const kvl_mask given = mask.get(true, true);
             const Answer want = attend(Attention(g), cache.view(0), len, q, 5, nullptr, &given);
-            for (const int64_t at : {0, 1, 100, 512, 1099}) {
-                const Split split(cache.view(0), at);
+            const auto check = [&](const kvl_view &view, int64_t at) {
+                const Split split(view, at);
                 INFO(std::string(test::name_of(format)) << ", " << std::string(pattern.name) << ", split at " << at);
                 CHECK(attend(Attention(g), split.view, len, q, 5, nullptr, &given) == want);
+            };
+            for (const int64_t at : {0, 64, 512, 576, 1088}) {
+                check(cache.view(0), at);
+            }
+            if (test::is_scaled(format)) {
+                continue;
+            }
+            test::RowMemory rows(cache);
+            for (const int64_t at : {0, 1, 100, 512, 1099}) {
+                check(rows.view(), at);
             }
         }
     }
@@ -495,33 +513,36 @@ TEST_CASE("masks: where all is hidden, out is 0, and lse minus infinity or the s
         const kvl_mask given = mask.get(!has_biases, has_biases);
         g.sink_logits = {};
         const Answer nothing = attend(Attention(g), cache.view(0), 600, q, 2, nullptr, &given);
-        CHECK(test::same_bits(nothing.out, Floats(nothing.out.size(), 0.0f)));
-        CHECK(test::same_bits(nothing.lse, Floats(nothing.lse.size(), -infinity)));
+        CHECK(same_bits(nothing.out, Floats(nothing.out.size(), 0.0f)));
+        CHECK(same_bits(nothing.lse, Floats(nothing.lse.size(), -infinity)));
         g.sink_logits = logits;
         const Answer sinks = attend(Attention(g), cache.view(0), 600, q, 2, nullptr, &given);
-        CHECK(test::same_bits(sinks.out, Floats(sinks.out.size(), 0.0f)));
+        CHECK(same_bits(sinks.out, Floats(sinks.out.size(), 0.0f)));
         for (size_t i = 0; i < sinks.lse.size(); ++i) {
             CHECK(sinks.lse[i] == doctest::Approx(logits[i % logits.size()]).epsilon(1e-6));
         }
     }
 }
 
-TEST_CASE("masks: a bias that is infinite or NaN shows, the lowest number hides") {
+TEST_CASE("masks: a bias that is infinite or NaN shows; the lowest number weighs nothing, but does not hide") {
     const Geometry g = geometry_of(Format::f32, 2);
     const Cache cache = cache_of(Format::f32, 100);
     const Floats q = queries_of(g, 1);
-    const auto with = [&](float bias) {
-        Mask mask = mask_of(patterns[3], 1, 100);
+    const auto with = [&](float bias, bool others) {
+        Mask mask = mask_of(others ? patterns[3] : patterns[1], 1, 100);
         mask.show(0, 70);
         mask.bias(0, 70) = bias;
         const kvl_mask given = mask.get(true, true);
         return attend(Attention(g), cache.view(0), 100, q, 1, nullptr, &given);
     };
     for (const float bias : {infinity, quiet_nan}) {
-        const Answer got = with(bias);
+        const Answer got = with(bias, true);
         CHECK(std::all_of(got.out.begin(), got.out.end(), is_nan));
     }
-    CHECK(with(std::numeric_limits<float>::lowest()) == with(-infinity));
+    constexpr float lowest = std::numeric_limits<float>::lowest();
+    CHECK(with(lowest, true) == with(-infinity, true));
+    CHECK(same_bits(with(lowest, false).out, with(0, false).out));
+    CHECK(same_bits(with(lowest, false).lse, Floats(g.n_query_heads, lowest)));
 }
 
 TEST_CASE(

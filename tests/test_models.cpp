@@ -6,9 +6,11 @@
 #include <cmath>
 #include <fstream>
 #include <iterator>
+#include <optional>
 #include <string>
 
 #include "answers.hpp"
+#include "row_memory.hpp"
 
 using kvlane::Attention;
 using kvlane::Cache;
@@ -101,7 +103,8 @@ void check(const Family &f, Format format, int64_t len) {
                 KVL_CACHE_NO_HUGE_PAGES);
     test::fill_random(cache, len, 1);
     const Floats k = cache.read_k(0), v = f.values_are_keys ? beginnings(k, f.head_dim, v_head_dim) : cache.read_v(0);
-    kvl_view view = cache.view(0);
+    std::optional<test::RowMemory> keys;  // values of tiles lie apart from keys
+    kvl_view view = f.values_are_keys ? keys.emplace(cache).view() : cache.view(0);
     kvl_span span = view.spans[0];
     if (f.values_are_keys) {
         span.v = span.k;

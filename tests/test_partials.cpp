@@ -6,9 +6,9 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <string>
 
-#include "../kernels/softmax-inl.hpp"
 #include "rules.hpp"
 
 using kvlane::Attention;
@@ -108,8 +108,8 @@ Answer merged(const Attention &attention, const kvl_view &view, int64_t len, con
 // The partial of tokens [first, first + what the cache holds), whose memory is all that there is.
 Partial partial_of(const Attention &attention, const Cache &cache, int64_t first, int64_t len, const Floats &q,
                    uint32_t n_queries) {
-    Partial partial(n_queries, n_query_heads, v_head_dim);
     const kvl_view view = cache.view(0);
+    Partial partial(n_queries, static_cast<uint32_t>(q.size() / n_queries / view.head_dim), view.v_head_dim);
     const kvl_range range{sizeof range, 0, 0, first, first, first + view.len, partial.get()};
     const kvl_sequence sequence{sizeof sequence, 0, n_queries, &view, len, q.data(), nullptr, nullptr, &range, nullptr};
     kvlane::Workspace workspace = attention.workspace(1, len, n_queries);
@@ -209,17 +209,87 @@ TEST_CASE("partials: ranges of any length, merged, equal the oracle, for every f
     }
 }
 
-TEST_CASE("partials: every m that kernels make survives natural log, bit by bit") {
-    constexpr uint32_t step = 251;  // of all floats
-    uint32_t n_changed = 0;
-    for (uint64_t bits = 0; bits <= UINT32_MAX; bits += step) {
-        const float m = kvlane::in_log2(kvlane::to_natural_log(std::bit_cast<float>(static_cast<uint32_t>(bits))));
-        const float handed_over = kvlane::in_log2(kvlane::to_natural_log(m));
-        n_changed += !(m == handed_over || std::isnan(m));
+TEST_CASE("partials: m of one token is its score itself, and its weight is 1, for every float") {
+    constexpr uint64_t step = 1021, n_heads = 1 << 15;  // each of which has a query of one element, its score
+    Cache cache(1, {.n_kv_heads = 1, .head_dim = 1, .k_format = Format::f32, .v_format = Format::f32}, 1);
+    cache.append(0, Floats{1}, Floats{1});
+    const Attention attention({.n_query_heads = n_heads,
+                               .n_kv_heads = 1,
+                               .head_dim = 1,
+                               .k_format = Format::f32,
+                               .v_format = Format::f32,
+                               .scale = 1});
+    uint32_t n_wrong = 0;
+    for (uint64_t bits = 0; bits <= UINT32_MAX; bits += step * n_heads) {
+        Floats q(n_heads);
+        for (uint64_t h = 0; h < n_heads; ++h) {
+            q[h] = std::bit_cast<float>(static_cast<uint32_t>(bits + step * h));
+        }
+        Partial partial = partial_of(attention, cache, 0, 1, q, 1);
+        const kvl_partial p = partial.get();
+        for (uint64_t h = 0; h < n_heads; ++h) {
+            n_wrong += std::isfinite(q[h]) && (p.m[h] != q[h] || p.l[h] != 1 || p.o[h] != 1);
+        }
     }
-    CHECK(n_changed == 0);
-    CHECK(std::isfinite(kvlane::in_log2(kvlane::to_natural_log(std::numeric_limits<float>::max()))));
-    CHECK(kvlane::in_log2(kvlane::to_natural_log(-infinity)) == -infinity);
+    CHECK(n_wrong == 0);
+}
+
+TEST_CASE("partials: m of a range is exactly the largest that its tokens have alone, in every format") {
+    constexpr int64_t len = 130;
+    const Floats q = queries_of(1);
+    std::vector<int64_t> each(len);
+    std::iota(each.begin(), each.end(), 1);
+    for (const Format format : test::all_formats()) {
+        INFO(std::string(test::name_of(format)));
+        const Attention attention(plain(format));
+        const Cache cache = cache_of(plain(format), 0, len);
+        Partial whole = partial_of(attention, cache, 0, len, q, 1);
+        std::vector<Partial> alone = partials_of(attention, cache.view(0), len, q, 1, each);
+        for (uint32_t h = 0; h < n_query_heads; ++h) {
+            float largest = -infinity;
+            for (Partial &of_token : alone) {
+                largest = std::max(largest, of_token.get().m[h]);
+                CHECK(of_token.get().l[h] == 1);
+            }
+            CHECK(whole.get().m[h] == largest);
+            CHECK(whole.get().l[h] >= 1);
+        }
+    }
+}
+
+TEST_CASE("partials: m is exactly the largest of the scores that a query sees, where these are integers") {
+    const auto none = kvlane::Rotation::none;
+    constexpr int64_t len = 700;
+    constexpr uint32_t n_queries = 3;
+    const std::vector<int64_t> ends = {300, 555, len};
+    Floats k = test::random_values(size_t{len} * n_kv_heads * head_dim, 1), q = queries_of(n_queries);
+    for (size_t i = 0; i < k.size(); ++i) {
+        k[i] = i % head_dim == 0 ? 127 : std::round(20 * k[i]);  // q8 is of a scale of 1 then
+    }
+    std::transform(q.begin(), q.end(), q.begin(), [](float x) { return std::round(4 * x); });
+    for (const Format format : {Format::f32, Format::f16, Format::bf16, Format::q8}) {
+        INFO(std::string(test::name_of(format)));
+        Geometry g = plain(format);
+        g.scale = 0.5f;
+        g.k_rotation = g.v_rotation = none;
+        g.precision = kvlane::Precision::exact;
+        Cache cache(1, {n_kv_heads, head_dim, v_head_dim, format, format, none, none}, len);
+        cache.append(0, k, Floats(size_t{len} * n_kv_heads * v_head_dim, 1.0f));
+        REQUIRE(cache.read_k(0) == k);
+        std::vector<Partial> partials = partials_of(Attention(g), cache.view(0), len, q, n_queries, ends);
+        for (size_t range = 0; range < ends.size(); ++range) {
+            const float *const m = partials[range].get().m;
+            for (uint32_t row = 0; row < n_queries * n_query_heads; ++row) {
+                const int64_t end = std::min<int64_t>(ends[range], len - n_queries + 1 + row / n_query_heads);
+                float largest = -infinity;
+                for (int64_t t = range == 0 ? 0 : ends[range - 1]; t < end; ++t) {
+                    const auto key = k.begin() + (t * n_kv_heads + row % n_query_heads / group) * head_dim;
+                    largest = std::max(largest, g.scale * std::inner_product(key, key + head_dim, &q[row * head_dim], 0.0f));
+                }
+                CHECK(m[row] == largest);
+            }
+        }
+    }
 }
 
 TEST_CASE("partials: m, l and o are those of the tokens, in natural log") {
@@ -236,8 +306,8 @@ TEST_CASE("partials: m, l and o are those of the tokens, in natural log") {
     Floats out(p.o, p.o + n_query_heads * v_head_dim);
     for (uint32_t h = 0; h < n_query_heads; ++h) {
         CHECK(p.m[h] + std::log(p.l[h]) == doctest::Approx(want.lse[h]).epsilon(1e-6));
-        CHECK(p.l[h] >= 1e-4f);  // m is near the largest score
-        CHECK(p.l[h] <= 255 * 3000.0f);
+        CHECK(p.l[h] >= 1);  // the largest score's
+        CHECK(p.l[h] <= 255);
         std::for_each_n(out.begin() + h * v_head_dim, v_head_dim, [&](float &o) { o /= p.l[h]; });
     }
     CHECK(test::relative_error(out, want.out) <= test::bound(g));

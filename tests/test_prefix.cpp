@@ -3,10 +3,12 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <deque>
 #include <tuple>
 #include <vector>
 
 #include "answers.hpp"
+#include "row_memory.hpp"
 
 using kvlane::Attention;
 using kvlane::Cache;
@@ -39,25 +41,29 @@ struct Text {
     uint32_t n_queries = 1;
 };
 
-// Views of texts over one prefix, as spans of the prefix's cache and of each one's own.
+enum class Memory { tiles, rows };
+
+// Views of texts over one prefix, as spans of the prefix's cache and of each one's own, or of their copies as rows.
 struct Texts {
     Geometry g;
     Cache prefix;
     std::vector<Cache> caches;
+    std::deque<test::RowMemory> rows;
     std::vector<kvl_span> spans;
     std::vector<kvl_view> views;
     std::vector<Floats> queries;
     std::vector<Text> texts;
 
-    Texts(const Geometry &geometry, int64_t prefix_len, std::vector<Text> all)
+    Texts(const Geometry &geometry, int64_t prefix_len, std::vector<Text> all, Memory memory = Memory::tiles)
         : g(geometry), prefix(test::cache_of(g, prefix_len, 1, max_tokens)), texts(std::move(all)) {
         spans.reserve(2 * texts.size());
+        const kvl_view whole = view_of(prefix, memory);
         for (uint32_t i = 0; i < texts.size(); ++i) {
             caches.push_back(test::cache_of(g, texts[i].own, 10 + i, max_tokens));
-            kvl_view view = prefix.view(0);
+            kvl_view view = whole;
             spans.push_back(*view.spans);
             spans.back().n_tokens = texts[i].of_prefix;
-            spans.push_back(*caches[i].view(0).spans);
+            spans.push_back(*view_of(caches[i], memory).spans);
             spans.back().n_tokens = texts[i].own;
             view.spans = &spans[2 * i];
             view.n_spans = 2;
@@ -65,6 +71,10 @@ struct Texts {
             views.push_back(view);
             queries.push_back(test::random_values(size_t{texts[i].n_queries} * g.n_query_heads * head_dim, 50 + i));
         }
+    }
+
+    kvl_view view_of(const Cache &cache, Memory memory) {
+        return memory == Memory::tiles ? cache.view(0) : rows.emplace_back(cache, 0, true).view();
     }
 
     Answer alone(const Attention &attention, size_t i) const {
@@ -113,29 +123,41 @@ TEST_CASE(
     for (const Format format : test::all_formats()) {
         for (const uint32_t group : {1u, 4u, 7u, 40u}) {
             INFO(test::name_of(format) << ", group " << group);
-            Texts(geometry_of(format, group), 1280, {{1280, 5}, {1280, 300, 3}, {1280, 0}, {1280, 64, 2}}).check();
+            const std::vector<Text> all = {{1280, 5}, {1280, 300, 3}, {1280, 0}, {1280, 64, 2}};
+            Texts(geometry_of(format, group), 1280, all).check();
+            if (!test::is_scaled(format)) {
+                Texts(geometry_of(format, group), 1280, all, Memory::rows).check();
+            }
         }
     }
 }
 
 TEST_CASE("prefix: its whole chunks are read once") {
-    const Texts texts(geometry_of(Format::f16, 4), 1280, {{1280, 5}, {1280, 300, 3}, {1280, 64}});
-    CHECK(texts.check() == static_cast<uint64_t>(texts.bytes_of_token() * (3 * 1280 + 369 - 2 * 2 * chunk)));
+    for (const Memory memory : {Memory::tiles, Memory::rows}) {
+        const Texts texts(geometry_of(Format::f16, 4), 1280, {{1280, 5}, {1280, 300, 3}, {1280, 64}}, memory);
+        CHECK(texts.check() == static_cast<uint64_t>(texts.bytes_of_token() * (3 * 1280 + 369 - 2 * 2 * chunk)));
+    }
 }
 
 TEST_CASE("prefix: no more is shared than all queries see") {
     // Of the chunk that ends with the first 1024 tokens, the first of 9 queries does not see the last.
     for (const auto &[of_prefix, n_queries, n_chunks] :
          {std::tuple{1024, 9u, 1}, {1024, 1u, 2}, {1031, 8u, 2}, {511, 1u, 0}}) {
-        const Texts texts(geometry_of(Format::f32, 3), 1280, {{of_prefix, 0, n_queries}, {1280, 40}});
-        CHECK(texts.check() == static_cast<uint64_t>(texts.bytes_of_token() * (of_prefix + 1320 - n_chunks * chunk)));
+        for (const Memory memory : {Memory::tiles, Memory::rows}) {
+            const Texts texts(geometry_of(Format::f32, 3), 1280, {{of_prefix, 0, n_queries}, {1280, 40}}, memory);
+            CHECK(texts.check() == static_cast<uint64_t>(texts.bytes_of_token() * (of_prefix + 1320 - n_chunks * chunk)));
+        }
     }
 }
 
 TEST_CASE("prefix: others may stand among those that share, that share less or nothing") {
-    Texts texts(geometry_of(Format::f16, 4), 1600,
-                {{1600, 9}, {1600, 1}, {600, 20}, {600, 2}, {0, 700}, {1600, 3}, {1600, 4}});
-    CHECK(texts.check() == static_cast<uint64_t>(texts.bytes_of_token() * (6400 + 1200 + 739 - (3 + 1 + 3) * chunk)));
+    for (const Memory memory : {Memory::tiles, Memory::rows}) {
+        const int64_t less = memory == Memory::tiles ? 576 : 600;
+        const Texts texts(geometry_of(Format::f16, 4), 1600,
+                          {{1600, 9}, {1600, 1}, {less, 20}, {less, 2}, {0, 700}, {1600, 3}, {1600, 4}}, memory);
+        CHECK(texts.check() ==
+              static_cast<uint64_t>(texts.bytes_of_token() * (6400 + 2 * less + 739 - (3 + 1 + 3) * chunk)));
+    }
 }
 
 TEST_CASE("prefix: rules change nothing, be it shared by them or not") {
@@ -170,25 +192,27 @@ TEST_CASE("prefix: any threads give the same bits") {
 
 TEST_CASE("prefix: tables of blocks share the blocks that they begin with") {
     constexpr uint32_t block_tokens = 64;
-    for (const Format format : {Format::f16, Format::q4}) {
-        const Geometry g = geometry_of(format, 4);
-        Texts texts(g, 2900, {{0, 0}, {0, 0}, {0, 0}});
+    const auto check = [](Format format, Memory memory) {
+        Texts texts(geometry_of(format, 4), 2900, {{0, 0}, {0, 0}, {0, 0}}, memory);
+        const kvl_view whole = texts.view_of(texts.prefix, memory);
+        const int64_t strides = memory == Memory::tiles ? 1 : block_tokens;
         int32_t blocks[3][20];
         for (int i = 0; i < 3; ++i) {
             for (int j = 0; j < 20; ++j) {
                 blocks[i][j] = j < 9 + 8 * (i == 1) ? (j * 7 + 3) % 20 : 20 + (5 * i + j) % 24;  // 9 alike, of two 17
             }
             kvl_view &view = texts.views[static_cast<size_t>(i)];
-            view = texts.prefix.view(0);
+            view = whole;
             view.blocks = blocks[i];
             view.n_blocks = 20;
             view.block_tokens = block_tokens;
-            view.k_block_stride_bytes = block_tokens * view.k_token_stride_bytes;
-            view.v_block_stride_bytes = block_tokens * view.v_token_stride_bytes;
-            view.k_scale_block_stride_bytes = block_tokens * view.k_scale_token_stride_bytes;
-            view.v_scale_block_stride_bytes = block_tokens * view.v_scale_token_stride_bytes;
+            view.k_block_stride_bytes = strides * view.k_token_stride_bytes;
+            view.v_block_stride_bytes = strides * view.v_token_stride_bytes;
             view.len = 1200 + i;
         }
         CHECK(texts.check() == static_cast<uint64_t>(texts.bytes_of_token() * (3603 - 2 * chunk)));
-    }
+    };
+    check(Format::f16, Memory::tiles);
+    check(Format::q4, Memory::tiles);
+    check(Format::f16, Memory::rows);
 }

@@ -11,6 +11,7 @@
 
 #include "../kernels/planes.hpp"
 #include "answers.hpp"
+#include "row_memory.hpp"
 
 #if defined(__unix__)
 #include <pthread.h>
@@ -55,9 +56,9 @@ TEST_CASE("time: begin grows as n log n with what it checks for overlaps, on wha
         const float *rows = memory.data() + size_t{n} * n_spans * 4;
         std::vector<kvl_span> spans;
         for (uint32_t i = 0; i < n * n_spans; ++i) {
-            spans.push_back({rows + i * 4, rows + i * 4, 1, nullptr, nullptr});
+            spans.push_back({rows + i * 4, rows + i * 4, 1});
         }
-        const kvl_view shape = test::cache_of(tiny, 1).view(0);
+        const kvl_view shape = test::RowMemory(test::cache_of(tiny, 1)).view();
         std::vector<kvl_view> views(n, shape);
         std::vector<kvl_sequence> sequences;
         for (uint32_t i = 0; i < n; ++i) {
@@ -87,13 +88,13 @@ TEST_CASE("time: attention grows with the number of views in a chain, or of span
     for (const bool is_chain : {true, false}) {
         CAPTURE(is_chain);
         const auto seconds_for = [&](int64_t n) {
-            const Cache cache = test::cache_of(tiny, n);
-            const kvl_view whole = cache.view(0);
+            test::RowMemory rows(test::cache_of(tiny, n));
+            const kvl_view whole = rows.view();
             std::vector<kvl_span> spans;
             for (int64_t i = 0; i < n; ++i) {
                 const int64_t at = i * whole.k_token_stride_bytes;
-                spans.push_back({static_cast<const char *>(whole.spans->k) + at,
-                                 static_cast<const char *>(whole.spans->v) + at, 1, nullptr, nullptr});
+                spans.push_back(
+                    {static_cast<const char *>(whole.spans->k) + at, static_cast<const char *>(whole.spans->v) + at, 1});
             }
             std::vector<kvl_view> views(is_chain ? static_cast<size_t>(n) : 1, whole);
             for (size_t i = 0; i < views.size(); ++i) {
@@ -114,44 +115,65 @@ TEST_CASE("time: attention grows with the number of views in a chain, or of span
     }
 }
 
+namespace {
+
+// The view with garbage in every field that its visible tokens do not need.
+struct Littered {
+    Littered(const kvl_view &plain, int64_t garbage) : view(plain) {
+        spans[0].k = plain.spans->k;
+        spans[0].v = kvlane::has_tiles(plain) ? &view : plain.spans->v;
+        spans[0].n_tokens = plain.len;
+        view.spans = spans;
+        view.n_spans = 2;
+        view.k_head_stride_bytes = view.v_head_stride_bytes = garbage;
+        view.k_block_stride_bytes = view.v_block_stride_bytes = garbage;
+        if (kvlane::has_tiles(plain)) {
+            view.v_token_stride_bytes = garbage;
+        }
+    }
+    Littered(const Littered &) = delete;
+
+    kvl_span spans[2] = {{}, {nullptr, nullptr, -5}};  // one behind all visible tokens
+    kvl_view view;
+};
+
+// Bytes of a call over two sequences of all tokens of their views.
+uint64_t bytes_of(const Attention &attention, const std::vector<float> &q, const kvl_view &a, const kvl_view &b) {
+    std::vector<float> out(2 * q.size());
+    const kvl_sequence pair[] = {
+        {sizeof(kvl_sequence), 0, 0, &a, a.len, q.data(), out.data(), nullptr, nullptr, nullptr},
+        {sizeof(kvl_sequence), 0, 0, &b, b.len, q.data(), out.data() + q.size(), nullptr, nullptr, nullptr}};
+    uint64_t bytes = 0;
+    REQUIRE(kvl_attend_bytes(attention.get(), pair, 2, &bytes) == KVL_OK);
+    return bytes;
+}
+
+// Of views of one KV head: `one_run` tokens are too few to have a stride between them.
+void check_unused_fields(const Geometry &g, const kvl_view &plain, int64_t one_run) {
+    const Attention attention(g);
+    const std::vector<float> q = test::queries_of(g);
+    for (const int64_t garbage : {INT64_MAX, INT64_MIN, int64_t{-1}, int64_t{3}}) {
+        CAPTURE(garbage);
+        Littered littered(plain, garbage);
+        CHECK(test::attend(attention, littered.view, plain.len, q) == test::attend(attention, plain, plain.len, q));
+        // Two sequences that begin with the same memory share it, whatever stands in what neither uses.
+        CHECK(bytes_of(attention, q, plain, littered.view) == bytes_of(attention, q, plain, plain));
+        littered.view.len = one_run;
+        littered.view.k_token_stride_bytes = littered.view.v_token_stride_bytes = garbage;
+        CHECK(test::attend(attention, littered.view, one_run, q) == test::attend(attention, plain, one_run, q));
+    }
+}
+
+}  // namespace
+
 TEST_CASE("unused fields are never looked at: neither results nor bytes nor what is shared depend on them") {
-    constexpr int64_t garbage[] = {INT64_MAX, INT64_MIN, -1, 3};
-    for (const Format format : {Format::f32, Format::f16, Format::q8, Format::q4}) {
+    for (const Format format : test::all_formats()) {
+        CAPTURE(test::name_of(format));
         const Geometry g{.n_query_heads = 4, .n_kv_heads = 1, .head_dim = 32, .k_format = format, .v_format = format};
-        const Attention attention(g);
-        const std::vector<float> q = test::queries_of(g);
         const Cache cache = test::cache_of(g, 1030);
-        const bool has_scales = test::is_scaled(format);
-        for (const int64_t stride : garbage) {
-            kvl_view plain = cache.view(0), view = plain;
-            kvl_span spans[2] = {*view.spans, {nullptr, nullptr, -5, nullptr, nullptr}};  // one behind all visible tokens
-            view.spans = spans;
-            view.n_spans = 2;
-            view.len = plain.len = 1030;
-            spans[0].n_tokens = 1030;
-            view.k_head_stride_bytes = view.v_head_stride_bytes = stride;
-            view.k_scale_head_stride_bytes = view.v_scale_head_stride_bytes = stride;
-            view.k_block_stride_bytes = view.v_block_stride_bytes = stride;
-            view.k_scale_block_stride_bytes = view.v_scale_block_stride_bytes = stride;
-            if (!has_scales) {
-                view.k_scale_token_stride_bytes = view.v_scale_token_stride_bytes = stride;
-            }
-            CHECK(test::attend(attention, view, 1030, q) == test::attend(attention, plain, 1030, q));
-            // Two sequences that begin with the same memory share it, whatever stands in what neither uses.
-            std::vector<float> out(2 * q.size());
-            const kvl_sequence pair[] = {
-                {sizeof(kvl_sequence), 0, 0, &plain, 1030, q.data(), out.data(), nullptr, nullptr, nullptr},
-                {sizeof(kvl_sequence), 0, 0, &view, 1030, q.data(), out.data() + q.size(), nullptr, nullptr, nullptr}};
-            const kvl_sequence alike[] = {pair[0], pair[0]};
-            uint64_t bytes = 0, bytes_of_alike = 0;
-            REQUIRE(kvl_attend_bytes(attention.get(), pair, 2, &bytes) == KVL_OK);
-            REQUIRE(kvl_attend_bytes(attention.get(), alike, 2, &bytes_of_alike) == KVL_OK);
-            CHECK(bytes == bytes_of_alike);
-            // One token: strides between tokens are unused too.
-            view.len = 1;
-            view.k_token_stride_bytes = view.v_token_stride_bytes = stride;
-            view.k_scale_token_stride_bytes = view.v_scale_token_stride_bytes = stride;
-            CHECK(test::attend(attention, view, 1, q) == test::attend(attention, plain, 1, q));
+        check_unused_fields(g, cache.view(0), 64);
+        if (!test::is_scaled(format)) {
+            check_unused_fields(g, test::RowMemory(cache).view(), 1);
         }
     }
 }
@@ -159,9 +181,9 @@ TEST_CASE("unused fields are never looked at: neither results nor bytes nor what
 TEST_CASE("unused fields do not hide that values are what keys begin with") {
     const Geometry g{.n_query_heads = 4, .n_kv_heads = 1, .head_dim = 32};
     const Attention attention(g);
-    const Cache cache = test::cache_of(g, 100);
-    kvl_view view = cache.view(0);
-    kvl_span spans[2] = {*view.spans, {nullptr, &view, 0, nullptr, nullptr}};
+    test::RowMemory rows(test::cache_of(g, 100));
+    kvl_view view = rows.view();
+    kvl_span spans[2] = {*view.spans, {nullptr, &view, 0}};
     spans[0].v = spans[0].k;
     view.spans = spans;
     view.n_spans = 2;
@@ -178,14 +200,16 @@ TEST_CASE("unused fields do not hide that values are what keys begin with") {
 TEST_CASE("large counts do not overflow: a view of no tokens may have any number of blocks") {
     const Attention attention(small);
     const Cache cache = test::cache_of(small, 4);
-    kvl_view view = cache.view(0);
-    const int32_t block = 0;
-    view.blocks = &block;
-    view.n_blocks = view.block_tokens = UINT32_MAX;  // 2^64 tokens, nearly
-    view.len = 0;
-    const std::vector<float> q = test::queries_of(small);
-    const Answer answer = test::attend(attention, view, 0, q);
-    CHECK(answer.out == std::vector<float>(q.size(), 0.0f));
+    test::RowMemory rows(cache);
+    for (kvl_view view : {cache.view(0), rows.view()}) {
+        const int32_t block = 0;
+        view.blocks = &block;
+        view.n_blocks = view.block_tokens = UINT32_MAX;  // 2^64 tokens, nearly
+        view.len = 0;
+        const std::vector<float> q = test::queries_of(small);
+        const Answer answer = test::attend(attention, view, 0, q);
+        CHECK(answer.out == std::vector<float>(q.size(), 0.0f));
+    }
 }
 
 TEST_CASE("a sequence whose len is 0 sees nothing, whatever its view holds") {
@@ -201,8 +225,18 @@ TEST_CASE("a view that is older than a truncate reads what was forgotten, and th
     const std::vector<float> q = test::queries_of(small);
     const kvl_view old = cache.view(0);
     const Answer before = test::attend(attention, old, 100, q);
-    cache.truncate(50);
+    // What is forgotten of a tile that keeps some tokens reads as zeros.
+    std::vector<float> k = cache.read_k(0), v = cache.read_v(0);
+    for (std::vector<float> *values : {&k, &v}) {
+        std::fill(values->begin() + 50 * 2 * 16, values->begin() + 64 * 2 * 16, 0.0f);
+    }
+    Cache cut = test::cache_of(small, 0, 1, 100);
+    cut.append(0, k, v);
+    cut.advance(100);
+    cache.truncate(64);
     CHECK(test::attend(attention, old, 100, q) == before);
+    cache.truncate(50);
+    CHECK(test::attend(attention, old, 100, q) == test::attend(attention, cut.view(0), 100, q));
     test::fill_random(cache, 50, 9);
     CHECK(test::attend(attention, old, 100, q) == test::attend(attention, cache.view(0), 100, q));
 }
@@ -227,7 +261,7 @@ TEST_CASE("a view that is older than a truncate stays within the cache's memory,
     }
 }
 
-TEST_CASE("a view of another's q8 rows gives right results once it says how they are rotated") {
+TEST_CASE("a view of another's q8 tiles gives right results once it says how they are rotated") {
     const Geometry g{.n_query_heads = 4,
                      .n_kv_heads = 2,
                      .head_dim = 64,
@@ -355,6 +389,21 @@ size_t stack_of(void *workspace, uint32_t n_tasks) {
     return static_cast<size_t>(stack + size - std::find_if(stack, stack + size, [](std::byte b) { return b != pattern; }));
 }
 
+// That of the tasks of a call over all of a view's tokens.
+size_t stack_of_call(const Geometry &g, const kvl_view &view, uint32_t n_queries, const kvl_mask *mask) {
+    const Attention attention(g);
+    const std::vector<float> q = test::queries_of(g, n_queries);
+    std::vector<float> out(q.size());
+    kvlane::Workspace workspace = attention.workspace(1, view.len, n_queries);
+    const kvl_sequence sequence{sizeof sequence, 0,          n_queries, &view,   view.len,
+                                q.data(),        out.data(), nullptr,   nullptr, mask};
+    uint32_t n_tasks;
+    REQUIRE(kvl_attend_begin(attention.get(), &sequence, 1, workspace.data(), workspace.size(), &n_tasks) == KVL_OK);
+    const size_t bytes = stack_of(workspace.data(), n_tasks);
+    REQUIRE(kvl_attend_finish(workspace.data()) == KVL_OK);
+    return bytes;
+}
+
 }  // namespace
 
 TEST_CASE("stack: a task needs at most KVL_TASK_STACK_BYTES, whatever the shape and the rules") {
@@ -374,20 +423,14 @@ TEST_CASE("stack: a task needs at most KVL_TASK_STACK_BYTES, whatever the shape 
                     g.alibi_slopes = slopes;
                     g.precision = kvlane::Precision::exact;
                 }
-                const uint32_t n_queries = has_rules ? 3 : 1;
-                const Attention attention(g);
                 const Cache cache = test::cache_of(g, 600);
-                const kvl_view view = cache.view(0);
-                const std::vector<float> q = test::queries_of(g, n_queries);
-                std::vector<float> out(q.size());
-                kvlane::Workspace workspace = attention.workspace(1, 600, n_queries);
-                const kvl_sequence sequence{sizeof sequence, 0,          n_queries, &view,   600,
-                                            q.data(),        out.data(), nullptr,   nullptr, has_rules ? &mask : nullptr};
-                uint32_t n_tasks;
-                REQUIRE(kvl_attend_begin(attention.get(), &sequence, 1, workspace.data(), workspace.size(), &n_tasks) ==
-                        KVL_OK);
-                most = std::max(most, stack_of(workspace.data(), n_tasks));
-                REQUIRE(kvl_attend_finish(workspace.data()) == KVL_OK);
+                const auto stack_on = [&](const kvl_view &view) {
+                    return stack_of_call(g, view, has_rules ? 3 : 1, has_rules ? &mask : nullptr);
+                };
+                most = std::max(most, stack_on(cache.view(0)));
+                if (!test::is_scaled(format)) {
+                    most = std::max(most, stack_on(test::RowMemory(cache).view()));
+                }
             }
         }
     }
@@ -494,7 +537,63 @@ private:
 
 }  // namespace
 
-TEST_CASE("memory: nothing in front of and behind the rows, queries and outputs of a call is touched") {
+namespace {
+
+// A view's rows or tiles, each plane in memory of its own between such pages.
+class GuardedView {
+public:
+    GuardedView(const kvl_view &source, bool at_end) : view_(source) {
+        span_.n_tokens = source.len;
+        kvlane::for_each_plane(source, [&](const kvlane::ViewPlane &plane) { move(plane, source, at_end); });
+        view_.spans = &span_;
+    }
+    GuardedView(const GuardedView &) = delete;
+    const kvl_view &view() const { return view_; }
+
+private:
+    void move(const kvlane::ViewPlane &plane, const kvl_view &source, bool at_end) {
+        const int64_t row = plane.row_bytes(source), n_rows = (source.len + plane.tokens - 1) / plane.tokens;
+        view_.*plane.token_stride = row;
+        view_.*plane.head_stride = row * n_rows;
+        planes_.push_back(std::make_unique<Guarded>(static_cast<size_t>(source.n_kv_heads * row * n_rows), at_end));
+        std::byte *const memory = planes_.back()->data();
+        span_.*plane.first = memory;
+        for (uint32_t head = 0; head < source.n_kv_heads; ++head) {
+            for (int64_t i = 0; i < n_rows; ++i) {
+                std::memcpy(memory + (head * n_rows + i) * row, plane.row(source, *source.spans, head, i * plane.tokens, 0),
+                            static_cast<size_t>(row));
+            }
+        }
+    }
+
+    kvl_view view_;
+    kvl_span span_{};
+    std::vector<std::unique_ptr<Guarded>> planes_;
+};
+
+void check_guarded(const Geometry &g, const kvl_view &straight) {
+    const Attention attention(g);
+    const std::vector<float> q = test::queries_of(g);
+    const int64_t len = straight.len;
+    const Answer want = test::attend(attention, straight, len, q);
+    for (const bool at_end : {true, false}) {
+        const GuardedView guarded(straight, at_end);
+        const Guarded queries(q.size() * sizeof(float), at_end), out(q.size() * sizeof(float), at_end);
+        const Guarded lse(g.n_query_heads * sizeof(float), at_end);
+        std::memcpy(queries.data(), q.data(), q.size() * sizeof(float));
+        const Guarded workspace(attention.workspace(1, len).size(), at_end);
+        const kvl_sequence sequence{
+            sizeof sequence,   0,       0,      &guarded.view(), len, queries.data<float>(), out.data<float>(),
+            lse.data<float>(), nullptr, nullptr};
+        REQUIRE(kvl_attend(attention.get(), &sequence, 1, workspace.data(), workspace.size(), nullptr) == KVL_OK);
+        CHECK(test::same_bits(std::span(out.data<float>(), q.size()), want.out));
+        CHECK(test::same_bits(std::span(lse.data<float>(), g.n_query_heads), want.lse));
+    }
+}
+
+}  // namespace
+
+TEST_CASE("memory: nothing in front of and behind the rows or tiles, queries and outputs of a call is touched") {
     for (const Format format : test::all_formats()) {
         for (const uint32_t dim : {1u, 7u, 33u, 64u, 80u, 128u}) {
             for (const int64_t len : {1, 15, 64, 130}) {
@@ -503,42 +602,37 @@ TEST_CASE("memory: nothing in front of and behind the rows, queries and outputs 
                 CAPTURE(test::name_of(format));
                 CAPTURE(dim);
                 CAPTURE(len);
-                const Attention attention(g);
                 const Cache cache = test::cache_of(g, len);
-                const kvl_view straight = cache.view(0);
-                const std::vector<float> q = test::queries_of(g);
-                const Answer want = test::attend(attention, straight, len, q);
-                for (const bool at_end : {true, false}) {
-                    kvl_view view = straight;
-                    kvl_span span{nullptr, nullptr, len, nullptr, nullptr};
-                    std::vector<std::unique_ptr<Guarded>> planes;
-                    kvlane::for_each_plane(view, [&](const kvlane::ViewPlane &plane) {
-                        const int64_t row = plane.row_bytes(view);
-                        view.*plane.token_stride = row;
-                        view.*plane.head_stride = row * len;
-                        planes.push_back(std::make_unique<Guarded>(static_cast<size_t>(2 * row * len), at_end));
-                        span.*plane.first = planes.back()->data();
-                        for (uint32_t head = 0; head < 2; ++head) {
-                            for (int64_t t = 0; t < len; ++t) {
-                                std::memcpy(planes.back()->data() + (head * len + t) * row,
-                                            plane.row(straight, *straight.spans, head, t, 0), static_cast<size_t>(row));
-                            }
-                        }
-                    });
-                    view.spans = &span;
-                    const Guarded queries(q.size() * sizeof(float), at_end), out(q.size() * sizeof(float), at_end);
-                    const Guarded lse(g.n_query_heads * sizeof(float), at_end);
-                    std::memcpy(queries.data(), q.data(), q.size() * sizeof(float));
-                    const Guarded workspace(attention.workspace(1, len).size(), at_end);
-                    const kvl_sequence sequence{
-                        sizeof sequence,   0,       0,      &view, len, queries.data<float>(), out.data<float>(),
-                        lse.data<float>(), nullptr, nullptr};
-                    REQUIRE(kvl_attend(attention.get(), &sequence, 1, workspace.data(), workspace.size(), nullptr) ==
-                            KVL_OK);
-                    CHECK(test::same_bits(std::span(out.data<float>(), q.size()), want.out));
-                    CHECK(test::same_bits(std::span(lse.data<float>(), g.n_query_heads), want.lse));
+                check_guarded(g, cache.view(0));
+                if (!test::is_scaled(format)) {
+                    check_guarded(g, test::RowMemory(cache).view());
                 }
             }
+        }
+    }
+}
+
+TEST_CASE("memory: nothing in front of and behind a mask is touched") {
+    const Geometry g{.n_query_heads = 6, .n_kv_heads = 2, .head_dim = 20};
+    const Attention attention(g);
+    for (const int64_t len : {3, 64, 70, 130}) {
+        CAPTURE(len);
+        const Cache cache = test::cache_of(g, len);
+        const std::vector<float> q = test::queries_of(g, 3);
+        const Answer want = test::attend(attention, cache.view(0), len, q, 3);
+        const auto n_words = static_cast<size_t>(len + 63) / 64, n_biases = static_cast<size_t>(len);
+        for (const bool at_end : {true, false}) {
+            const Guarded bits(3 * n_words * sizeof(uint64_t), at_end), biases(3 * n_biases * sizeof(float), at_end);
+            std::memset(bits.data(), 0xff, bits.size());
+            const kvl_mask mask{sizeof mask,
+                                0,
+                                0,
+                                bits.data<uint64_t>(),
+                                biases.data<float>(),
+                                len,
+                                static_cast<int64_t>(n_words * sizeof(uint64_t)),
+                                static_cast<int64_t>(n_biases * sizeof(float))};
+            CHECK(test::attend(attention, cache.view(0), len, q, 3, nullptr, &mask) == want);
         }
     }
 }

@@ -24,7 +24,8 @@ std::vector<uint32_t> choose(const Model &model, Sampler &sampler, std::span<con
     return chosen;
 }
 
-// Tokens that all begin with, one less than the shortest has at most: every text has one to be run.
+// Tokens that all begin with, one less than the shortest has at most: every text has one to be run. A multiple of 64, as
+// tiles are: texts are to the last bit then what each would be alone.
 size_t n_shared_by(const std::vector<std::vector<uint32_t>> &prompts) {
     size_t n = prompts[0].size() - 1;
     for (const std::vector<uint32_t> &prompt : prompts) {
@@ -33,7 +34,7 @@ size_t n_shared_by(const std::vector<std::vector<uint32_t>> &prompts) {
             std::mismatch(prompt.begin(), prompt.begin() + static_cast<std::ptrdiff_t>(n), prompts[0].begin());
         n = static_cast<size_t>(differs.first - prompt.begin());
     }
-    return n;
+    return n / 64 * 64;
 }
 
 struct Text {

@@ -37,7 +37,7 @@ std::vector<uint32_t> draft(std::span<const uint32_t> text, size_t most);
 /// Texts that were written side by side.
 struct Batch {
     std::vector<std::vector<uint32_t>> texts;
-    size_t n_shared = 0;       // tokens that all prompts begin with, stored once
+    size_t n_shared = 0;       // tokens that all prompts begin with, in 64s, stored once
     uint64_t cache_bytes = 0;  // of all sequences
     uint64_t bytes_saved = 0;  // that copies of what is shared would have taken
     Effort effort;             // those shared counted once

@@ -111,6 +111,20 @@ Written written(Model &model, const Tokens &prompt, uint32_t most_drafted, float
     return w;
 }
 
+// The first n tokens of a text without an end.
+Tokens text_of(size_t n) {
+    std::mt19937 random(3);
+    Tokens text(n);
+    std::ranges::generate(text, [&] { return 3 + random() % 7; });
+    text[0] = 1;
+    return text;
+}
+
+Tokens joined(Tokens begin, const Tokens &end) {
+    begin.insert(begin.end(), end.begin(), end.end());
+    return begin;
+}
+
 const kvlane::Format formats[] = {kvlane::Format::f32, kvlane::Format::f16, kvlane::Format::q8, kvlane::Format::q4};
 
 std::string checkpoint_error(const std::string &bytes) {
@@ -216,7 +230,8 @@ TEST_CASE("a model takes seq_len tokens, and no more") {
 
 TEST_CASE("tokens have the same logits one by one, together, behind a prefix and beside other sequences") {
     const RandomModel random(1);
-    const Tokens tokens = {1, 5, 3, 9, 9, 2, 7, 4, 0, 8, 6};
+    const size_t n_prefix = 64;
+    const Tokens tokens = text_of(n_prefix + 5);
     for (const kvlane::Format format : formats) {
         Model model = random.model(format);
         Sequence alone = model.sequence();
@@ -229,19 +244,39 @@ TEST_CASE("tokens have the same logits one by one, together, behind a prefix and
         CHECK(std::ranges::equal(model.forward(together, tokens), want));
 
         Sequence prefix = model.sequence();
-        model.forward(prefix, std::span(tokens).first(6));
+        model.forward(prefix, std::span(tokens).first(n_prefix));
         Sequence first = model.sequence(&prefix), second = model.sequence(&prefix), other = model.sequence();
         const Tokens others = {1, 1, 2};
-        const Feed feeds[] = {
-            {&first, std::span(tokens).subspan(6, 2)}, {&other, others}, {&second, std::span(tokens).subspan(6)}};
+        const Feed feeds[] = {{&first, std::span(tokens).subspan(n_prefix, 2)},
+                              {&other, others},
+                              {&second, std::span(tokens).subspan(n_prefix)}};
         const std::span<const float> logits = model.forward(feeds);
-        const std::span<const float> behind_prefix = std::span(want).subspan(6 * 10);
+        const std::span<const float> behind_prefix = std::span(want).subspan(n_prefix * 10);
         CHECK(std::ranges::equal(logits.first(2 * 10), behind_prefix.first(2 * 10)));
         CHECK(std::ranges::equal(logits.last(5 * 10), behind_prefix));
-        CHECK(second.len() == 11);
+        CHECK(second.len() == n_prefix + 5);
         CHECK(second.cache().len() == 5);
-        second.truncate(8);
-        CHECK(std::ranges::equal(model.forward(second, std::span(tokens).subspan(8)), behind_prefix.subspan(2 * 10)));
+        second.truncate(n_prefix + 2);
+        CHECK(std::ranges::equal(model.forward(second, std::span(tokens).subspan(n_prefix + 2)),
+                                 behind_prefix.subspan(2 * 10)));
+    }
+}
+
+TEST_CASE("a prefix of any number of tokens changes no more than the rounding of those behind it") {
+    const Tokens tokens = text_of(80);
+    const RandomModel random(1);
+    Model model = random.model(kvlane::Format::f32);
+    Sequence alone = model.sequence();
+    const auto logits = model.forward(alone, tokens);
+    const std::vector<float> want(logits.begin(), logits.end());
+    for (const size_t n_prefix : {1, 6, 63, 65, 79}) {
+        Sequence prefix = model.sequence();
+        model.forward(prefix, std::span(tokens).first(n_prefix));
+        Sequence sequence = model.sequence(&prefix);
+        const auto got = model.forward(sequence, std::span(tokens).subspan(n_prefix));
+        for (size_t i = 0; i < got.size(); ++i) {
+            CHECK(got[i] == doctest::Approx(want[n_prefix * 10 + i]).epsilon(1e-4));
+        }
     }
 }
 
@@ -279,9 +314,14 @@ TEST_CASE("drafts change how many steps a text takes, and not the text") {
 }
 
 TEST_CASE("texts that share a prefix are those that each would be alone") {
-    const std::vector<Tokens> sets[] = {
-        {{1, 5, 6, 7}, {1, 5, 6, 8, 9}, {1, 5, 6}}, {{1, 5, 6}, {1, 5, 6}}, {{1}, {1, 2}}, {{1, 4, 5, 6, 7, 8, 9, 3}}};
-    const size_t n_shared[] = {2, 2, 0, 7};
+    const Tokens begin = text_of(70);
+    const std::vector<Tokens> sets[] = {{joined(begin, {7}), joined(begin, {8, 9}), begin},
+                                        {begin, begin},
+                                        {text_of(65), text_of(66)},
+                                        {text_of(64), text_of(66)},
+                                        {{1}, joined(begin, {2})},
+                                        {text_of(129)}};
+    const size_t n_shared[] = {64, 64, 64, 0, 0, 128};
     for (uint32_t seed = 0; seed < 12; ++seed) {
         const RandomModel random(seed);
         Model model = random.model(formats[seed % std::size(formats)]);

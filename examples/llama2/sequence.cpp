@@ -16,20 +16,17 @@ kvlane::Layer cache_layer(const Config &config, const CacheFormat &format) {
 
 }  // namespace
 
-// Caches of one capacity have the same strides, as the spans of one view must.
 Sequence::Sequence(const Config &config, const CacheFormat &format, const Sequence *prefix)
     : prefix_(prefix), cache_(config.n_layers, cache_layer(config, format), config.seq_len) {}
 
 kvl_view Sequence::view(uint32_t layer) {
-    kvl_view view = cache_.view(layer);
-    if (prefix_) {
-        const kvl_view first = prefix_->cache_.view(layer);
-        spans_ = {*first.spans, *view.spans};
-        spans_[0].n_tokens = first.len;  // of the many that it has room for
-        view.spans = spans_.data();
-        view.n_spans = 2;
-        view.len += first.len;
+    if (!prefix_) {
+        return cache_.view(layer);
     }
+    own_ = cache_.view(layer);
+    kvl_view view = prefix_->cache_.view(layer);
+    view.len += own_.len;
+    view.next = own_.len > 0 ? &own_ : nullptr;
     return view;
 }
 

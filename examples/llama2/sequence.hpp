@@ -2,7 +2,6 @@
 
 #include <kvlane/kvlane.hpp>
 
-#include <array>
 #include <cstdint>
 #include <span>
 
@@ -24,7 +23,8 @@ struct CacheFormat {
 class Sequence {
 public:
     /// Pre:    prefix is null, or a sequence of the same config and format without a prefix of its own, that outlives this
-    ///         one and stays as it is. With one, n_first_f16 and n_recent_f16 are 0: its tokens and these are of one format
+    ///         one and stays as it is. With one, n_first_f16 and n_recent_f16 are 0: its tokens and these are of one format.
+    ///         Behind a prefix of a multiple of 64 tokens results have the bits of one sequence
     Sequence(const Config &config, const CacheFormat &format, const Sequence *prefix = nullptr);
 
     /// Tokens, those of the prefix included.
@@ -34,7 +34,8 @@ public:
     void append(uint32_t layer, std::span<const float> k, std::span<const float> v) { cache_.append(layer, k, v); }
     void advance(int64_t n_tokens) { cache_.advance(n_tokens); }
 
-    /// Shows all tokens of a layer, the appended ones included: two runs where there is a prefix. Good until the next view.
+    /// Shows all tokens of a layer, the appended ones included: a chain of two where there is a prefix. Good until the
+    /// next view.
     kvl_view view(uint32_t layer);
 
     /// Forgets the tokens from len on.
@@ -49,7 +50,7 @@ private:
 
     const Sequence *prefix_;
     kvlane::Cache cache_;
-    std::array<kvl_span, 2> spans_ = {};
+    kvl_view own_ = {};  // behind the prefix
 };
 
 }  // namespace llama2

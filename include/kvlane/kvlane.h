@@ -4,15 +4,15 @@
  *
  *     out[h] = softmax(scale * q[h] K[h / group]^T) V[h / group]
  *
- * for the newest tokens' queries by reading the cached keys and values where they lie.
+ * for the newest tokens' queries by reading the cached keys and values in place.
  *
  * Every function that can fail returns a kvl_status; kvl_last_error() then names the argument, its value and what is
  * allowed, and array elements and the views of a chain by their index from 0. A function that fails has changed nothing,
  * except where its comment says otherwise. Every descriptor begins with struct_size, to be set to sizeof its type, and
  * flags, where an unknown bit is an error. Fields that do not apply, given the other fields, are ignored.
  *
- * Pointers must be aligned for their types; rows of keys and values, and their scales, may lie at any address. The
- * caller must not modify anything that a call reads until the call returns.
+ * Pointers must be aligned for their types. Rows of keys and values may lie at any address; packed tiles must be aligned
+ * to 64 bytes. The caller must not modify anything that a call reads until the call returns.
  *
  * Floating point: results are specified for the default environment (round to nearest, subnormal numbers kept) on the
  * calling thread and on all threads of the executor. With FTZ or DAZ set, subnormal numbers are treated as 0; the bounds
@@ -20,7 +20,8 @@
  * on all threads of a call; otherwise results depend on which thread ran which task.
  *
  * Words: a token is one cached position; a row is the head_dim (keys, queries) or v_head_dim (values, outputs) elements
- * of one head; group = n_query_heads / n_kv_heads query heads read the same KV head. Strides are in bytes.
+ * of one head; a tile holds the keys and values of 64 consecutive tokens of one KV head; group = n_query_heads /
+ * n_kv_heads query heads read the same KV head. Strides are in bytes.
  */
 #ifndef KVLANE_KVLANE_H
 #define KVLANE_KVLANE_H
@@ -63,10 +64,10 @@ typedef enum kvl_status {
     KVL_ERROR_FLAGS,               /* an unknown flag, or a reserved field that is not 0 */
     KVL_ERROR_NULL,                /* a null pointer */
     KVL_ERROR_RANGE,               /* a count that is out of its range */
-    KVL_ERROR_FORMAT,              /* an unknown storage format */
+    KVL_ERROR_FORMAT,              /* an unknown storage format, or one that a view of rows cannot have */
     KVL_ERROR_HEADS,               /* n_query_heads is not a multiple of n_kv_heads */
     KVL_ERROR_HEAD_DIM,            /* head_dim or v_head_dim is 0 or over KVL_MAX_HEAD_DIM */
-    KVL_ERROR_SCALE,               /* scale is not finite, or too large for it */
+    KVL_ERROR_SCALE,               /* scale is not finite */
     KVL_ERROR_LAYER,               /* layer is out of range */
     KVL_ERROR_LENGTH,              /* a buffer's or a sequence's length is wrong */
     KVL_ERROR_CAPACITY,            /* the cache would exceed max_tokens */
@@ -80,7 +81,7 @@ typedef enum kvl_status {
     KVL_ERROR_ISA,                 /* KVLANE_ISA names no instruction set that this CPU can run */
     KVL_ERROR_MEMORY,              /* the system has no memory or address space to give */
     KVL_ERROR_ROTATION,            /* an unknown rotation, or a view that does not state its own */
-    KVL_ERROR_RULE,                /* a softcap, slope or sink logit that no score can have */
+    KVL_ERROR_RULE,                /* a softcap, slope or sink logit that is out of its range */
     KVL_ERROR_PRECISION,           /* an unknown precision, or one for formats that have none */
     KVL_ERROR_BLOCK,               /* a block's index is out of range */
     KVL_ERROR_STRIDE,              /* a stride of a view or mask is too small, or too large for KVL_MAX_EXTENT_BYTES */
@@ -88,28 +89,29 @@ typedef enum kvl_status {
     KVL_ERROR_MASK                 /* a mask is too short, or not aligned */
 } kvl_status;
 
-/* How a key or value row is stored.
+/* How a key or value is stored. Rows of the caller's are f32, f16 or bf16. q8 and q4 exist in packed tiles only, see
+ * KVL_VIEW_TILES: the layout of a tile is the library's own, and caches write it.
  *
- * q8: an int8 for each element, which the row's scale multiplies.
+ * q8: an element is an 8-bit integer from -127 to 127, times the row's scale.
  *
- * q4: groups of 32 elements; the last one may have fewer. A group of n has (n + 1) / 2 bytes: its first (n + 1) / 2
- * elements in their lower 4 bits, the others in the upper ones, each as a number from -8 to 7, plus 8. An element is its
- * number times the group's multiplier, 0 to 15, times the row's scale.
+ * q4: an element is a 4-bit code. It selects one of 16 levels, unevenly spaced 8-bit integers that suit normally
+ * distributed elements. Groups of 32 elements, the last of which may have fewer, have a multiplier from -127 to 127 each:
  *
- * The scale is an f32 in a plane of its own. In that of q4 a byte for every group's multiplier follows it, and zeros up
- * to a multiple of 4 bytes. It is 0, a positive normal number, or NaN, which makes the whole row NaN. */
+ *     element = scale * ((level * multiplier + 64) >> 7)
+ *
+ * The scale of a row is an f32. It is 0, a positive normal number, or NaN, which makes the whole row NaN. */
 typedef uint32_t kvl_format;
 enum {
     KVL_F32 = 0,  /* IEEE 754 binary32 */
     KVL_F16 = 1,  /* IEEE 754 binary16 */
     KVL_BF16 = 2, /* bfloat16: the upper half of a binary32 */
-    KVL_Q8 = 3,   /* 8-bit integers, and a scale a row */
-    KVL_Q4 = 4    /* 4-bit integers, a multiplier a group, and a scale a row */
+    KVL_Q8 = 3,   /* 8-bit integers, and a scale for each row */
+    KVL_Q4 = 4    /* 4-bit codes, a multiplier for each group of 32 elements, and a scale for each row */
 };
 
-/* What rows are multiplied by before they are stored, and queries before they meet keys: it spreads outliers over all
- * elements, so that few bits lose less of them. Products of queries and keys stay what they are, and outputs and what is
- * read back are rotated back. */
+/* What rows are multiplied by before they are stored, and queries before they are multiplied by keys: it spreads outliers
+ * over all elements, which reduces the error of q8 and q4. Products of queries and keys are unchanged; outputs, and what is
+ * read back, are rotated back. */
 typedef uint32_t kvl_rotation;
 enum {
     KVL_ROTATION_DEFAULT = 0, /* of the format: Hadamard for q4 and for keys of q8, else none */
@@ -117,14 +119,14 @@ enum {
     KVL_ROTATION_HADAMARD = 2 /* a Walsh-Hadamard matrix of head_dim, in blocks where that is no power of two */
 };
 
-/* What queries and softmax weights are rounded to where they meet q8 or q4.
+/* What queries and softmax weights are rounded to where they are multiplied by q8 or q4.
  *
  * Exact: nothing; they and the stored integers are multiplied as f32.
  *
- * Fast: 8 bits where the instruction set has dot products of bytes and these are faster, else 16 bits. 8 bits are used
- * if both formats are q8 or q4: for queries against q4 keys, for queries against q8 keys if the group has at least 5
- * query heads (2 on avx512_vnni), and for weights against q4 values; on avx2 for q4 alone. The output's error is then at
- * most 1.5 times that of storing. With 16 bits the error is a hundredth of that of storing in q8. */
+ * Fast: integers of 8 bits if the instruction set multiplies bytes (avx2_vnni, avx512_vnni, neon_dotprod, neon_i8mm), both
+ * formats are q8 or q4, and the format concerned is q4 or the group has at least 2 query heads; else integers of 16 bits.
+ * The format of keys decides for queries, that of values for weights. With 8 bits the output's error is at most 1.5 times
+ * that of storing alone. With 16 bits the error is a hundredth of that of storing in q8. */
 typedef uint32_t kvl_precision;
 enum {
     KVL_PRECISION_DEFAULT = 0, /* fast */
@@ -167,35 +169,52 @@ KVL_API kvl_status kvl_isa_in_force(const char **name);
 
 /* ---- Views ------------------------------------------------------------------------------------------------------- */
 
-/// A run of tokens in memory; or, of a view with blocks, all the memory that these are in.
+/// A run of tokens in memory; or, of a view with blocks, the memory of all blocks.
 typedef struct kvl_span {
-    const void *k;        /* key row of the run's first token, KV head 0; with blocks, of block 0's */
-    const void *v;        /* value row of the run's first token, KV head 0 */
-    int64_t n_tokens;     /* tokens that the run holds */
-    const void *k_scales; /* scale of that key row, where k_format has scales, else unused */
-    const void *v_scales; /* scale of that value row, where v_format has scales, else unused */
+    const void *k;    /* key row of the run's first token, KV head 0, or its first tile; with blocks, of block 0 */
+    const void *v;    /* value row of the same token; unused with tiles */
+    int64_t n_tokens; /* tokens that the run holds */
 } kvl_span;
+
+enum {
+    KVL_VIEW_TILES = 1 /* packed tiles, not rows */
+};
 
 /// One layer's keys and values as stored: where they lie and in what format. Plain data, owns nothing. Tokens that are
 /// stored in different formats need a view for each format, linked by next in order of position. A view's formats equal
 /// the attention object's, except that f16 may stand for q8 or q4; all views of a chain have the same rotations. A view
 /// that does not begin at a multiple of 64 tokens may change the last bits of a result.
 ///
+/// Without KVL_VIEW_TILES the keys and values are rows in f32, f16 or bf16, as a caller's own cache may have them; q8 and
+/// q4 fail with KVL_ERROR_FORMAT. Spans may hold any number of tokens. Attention packs the rows that it needs into tiles,
+/// 64 tokens from the view's start at a time; results have the bits of packed tiles with the same contents.
+///
+/// With KVL_VIEW_TILES they are packed tiles, as caches store them: a tile is one record of the keys and values of 64
+/// tokens of one KV head. Its layout is the library's own and may change with the version. A caller does not write tiles,
+/// but may copy whole ones from a cache whose layer has the same geometry, formats and rotations; a tile's size is the
+/// k_token_stride_bytes of a cache's view. Every span that another with visible tokens follows holds a multiple of 64
+/// tokens, and so does every block; else the call fails with KVL_ERROR_LENGTH. The last tile is readable as a whole. What
+/// it holds of tokens that are not visible does not affect results.
+///
 /// If block_tokens is not 0, the view is paged: it has one span, a pool of n_tokens / block_tokens blocks, and token t
 /// is token t % block_tokens of block blocks[t / block_tokens]. Results have the bits of the same tokens in one
 /// contiguous span.
-/// Shape:  the row of token t and KV head h of a span starts at
-///         k + h * k_head_stride_bytes + t * k_token_stride_bytes, and alike for v and for the scales; that of token t of
-///         block b at k + b * k_block_stride_bytes + h * k_head_stride_bytes + t * k_token_stride_bytes
+/// Shape:  rows: the key row of token t of a span and KV head h starts at
+///             k + h * k_head_stride_bytes + t * k_token_stride_bytes,
+///         with blocks, that of token t of block b at
+///             k + b * k_block_stride_bytes + h * k_head_stride_bytes + t * k_token_stride_bytes,
+///         and value rows alike with v. Tiles: the tile of token t is at the same address with t / 64 for t:
+///         k_token_stride_bytes is the distance from one tile to the next. The strides of v are unused
 /// Units:  strides in bytes
-/// Pre:    each stride is at least a row's bytes and at most KVL_MAX_EXTENT_BYTES / (n - 1), where n is the number of
-///         tokens (of the longest run), heads or blocks (up to the largest index in use) that it separates; where n is 1
-///         it is ignored. Keys and values may be interleaved in memory, and may alias. Both rotations are set explicitly:
+/// Pre:    each stride is at least the bytes of a row or tile, and at most KVL_MAX_EXTENT_BYTES / (n - 1), where n is the
+///         number of tokens or tiles (of the longest run), heads or blocks (up to the largest index in use) that it
+///         separates; where n is 1 it is ignored. Tiles are aligned to 64 bytes, and their strides are multiples of 64.
+///         Rows of keys and values may be interleaved in memory, and may alias. Both rotations are set explicitly:
 ///         KVL_ROTATION_DEFAULT fails with KVL_ERROR_ROTATION, because a format does not tell how existing rows were
 ///         rotated
 typedef struct kvl_view {
     size_t struct_size;
-    uint32_t flags; /* none are defined */
+    uint32_t flags; /* KVL_VIEW_TILES, or 0: rows */
     uint32_t n_kv_heads;
     uint32_t head_dim;
     uint32_t v_head_dim;
@@ -205,24 +224,18 @@ typedef struct kvl_view {
     int64_t k_head_stride_bytes;
     int64_t v_token_stride_bytes;
     int64_t v_head_stride_bytes;
-    int64_t k_scale_token_stride_bytes; /* those of scales are unused where the format has none */
-    int64_t k_scale_head_stride_bytes;
-    int64_t v_scale_token_stride_bytes;
-    int64_t v_scale_head_stride_bytes;
     int64_t len;           /* visible tokens, those of next included; its own are at most the sum of the spans' n_tokens */
     const kvl_span *spans; /* in order of position */
     uint32_t n_spans;
     uint32_t reserved;       /* 0 */
     kvl_rotation k_rotation; /* KVL_ROTATION_NONE or KVL_ROTATION_HADAMARD */
     kvl_rotation v_rotation;
-    const struct kvl_view *next; /* the tokens behind these, 1 or more of which are its own; null: none */
-    const int32_t *blocks;       /* [n_blocks] in order of position, each from 0 on; those behind len are not looked at */
+    const struct kvl_view *next; /* the tokens after these, 1 or more of which are its own; null: none */
+    const int32_t *blocks;       /* [n_blocks] in order of position, each from 0 on; those after len are not read */
     uint32_t n_blocks;
-    uint32_t block_tokens; /* KVL_MIN_BLOCK_TOKENS or more; 0: no blocks, and n_blocks is 0 */
+    uint32_t block_tokens; /* KVL_MIN_BLOCK_TOKENS or more, with tiles a multiple of 64; 0: no blocks, and n_blocks is 0 */
     int64_t k_block_stride_bytes;
     int64_t v_block_stride_bytes;
-    int64_t k_scale_block_stride_bytes;
-    int64_t v_scale_block_stride_bytes;
 } kvl_view;
 
 /* ---- Cache ------------------------------------------------------------------------------------------------------- */
@@ -231,10 +244,10 @@ typedef struct kvl_cache kvl_cache;
 
 /// Geometry of one layer's keys and values.
 ///
-/// Where keys or values are q8 or q4, the first tokens and the newest ones may be kept in f16: those that most scores
-/// fall on. Both numbers are rounded up to multiples of 64. New tokens are stored in f16. A block of 64 tokens is
-/// quantized when all of them are older than the newest n_recent_f16, so that up to n_recent_f16 + 63 recent tokens are
-/// in f16. Values over 65504 are infinite in f16.
+/// Where keys or values are q8 or q4, the first tokens and the newest ones may be kept in f16: those that receive most of
+/// the attention. Both numbers are rounded up to multiples of 64, whole tiles. New tokens are then stored in f16. A tile is
+/// quantized as a whole once all of its tokens are older than the newest n_recent_f16, so that up to n_recent_f16 + 63
+/// recent tokens are in f16. Elements over 65504 are infinite in f16.
 typedef struct kvl_layer_desc {
     size_t struct_size;
     uint32_t flags; /* none are defined */
@@ -246,7 +259,7 @@ typedef struct kvl_layer_desc {
     kvl_rotation k_rotation;
     kvl_rotation v_rotation;
     int64_t n_first_f16;  /* 0 where neither format is q8 or q4 */
-    int64_t n_recent_f16; /* and this; 0 and 0: tokens turn to integers at once */
+    int64_t n_recent_f16; /* and this; 0 and 0: tokens are quantized as they are appended */
 } kvl_layer_desc;
 
 enum {
@@ -265,7 +278,7 @@ typedef struct kvl_cache_desc {
 } kvl_cache_desc;
 
 /// Creates an empty cache. Address space for max_tokens is reserved at once and costs memory only as tokens fill it, so
-/// rows never move. If the process has called mlockall(MCL_FUTURE), the whole reservation is committed here, and
+/// tiles never move. If the process has called mlockall(MCL_FUTURE), the whole reservation is committed here, and
 /// KVL_ERROR_MEMORY is returned where it cannot be: set max_tokens no larger than needed then.
 /// Pre:    desc and cache not null
 /// Errors: KVL_ERROR_STRUCT_SIZE, _FLAGS, _NULL, _RANGE, _FORMAT, _ROTATION, _HEAD_DIM, _ISA; KVL_ERROR_MEMORY when the
@@ -288,18 +301,19 @@ KVL_API kvl_status kvl_cache_copy(const kvl_cache *source, kvl_cache **copy);
 /// Pre:    k and v do not overlap the cache
 /// Errors: KVL_ERROR_NULL; _LAYER; _RANGE when n_tokens < 1; _LENGTH when k_len or v_len is not that of the shape;
 ///         _APPEND_TWICE when the layer has pending tokens; _CAPACITY when len + n_tokens > max_tokens
-/// Bound:  rounds to the nearest value of the format, ties to even; NaN stays NaN. For rotated rows the bounds are those
-///         of the rotated row. With M the row's largest magnitude, and G that of a group, rounded up to a multiple of M /
-///         15, the error of an element is at most M / 254 for q8 and G / 15 for q4. A row so small that its scale would
-///         be no normal f32 becomes 0, one with NaN or infinity NaN. Elements over 0.9 of the largest f32, or of that /
-///         sqrt(head_dim) where rows are rotated, may come back infinite, or their row NaN
+/// Bound:  f32, f16 and bf16: rounds to the nearest value of the format, ties to even; NaN stays NaN. For rotated rows the
+///         bounds are those of the rotated row. Let M be the row's largest magnitude, and G that of a group of 32
+///         elements. q8: the error of an element is at most M / 254. q4: it is at most 0.3 G + M / 100; the relative RMS
+///         error of a group of normally distributed elements is about 0.08. A row, or of q4 a group, so small that its
+///         scale would be no normal f32 becomes 0; a row with NaN or infinity becomes NaN. Elements over 0.9 of the largest
+///         f32, or of that / sqrt(head_dim) where rows are rotated, may come back infinite, or their row NaN
 /// Threads:one at a time for a layer, and, where tokens are kept in f16, while no other reads it; different layers may be
 ///         appended to at once
 /// Allocates:no; where huge pages are used, a few appends of a layer wait about a millisecond each for the system to make
 ///         them of small ones. Memory is committed as it is first written: if the system has none left then, Linux's OOM
 ///         killer may end the process. kvl_cache_bytes returns what is in use. It is at most the sum over layers of
-///         kvl_layer_info.bytes_per_token * max_tokens, plus the f16 copies of n_first_f16 + n_recent_f16 + 64 tokens in
-///         layers that keep some in f16
+///         kvl_layer_info.bytes_per_token * max_tokens, plus n_first_f16 + n_recent_f16 + 64 tokens in f16 in layers that
+///         keep some in f16. Memory is written by whole tiles, of 64 tokens
 KVL_API kvl_status kvl_cache_append(kvl_cache *cache, uint32_t layer, int64_t n_tokens, const float *k, size_t k_len,
                                     const float *v, size_t v_len);
 
@@ -308,8 +322,9 @@ KVL_API kvl_status kvl_cache_append(kvl_cache *cache, uint32_t layer, int64_t n_
 /// Threads: one, while no other uses the cache   Allocates: no
 KVL_API kvl_status kvl_cache_advance(kvl_cache *cache, int64_t n_tokens);
 
-/// Forgets all tokens from position len on, and every pending one. Quantized tokens do not regain their precision: if the
-/// new end lies within a quantized block of 64 tokens, these are kept in f16 again, with their dequantized values.
+/// Forgets all tokens from position len on, and every pending one. Quantized tokens do not regain their precision: where
+/// some tokens are kept in f16 and the new end lies within a quantized tile, its tokens are kept in f16 again, with their
+/// dequantized values. When the tile is quantized once more, they have the same bits as before.
 /// Errors: KVL_ERROR_NULL; KVL_ERROR_LENGTH when len < 0 or len > kvl_cache_len
 /// Threads: one, while no other uses the cache   Allocates: no
 KVL_API kvl_status kvl_cache_truncate(kvl_cache *cache, int64_t len);
@@ -325,8 +340,8 @@ KVL_API int64_t kvl_cache_len(const kvl_cache *cache);
 /// Returns the capacity in tokens; 0 for a null cache.
 KVL_API int64_t kvl_cache_max_tokens(const kvl_cache *cache);
 
-/// Returns the memory that the tokens of all layers take, pending ones included, each in its format with its padding; 0
-/// for a null cache.
+/// Returns the memory that the tokens of all layers take, pending ones included, each in its format with its share of the
+/// tile's padding; 0 for a null cache.
 /// Units:  bytes
 KVL_API uint64_t kvl_cache_bytes(const kvl_cache *cache);
 
@@ -356,12 +371,12 @@ typedef struct kvl_layer_info {
 /// Errors: KVL_ERROR_NULL, KVL_ERROR_LAYER, KVL_ERROR_STRUCT_SIZE
 KVL_API kvl_status kvl_cache_layer_info(const kvl_cache *cache, uint32_t layer, kvl_layer_info *info);
 
-/// Makes a view of one layer as stored, its pending tokens included. Its pointers stay good as long as the cache lives,
+/// Makes a view of one layer's packed tiles, its pending tokens included. Its pointers stay good as long as the cache lives,
 /// or, where first or recent tokens are kept in f16, until the layer's next append or truncate; its len is that of now.
 /// After kvl_cache_truncate or kvl_cache_clear an older view may cover tokens that no longer exist. Attention to it stays
-/// within the cache's memory, and sees removed tokens or those appended in their place; where tokens are kept in f16 it
-/// may also fail with KVL_ERROR_LENGTH or KVL_ERROR_RANGE. The library cannot detect more than that: make a new view for
-/// every step. view->struct_size is set by the caller.
+/// within the cache's memory, and sees removed tokens, zeros, or those appended in their place; where tokens are kept in
+/// f16 it may also fail with KVL_ERROR_LENGTH or KVL_ERROR_RANGE. The library cannot detect more than that: make a new view
+/// for every step. view->struct_size is set by the caller.
 /// Errors: KVL_ERROR_NULL, KVL_ERROR_LAYER, KVL_ERROR_STRUCT_SIZE
 /// Threads: any that do not change this layer meanwhile   Allocates: no
 KVL_API kvl_status kvl_cache_view(const kvl_cache *cache, uint32_t layer, kvl_view *view);
@@ -371,8 +386,8 @@ KVL_API kvl_status kvl_cache_view(const kvl_cache *cache, uint32_t layer, kvl_vi
 /// Units:  out_len in elements
 /// Errors: KVL_ERROR_NULL; _LAYER; _RANGE when first or n_tokens is negative or they reach past the layer's len; _LENGTH
 ///         when out_len is not that of the shape
-/// Bound:  exact; of q8 and q4 the product of integer and scale, rounded, and of rotated rows what rotating them back
-///         rounds
+/// Bound:  exact; for q8 and q4 the product of integer and scale, rounded to f32; for rotated rows with the rounding errors
+///         of rotating them back
 /// Threads: any that do not change this layer meanwhile   Allocates: no
 KVL_API kvl_status kvl_cache_read_k(const kvl_cache *cache, uint32_t layer, int64_t first, int64_t n_tokens, float *out,
                                     size_t out_len);
@@ -424,8 +439,8 @@ KVL_API kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_atte
 /// Destroys an attention object; null is allowed. No call may be using it.
 KVL_API void kvl_attention_destroy(kvl_attention *attention);
 
-/// Returns the name of the kernel that this object's calls use, "avx2/f16+bf16/group:4" for example, and behind that
-/// "/fast" where integers are multiplied as bytes, "/exact" where they are as f32; null for null.
+/// Returns the name of the kernel that this object's calls use, "avx2/f16+bf16/group:4" for example, followed by "/fast"
+/// where integers are multiplied as bytes, by "/exact" where they are multiplied as f32; null for null.
 KVL_API const char *kvl_attention_kernel(const kvl_attention *attention);
 
 /// Computes the workspace that is enough for every call of up to n_sequences sequences of up to max_len tokens each, with
@@ -438,10 +453,9 @@ KVL_API kvl_status kvl_attention_workspace_size(const kvl_attention *attention, 
                                                 uint32_t max_queries, size_t *bytes);
 
 /// The partial state of queries' attention to some of their tokens, to be merged with that to the others. Of each row
-///         l = sum over t of exp(s[t] - m),  o = sum over t of exp(s[t] - m) v[t]
-/// with scores s by the rules of kvl_attention_desc, and m near the largest of them. Where none of the tokens is visible,
-/// m is -infinity and l and o are 0. Sinks' logits are in none of the three: they join in kvl_merge. Plain data, owns
-/// nothing, the same on every isa.
+///         m = max over t of s[t],  l = sum over t of exp(s[t] - m),  o = sum over t of exp(s[t] - m) v[t]
+/// with scores s by the rules of kvl_attention_desc. Where none of the tokens is visible, m is -infinity and l and o are 0.
+/// Sinks' logits are in none of the three: they join in kvl_merge. Plain data, owns nothing, the same on every isa.
 /// Shape:  m and l [n_queries, n_query_heads] f32; o [n_queries, n_query_heads, v_head_dim] f32
 /// Units:  m in natural log; o in rows rotated as stored values are: kvl_merge rotates the sum back
 /// Source: Z. Ye et al., "FlashInfer: Efficient and Customizable Attention Engine for LLM Inference Serving" (2025)
@@ -453,8 +467,8 @@ typedef struct kvl_partial {
 
 /// A range of a sequence's positions, whose partial is wanted instead of the output: the share of one of several machines
 /// or sockets, that may hold no other tokens. Queries stay where kvl_sequence.len puts them: in the range, behind it or
-/// before it. If first is not a multiple of 64, the merged result may differ in its last bits from that of one call over
-/// all tokens.
+/// before it. If first or view_first is not a multiple of 64, the merged result may differ in its last bits from that of one
+/// call over all tokens.
 /// Pre:    out's three overlap nothing else of the call
 typedef struct kvl_range {
     size_t struct_size;
@@ -467,13 +481,14 @@ typedef struct kvl_range {
 } kvl_range;
 
 /// Restricts the tokens that each query sees, beyond causality and the window: in a tree of draft tokens to its own
-/// branch, in a padded batch to what is no padding. A query sees token t where bit t % 64 of word t / 64 of its row of
-/// bits is set; and bias t of its row of biases is added to the token's scores, of every head, behind all other rules. A
-/// bias of -infinity hides the token as its bit does, and so does one of less than -2.36e38, which overflows when it is
-/// converted to units of log2. What is hidden from a query does not reach its output, NaN and infinity included, and keys
-/// and values that are hidden from all queries are not read. Where all are hidden, it is as where there are none: out is
-/// 0 and lse is -infinity or the sink's logit. A bias of infinity or NaN that a query sees makes its output NaN.
-/// Shape:  bits [n_queries, (n_tokens + 63) / 64], of which bits from n_tokens on are not looked at; biases [n_queries,
+/// branch, in a padded batch to the tokens that are not padding. A query sees token t where bit t % 64 of word t / 64 of
+/// its row of bits is set; and bias t of its row of biases is added to the token's scores, of every head, after all other
+/// rules. A bias of -infinity hides the token as its bit does; any finite bias does not. What is hidden from a query does
+/// not affect its output, NaN and infinity included. Rows that are hidden from all queries are not read; of packed tiles,
+/// those whose tokens are all hidden from all queries are not read, others are read whole. Where all tokens are hidden from
+/// a query, the result is that of an empty sequence: out is 0 and lse is -infinity or the sink's logit. A bias of infinity
+/// or NaN that a query sees makes its output NaN.
+/// Shape:  bits [n_queries, (n_tokens + 63) / 64], of which bits from n_tokens on are ignored; biases [n_queries,
 ///         n_tokens]; each by position in the sequence, whatever the range
 /// Units:  biases in natural log; strides in bytes
 /// Pre:    bits are aligned to 8 bytes, biases to 4. A stride of 0 shares one row among all queries; otherwise it is a
@@ -497,8 +512,8 @@ typedef struct kvl_mask {
 ///         n_query_heads] f32 or null
 /// Units:  lse in natural log: that of the sum of exponentials that out is divided by
 /// Pre:    out and lse do not overlap each other, the workspace, any array or descriptor that the call reads, or any keys
-///         and values: everything from the first to the last visible row of a span, gaps included; with blocks, from the
-///         first to the last row of the blocks in use
+///         and values: everything from the first to the last visible row or tile of a span, gaps included; with blocks,
+///         from the first to the last row or tile of the blocks in use
 typedef struct kvl_sequence {
     size_t struct_size;
     uint32_t flags;     /* none are defined */
@@ -538,11 +553,12 @@ typedef struct kvl_executor {
 /// Pre:    workspace is aligned to KVL_WORKSPACE_ALIGNMENT, of at least kvl_attention_workspace_size bytes, and used by
 ///         one call at a time. Its contents are lost, a call that was begun in it included, even if this one fails with
 ///         KVL_ERROR_OVERLAP
-/// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _GEOMETRY, _LENGTH, _STRIDE, _BLOCK, _MASK, _OVERLAP, _WORKSPACE_SIZE,
-///         _WORKSPACE_ALIGNMENT, _RANGE, all before anything is written; KVL_ERROR_TASK when the executor did not run
-///         every task: the outputs are incomplete then, and the call is over
+/// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _GEOMETRY, _FORMAT, _ROTATION, _LENGTH, _STRIDE, _BLOCK, _MASK, _OVERLAP,
+///         _WORKSPACE_SIZE, _WORKSPACE_ALIGNMENT, _RANGE, all before anything is written; KVL_ERROR_TASK when the executor
+///         did not run every task: the outputs are incomplete then, and the call is over
 /// Bound:  relative L2 error against exact arithmetic on the decoded values <= 2e-6 for scores of unit variance and 4096
-///         tokens; <= 2e-4 where keys or values are q8 or q4 and met by 16 bits, see kvl_precision. The relative error of a
+///         tokens; <= 2e-4 where keys or values are q8 or q4 and multiplied by integers of 16 bits, see kvl_precision. The
+///         weight of a row's largest score is exactly 1 before the division by their sum. The relative error of a
 ///         weight is the absolute error of its score, which grows with the scores: 1e-2 at 1e4. Products that overflow f32
 ///         give infinity or NaN. Bits, those of a NaN aside, do not depend on the executor, its threads, or the other
 ///         sequences and queries; they may differ by isa
@@ -588,10 +604,10 @@ KVL_API kvl_status kvl_attend_finish(void *workspace);
 KVL_API kvl_status kvl_merge(const kvl_attention *attention, const kvl_partial *partials, uint32_t n_partials,
                              uint32_t n_queries, float *out, float *lse);
 
-/// Computes the bytes of the keys and values that a call's queries see. Each row counts once; values that are what the
-/// keys begin with (MLA) do not count again, and masks do not count. A call may read more: at most 32 rows of queries and
-/// heads share a read, fewer of large head_dims, and of 64 tokens of which windows or masks show the queries different
-/// ones only the heads of one query.
+/// Computes the bytes of the keys and values that a call's queries see. Each row counts once, with its scales and without
+/// padding. Values that are what the keys begin with (MLA) do not count again, and the memory of masks does not count. A
+/// call may read more: stored tiles are read whole, and at most 32 rows of queries and heads share a read, fewer where
+/// head_dim is over 288.
 /// Errors: as kvl_attend for sequences, except KVL_ERROR_OVERLAP: no output is written, so overlaps are not looked for
 KVL_API kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences,
                                     uint64_t *bytes);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "../q4_levels.hpp"
 #include "xsimd_isa.hpp"
 
 namespace kvlane::isa {
@@ -9,11 +10,74 @@ struct Neon : XsimdIsa<Self, xsimd::neon64> {
     using Base = XsimdIsa<Self, xsimd::neon64>;
     using Base::lanes;
     using typename Base::Vec;
-    // 16 accumulators, 4 keys or values and a query: 21 of 32 registers.
-    static constexpr int dot_accumulators = 16;
-    static constexpr int sum_accumulators = 16;
-    static constexpr int max_rows = 8;
 
+    static constexpr int gemm_rows = 4;
+    static constexpr int gemm_accumulators = 16;
+    static constexpr int max_panels = 4;
+    static constexpr bool has_byte_products = false;
+
+    // q4, of q4-inl.hpp: codes and multipliers of the columns whose granules begin at p, four bytes of one to a lane.
+    using Multipliers = struct { int16x8_t even, odd; };
+    static uint8x16_t lower_codes(const std::byte *p) { return vandq_u8(vreinterpretq_u8_s8(granules(p)), vdupq_n_u8(15)); }
+    static uint8x16_t upper_codes(const std::byte *p) { return vshrq_n_u8(vreinterpretq_u8_s8(granules(p)), 4); }
+    static Multipliers column_multipliers(const std::byte *p) {
+        const int16x4_t each = vget_low_s16(vmovl_s8(load_4(p)));
+        const int16x8_t twice = vcombine_s16(vzip1_s16(each, each), vzip2_s16(each, each));
+        return {twice, twice};
+    }
+    static Multipliers token_multipliers(const std::byte *p) {
+        const int16x8_t all = vreinterpretq_s16_s8(vcombine_s8(load_4(p), load_4(p)));
+        return {vshrq_n_s16(vshlq_n_s16(all, 8), 8), vshrq_n_s16(all, 8)};
+    }
+    static void store_dequantized(std::byte *to, uint8x16_t codes, const Multipliers &multipliers) {
+        const uint16x8_t level = vreinterpretq_u16_s8(vqtbl1q_s8(vld1q_s8(q4::levels), codes));
+        const int16x8_t even = vqrdmulhq_s16(vreinterpretq_s16_u16(vshlq_n_u16(level, 8)), multipliers.even);
+        const int16x8_t odd = vqrdmulhq_s16(vreinterpretq_s16_u16(vandq_u16(level, vdupq_n_u16(0xff00))), multipliers.odd);
+        const int8x16_t bytes = vtrn1q_s8(vreinterpretq_s8_s16(even), vreinterpretq_s8_s16(odd));
+        vst1q_s8(reinterpret_cast<int8_t *>(to), bytes);
+    }
+
+    // Lane i of vector j becomes lane j of vector i.
+    static void transpose(Vec (&x)[lanes]) {
+        const auto pairs = [](float32x4_t a) { return vreinterpretq_f64_f32(a); };
+        const float64x2_t even01 = pairs(vtrn1q_f32(x[0], x[1])), odd01 = pairs(vtrn2q_f32(x[0], x[1]));
+        const float64x2_t even23 = pairs(vtrn1q_f32(x[2], x[3])), odd23 = pairs(vtrn2q_f32(x[2], x[3]));
+        x[0] = vreinterpretq_f32_f64(vtrn1q_f64(even01, even23));
+        x[1] = vreinterpretq_f32_f64(vtrn1q_f64(odd01, odd23));
+        x[2] = vreinterpretq_f32_f64(vtrn2q_f64(even01, even23));
+        x[3] = vreinterpretq_f32_f64(vtrn2q_f64(odd01, odd23));
+    }
+    // Element E of a granule.
+    template <int E, class Format>
+    static Vec granule_element(Format format, const std::byte *p) {
+        return load(format, p);
+    }
+    template <int E>
+    static Vec granule_element(format::bf16, const std::byte *p) {
+        const uint32x4_t both = vreinterpretq_u32_s8(granules(p));
+        return vreinterpretq_f32_u32(E == 0 ? vshlq_n_u32(both, 16) : vandq_u32(both, vdupq_n_u32(0xffff0000)));
+    }
+    template <int E>
+    static Vec granule_element(format::q8, const std::byte *p) {
+        return vcvtq_f32_s32(vshrq_n_s32(vshlq_s32(vreinterpretq_s32_s8(granules(p)), vdupq_n_s32(24 - 8 * E)), 24));
+    }
+    static int8x16_t granules(const std::byte *p) { return vld1q_s8(reinterpret_cast<const int8_t *>(p)); }
+
+    using Sums = int32x4_t;
+    static Sums broadcast_sum(int32_t x) { return vdupq_n_s32(x); }
+    template <int E>
+    static int16x8_t word_pairs(const std::byte *p) {
+        const int16x8_t bytes = vreinterpretq_s16_s8(granules(p));
+        return vshrq_n_s16(E == 0 ? vshlq_n_s16(bytes, 8) : bytes, 8);
+    }
+    static int16x4_t broadcast_words(const int16_t *a) {
+        int32_t two;
+        std::memcpy(&two, a, sizeof two);
+        return vreinterpret_s16_s32(vdup_n_s32(two));
+    }
+    static Sums add_word_products(int16x4_t a, int16x8_t b, Sums c) {
+        return vaddq_s32(c, vpaddq_s32(vmull_s16(vget_low_s16(b), a), vmull_s16(vget_high_s16(b), a)));
+    }
     using Base::load;
     using Base::store;
 
@@ -25,12 +89,6 @@ struct Neon : XsimdIsa<Self, xsimd::neon64> {
     // xsimd's own goes through functions that are shared by every isa's unit.
     static Vec scale_by_power(Vec x, Vec n) {
         return vmulq_f32(x, vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23)));
-    }
-
-    // Lane i is the sum of a[i]'s lanes.
-    static Vec sums(const Vec (&a)[lanes]) { return vpaddq_f32(vpaddq_f32(a[0], a[1]), vpaddq_f32(a[2], a[3])); }
-    static Vec sums(const int32x4_t (&a)[lanes]) {
-        return to_float(vpaddq_s32(vpaddq_s32(a[0], a[1]), vpaddq_s32(a[2], a[3])));
     }
 
     // Lane i is x's lane i ^ Step.
@@ -59,58 +117,10 @@ struct Neon : XsimdIsa<Self, xsimd::neon64> {
         std::memcpy(p, &bytes, sizeof bytes);
     }
 
-    using Int16s = int16x8_t;
-    struct Int16Pair {
-        int16x4_t elements;  // the first two
-    };
-    using Int32s = int32x4_t;
-    static Int32s zero_int32s() { return vdupq_n_s32(0); }
-    static Int32s load_int32s(const int32_t *p) { return vld1q_s32(p); }
-    static void store_int32s(int32_t *p, Int32s x) { vst1q_s32(p, x); }
-    static Int16s load_int16s(const int16_t *p) { return vld1q_s16(p); }
     static void store_int16s(int16_t *p, Vec x) { vst1_s16(p, vqmovn_s32(vcvtnq_s32_f32(x))); }
-    static Int16s widen(const std::byte *p) { return vmovl_s8(vld1_s8(reinterpret_cast<const int8_t *>(p))); }
-    // A lane's pair stands in the two halves, which are multiplied one after the other.
-    static Int16s widen_pairs(const std::byte *a, const std::byte *b) {
-        return vmovl_s8(vreinterpret_s8_s32(vzip1_s32(vreinterpret_s32_s8(load_4(a)), vreinterpret_s32_s8(load_4(b)))));
-    }
-    static Int16Pair broadcast_pair(const int16_t *p) {
-        int32_t pair;
-        std::memcpy(&pair, p, sizeof pair);
-        return {vreinterpret_s16_s32(vdup_n_s32(pair))};
-    }
-    static Int32s multiply_add(Int16s a, Int16s b, Int32s c) {
-        return in_turn(vmlal_high_s16(vmlal_s16(c, vget_low_s16(a), vget_low_s16(b)), a, b));
-    }
-    static Int32s multiply_add(Int16Pair a, Int16s b, Int32s c) {
-        return in_turn(vmlal_high_lane_s16(vmlal_lane_s16(c, vget_low_s16(b), a.elements, 0), b, a.elements, 1));
-    }
-    static Vec to_float(Int32s x) { return vcvtq_f32_s32(x); }
-
-    // A group of 32 elements of 4 bits, the first half of it in the lower ones: 8 less than an element, times the
-    // multiplier.
-    static constexpr int nibble_groups = 1;
-    static void unpack_groups(const std::byte *p, const std::byte *multipliers, int, std::byte *to) {
-        int8x16_t lower, upper;
-        multiply_nibbles(vld1q_u8(reinterpret_cast<const uint8_t *>(p)), vdupq_n_u8(static_cast<uint8_t>(*multipliers)),
-                         lower, upper);
-        vst1q_s8(reinterpret_cast<int8_t *>(to), lower);
-        vst1q_s8(reinterpret_cast<int8_t *>(to) + 16, upper);
-    }
+    static Vec to_float(Sums x) { return vcvtq_f32_s32(x); }
 
 protected:
-    // 8 less than what stands in the lower bits, and in the upper ones, times the multiplier.
-    static void multiply_nibbles(uint8x16_t both, uint8x16_t multiplier, int8x16_t &lower, int8x16_t &upper) {
-        const uint8x16_t eight_times = vshlq_n_u8(multiplier, 3);
-        lower = vreinterpretq_s8_u8(vsubq_u8(vmulq_u8(vandq_u8(both, vdupq_n_u8(15)), multiplier), eight_times));
-        upper = vreinterpretq_s8_u8(vsubq_u8(vmulq_u8(vshrq_n_u8(both, 4), multiplier), eight_times));
-    }
-    // One after the other: g++ would load everything first, for which there are not the registers.
-    static Int32s in_turn(Int32s x) {
-        __asm__ volatile("" : "+w"(x));
-        return x;
-    }
-
 private:
     static int8x8_t load_4(const std::byte *p) {
         int32_t bytes;

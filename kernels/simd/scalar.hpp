@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "../formats.hpp"
+#include "../q4_levels.hpp"
 #include "half.hpp"
 
 namespace kvlane::isa {
@@ -20,24 +21,77 @@ struct scalar {
         friend Vec operator/(Vec a, Vec b) { return {a.x / b.x}; }
     };
     static constexpr int lanes = 1;
-    static constexpr int dot_accumulators = 4;
-    static constexpr int sum_accumulators = 4;
-    static constexpr int max_rows = 4;
-    static constexpr bool keys_in_order = false;
-    static constexpr int max_tokens_abreast = 1;
-    static constexpr int multiplied_bits = 0;
-    static constexpr int most_queries_as_stored = 0;
 
+    static constexpr int gemm_rows = 4;
+    static constexpr int gemm_accumulators = 64;
+    static constexpr int max_panels = 1;
+    static constexpr bool has_byte_products = false;
+
+    // a, and b more where x > y.
+    static Vec add_if_greater(Vec a, Vec x, Vec y, Vec b) { return x.x > y.x ? a + b : a; }
+    // q4, of q4-inl.hpp: codes and multipliers of the columns whose granules begin at p, four bytes of each.
+    struct Codes {
+        int8_t of[4];
+    };
+    using Multipliers = Codes;
+    static Codes lower_codes(const std::byte *p) { return codes_by(p, 0); }
+    static Codes upper_codes(const std::byte *p) { return codes_by(p, 4); }
+    static Multipliers column_multipliers(const std::byte *p) {
+        Multipliers each;
+        for (int i = 0; i < 4; ++i) {
+            each.of[i] = std::to_integer<int8_t>(p[i / 4]);
+        }
+        return each;
+    }
+    static Multipliers token_multipliers(const std::byte *p) {
+        Multipliers each;
+        for (int i = 0; i < 4; ++i) {
+            each.of[i] = std::to_integer<int8_t>(p[i % 4]);
+        }
+        return each;
+    }
+    static void store_dequantized(std::byte *to, const Codes &codes, const Multipliers &multipliers) {
+        for (int i = 0; i < 4; ++i) {
+            to[i] = static_cast<std::byte>(q4::dequantized(codes.of[i], multipliers.of[i]));
+        }
+    }
+    static Codes codes_by(const std::byte *p, int shift) {
+        Codes codes;
+        for (int i = 0; i < 4; ++i) {
+            codes.of[i] = std::to_integer<int8_t>(p[i] >> shift & std::byte{15});
+        }
+        return codes;
+    }
+
+    // Lane i of vector j becomes lane j of vector i.
+    static void transpose(Vec (&)[lanes]) {}
+    // Element E of a granule.
+    template <int E, class Format>
+    static Vec granule_element(Format format, const std::byte *p) {
+        return load(format, p + E * Format::bytes);
+    }
+
+    struct Sums {
+        int32_t x;
+    };
+    struct WordPair {
+        int32_t a, b;
+    };
+    static Sums broadcast_sum(int32_t x) { return {x}; }
+    static Vec to_float(Sums x) { return {static_cast<float>(x.x)}; }
+    template <int E>
+    static WordPair word_pairs(const std::byte *p) {
+        return {int_at(p + E), int_at(p + E + 2)};
+    }
+    static WordPair broadcast_words(const int16_t *a) { return {a[0], a[1]}; }
+    static Sums add_word_products(WordPair a, WordPair b, Sums c) { return {c.x + a.a * b.a + a.b * b.b}; }
     static Vec broadcast(float x) { return {x}; }
     static Vec load(const float *p) { return {*p}; }
     static void store(float *p, Vec a) { *p = a.x; }
-    static Vec in_register(Vec a) { return a; }
     static Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
     static Vec divide(Vec a, Vec b) { return a / b; }
     static Vec max(Vec a, Vec b) { return a.x > b.x ? a : b; }
-    static bool any_greater(Vec a, float b) { return a.x > b; }
     static Vec lane_numbers() { return {0}; }
-    static Vec first_lanes(Vec a, int, float) { return a; }
     static Vec round(Vec a) {
         const float big = 0x1.8p23f;  // |a| < 2^22 here
         return {(a.x + big) - big};
@@ -49,8 +103,6 @@ struct scalar {
     }
     static float reduce_add(Vec a) { return a.x; }
     static float reduce_max(Vec a) { return a.x; }
-    static Vec sums(const Vec (&a)[lanes]) { return a[0]; }
-    static Vec sums(const int64_t (&a)[lanes]) { return to_float(a[0]); }
 
     static Vec load(format::f32, const std::byte *p) {
         Vec a;
@@ -66,32 +118,7 @@ struct scalar {
     static Vec load(format::q8, const std::byte *p) { return {static_cast<float>(int_at(p))}; }
     static void store(format::q8, std::byte *p, Vec a) { *p = static_cast<std::byte>(nearest(a)); }
 
-    struct Int16s {
-        int32_t pair[2];
-    };
-    using Int16Pair = Int16s;  // the same two elements in every lane
-    using Int32s = int64_t;    // a row's one lane would overflow 32 bits
-    static Int32s zero_int32s() { return 0; }
-    static Int32s load_int32s(const int32_t *p) { return *p; }
-    static void store_int32s(int32_t *p, Int32s x) { *p = static_cast<int32_t>(x); }
-    static Int16s load_int16s(const int16_t *p) { return {{p[0], p[1]}}; }
     static void store_int16s(int16_t *p, Vec a) { *p = static_cast<int16_t>(nearest(a)); }
-    static Int16s widen(const std::byte *p) { return widen_pairs(p, p + 1); }
-    static Int16s widen_pairs(const std::byte *a, const std::byte *b) { return {{int_at(a), int_at(b)}}; }
-    static Int16Pair broadcast_pair(const int16_t *p) { return load_int16s(p); }
-    static Int32s multiply_add(Int16s a, Int16s b, Int32s c) { return c + a.pair[0] * b.pair[0] + a.pair[1] * b.pair[1]; }
-    static Vec to_float(Int32s x) { return {static_cast<float>(x)}; }
-
-    // A group of 32 elements of 4 bits, the first half of it in the lower ones: 8 less than an element, times the
-    // multiplier.
-    static constexpr int nibble_groups = 1;
-    static void unpack_groups(const std::byte *p, const std::byte *multipliers, int, std::byte *to) {
-        const int multiplier = static_cast<int>(*multipliers);
-        for (int i = 0; i < 16; ++i) {
-            to[i] = static_cast<std::byte>((static_cast<int>(p[i] & std::byte{15}) - 8) * multiplier);
-            to[i + 16] = static_cast<std::byte>((static_cast<int>(p[i] >> 4) - 8) * multiplier);
-        }
-    }
 
     // A vector of one lane has no part.
     template <class Format>

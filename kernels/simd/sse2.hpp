@@ -1,5 +1,6 @@
 #pragma once
 
+#include "../q4_levels.hpp"
 #include "half.hpp"
 #include "xsimd_isa.hpp"
 
@@ -7,29 +8,90 @@ namespace kvlane::isa {
 
 struct sse2 : XsimdIsa<sse2, xsimd::sse2> {
     using Base = XsimdIsa<sse2, xsimd::sse2>;
-    // 8 accumulators, 4 keys and a query: 13 of 16 registers.
-    static constexpr int dot_accumulators = 8;
-    static constexpr int sum_accumulators = 8;
-    static constexpr int max_rows = 4;
 
+    static constexpr int gemm_rows = 2;
+    static constexpr int gemm_accumulators = 8;
+    static constexpr int max_panels = 2;
+    static constexpr bool has_byte_products = false;
+
+    // q4, of q4-inl.hpp: codes and multipliers of the columns whose granules begin at p, four bytes of each.
+    struct Codes {
+        int8_t of[16];
+    };
+    using Multipliers = Codes;
+    static Codes lower_codes(const std::byte *p) { return codes_by(p, 0); }
+    static Codes upper_codes(const std::byte *p) { return codes_by(p, 4); }
+    static Multipliers column_multipliers(const std::byte *p) {
+        Multipliers each;
+        for (int i = 0; i < 16; ++i) {
+            each.of[i] = std::to_integer<int8_t>(p[i / 4]);
+        }
+        return each;
+    }
+    static Multipliers token_multipliers(const std::byte *p) {
+        Multipliers each;
+        for (int i = 0; i < 16; ++i) {
+            each.of[i] = std::to_integer<int8_t>(p[i % 4]);
+        }
+        return each;
+    }
+    static void store_dequantized(std::byte *to, const Codes &codes, const Multipliers &multipliers) {
+        for (int i = 0; i < 16; ++i) {
+            to[i] = static_cast<std::byte>(q4::dequantized(codes.of[i], multipliers.of[i]));
+        }
+    }
+    static Codes codes_by(const std::byte *p, int shift) {
+        Codes codes;
+        for (int i = 0; i < 16; ++i) {
+            codes.of[i] = std::to_integer<int8_t>(p[i] >> shift & std::byte{15});
+        }
+        return codes;
+    }
+
+    // Lane i of vector j becomes lane j of vector i.
+    static void transpose(Vec (&x)[lanes]) {
+        const __m128 lower01 = _mm_unpacklo_ps(x[0], x[1]), upper01 = _mm_unpackhi_ps(x[0], x[1]);
+        const __m128 lower23 = _mm_unpacklo_ps(x[2], x[3]), upper23 = _mm_unpackhi_ps(x[2], x[3]);
+        x[0] = _mm_movelh_ps(lower01, lower23);
+        x[1] = _mm_movehl_ps(lower23, lower01);
+        x[2] = _mm_movelh_ps(upper01, upper23);
+        x[3] = _mm_movehl_ps(upper23, upper01);
+    }
+    // Element E of a granule.
+    template <int E, class Format>
+    static Vec granule_element(Format format, const std::byte *p) {
+        return load(format, p);
+    }
+    template <int E>
+    static Vec granule_element(format::bf16, const std::byte *p) {
+        const __m128i both = load_16(p);
+        return _mm_castsi128_ps(E == 0 ? _mm_slli_epi32(both, 16) : _mm_and_si128(both, _mm_set1_epi32(-65536)));
+    }
+    template <int E>
+    static Vec granule_element(format::q8, const std::byte *p) {
+        return _mm_cvtepi32_ps(_mm_srai_epi32(_mm_slli_epi32(load_16(p), 24 - 8 * E), 24));
+    }
+
+    using Sums = __m128i;
+    static Sums broadcast_sum(int32_t x) { return _mm_set1_epi32(x); }
+    template <int E>
+    static __m128i word_pairs(const std::byte *p) {
+        const __m128i bytes = load_16(p);
+        return _mm_srai_epi16(E == 0 ? _mm_slli_epi16(bytes, 8) : bytes, 8);
+    }
+    static __m128i broadcast_words(const int16_t *a) {
+        int two;
+        std::memcpy(&two, a, sizeof two);
+        return _mm_set1_epi32(two);
+    }
+    static Sums add_word_products(__m128i a, __m128i b, Sums c) { return _mm_add_epi32(c, _mm_madd_epi16(a, b)); }
+    static __m128i load_16(const std::byte *p) { return _mm_loadu_si128(reinterpret_cast<const __m128i *>(p)); }
     using Base::load;
     using Base::store;
 
     static float reduce_max(Vec x) {
         const __m128 a = _mm_max_ps(x, _mm_movehl_ps(x, x));
         return _mm_cvtss_f32(_mm_max_ss(a, _mm_shuffle_ps(a, a, 1)));
-    }
-
-    // Lane i is the sum of a[i]'s lanes.
-    static Vec sums(const Vec (&a)[lanes]) {
-        const __m128 ab = _mm_add_ps(_mm_unpacklo_ps(a[0], a[1]), _mm_unpackhi_ps(a[0], a[1]));
-        const __m128 cd = _mm_add_ps(_mm_unpacklo_ps(a[2], a[3]), _mm_unpackhi_ps(a[2], a[3]));
-        return _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
-    }
-    static Vec sums(const __m128i (&a)[lanes]) {
-        const __m128i ab = _mm_add_epi32(_mm_unpacklo_epi32(a[0], a[1]), _mm_unpackhi_epi32(a[0], a[1]));
-        const __m128i cd = _mm_add_epi32(_mm_unpacklo_epi32(a[2], a[3]), _mm_unpackhi_epi32(a[2], a[3]));
-        return to_float(_mm_add_epi32(_mm_unpacklo_epi64(ab, cd), _mm_unpackhi_epi64(ab, cd)));
     }
 
     // Lane i is x's lane i ^ Step.
@@ -75,41 +137,8 @@ struct sse2 : XsimdIsa<sse2, xsimd::sse2> {
         std::memcpy(p, &bytes, sizeof bytes);
     }
 
-    using Int16s = __m128i;
-    using Int16Pair = Int16s;  // the same two elements in every lane
-    using Int32s = __m128i;
-    static Int32s zero_int32s() { return _mm_setzero_si128(); }
-    static Int32s load_int32s(const int32_t *p) { return _mm_loadu_si128(reinterpret_cast<const __m128i *>(p)); }
-    static void store_int32s(int32_t *p, Int32s x) { _mm_storeu_si128(reinterpret_cast<__m128i *>(p), x); }
-    static Int16s load_int16s(const int16_t *p) { return _mm_loadu_si128(reinterpret_cast<const __m128i *>(p)); }
     static void store_int16s(int16_t *p, Vec x) { _mm_storel_epi64(reinterpret_cast<__m128i *>(p), int16s_of(x)); }
-    static Int16s widen(const std::byte *p) { return widen(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p))); }
-    static Int16s widen_pairs(const std::byte *a, const std::byte *b) {
-        return widen(_mm_unpacklo_epi8(load_4(a), load_4(b)));
-    }
-    static Int16Pair broadcast_pair(const int16_t *p) {
-        int pair;
-        std::memcpy(&pair, p, sizeof pair);
-        return _mm_set1_epi32(pair);
-    }
-    static Int32s multiply_add(Int16s a, Int16s b, Int32s c) { return _mm_add_epi32(c, _mm_madd_epi16(a, b)); }
-    static Vec to_float(Int32s x) { return _mm_cvtepi32_ps(x); }
-
-    // n <= nibble_groups groups of 32 elements of 4 bits, the first half of each in the lower ones: 8 less than an element,
-    // times its group's multiplier. A product of less than 16 by less than 16 stays in its byte, so that two are had by one
-    // of 16 bits.
-    static constexpr int nibble_groups = 1;
-    static void unpack_groups(const std::byte *p, const std::byte *multipliers, int, std::byte *to) {
-        const __m128i both = _mm_loadu_si128(reinterpret_cast<const __m128i *>(p));
-        const __m128i low_bits = _mm_set1_epi8(15);
-        const __m128i words = _mm_set1_epi16(static_cast<uint8_t>(*multipliers));
-        const __m128i eight = _mm_set1_epi8(static_cast<char>(8 * static_cast<uint8_t>(*multipliers)));
-        const auto store_products = [&](__m128i nibbles, std::byte *at) {
-            _mm_storeu_si128(reinterpret_cast<__m128i *>(at), _mm_sub_epi8(_mm_mullo_epi16(nibbles, words), eight));
-        };
-        store_products(_mm_and_si128(both, low_bits), to);
-        store_products(_mm_and_si128(_mm_srli_epi16(both, 4), low_bits), to + 16);
-    }
+    static Vec to_float(Sums x) { return _mm_cvtepi32_ps(x); }
 
 private:
     static __m128i load_4(const std::byte *p) {
@@ -117,7 +146,6 @@ private:
         std::memcpy(&bytes, p, sizeof bytes);
         return _mm_cvtsi32_si128(bytes);
     }
-    static __m128i widen(__m128i bytes) { return _mm_srai_epi16(_mm_unpacklo_epi8(bytes, bytes), 8); }
     static __m128i int16s_of(Vec x) {
         const __m128i words = _mm_cvtps_epi32(x);
         return _mm_packs_epi32(words, words);

@@ -9,6 +9,7 @@
 #include <xsimd/xsimd.hpp>
 
 #include "../formats.hpp"
+#include "../unroll.hpp"
 
 namespace kvlane::isa {
 
@@ -17,30 +18,21 @@ template <class Self, class Arch>
 struct XsimdIsa {
     using Vec = xsimd::batch<float, Arch>;
     static constexpr int lanes = static_cast<int>(Vec::size);
-    static constexpr bool keys_in_order = false;      // few rows of queries read keys one after the other
-    static constexpr int max_tokens_abreast = 1;      // in a vector of keys
-    static constexpr int multiplied_bits = 0;         // that stored integers multiplied as bytes have at most
-    static constexpr int most_queries_as_stored = 0;  // that meet keys as bytes without bringing these side by side
 
     static Vec broadcast(float x) { return Vec(x); }
     static Vec load(const float *p) { return Vec::load_unaligned(p); }
     static void store(float *p, Vec x) { x.store_unaligned(p); }
-    // x, loaded once: compilers that fold loads into multiply-adds would load it for each.
-    static Vec in_register(Vec x) { return x; }
     static Vec fma(Vec a, Vec b, Vec c) { return xsimd::fma(a, b, c); }
     static Vec divide(Vec a, Vec b) { return a / b; }
     // The second operand where either is NaN, on x86.
     static Vec max(Vec a, Vec b) { return xsimd::max(a, b); }
-    static bool any_greater(Vec a, float b) { return xsimd::any(a > Vec(b)); }
+    // a, and b more where x > y.
+    static Vec add_if_greater(Vec a, Vec x, Vec y, Vec b) { return xsimd::select(x > y, a + b, a); }
     // Lane i is i.
     static Vec lane_numbers() {
         alignas(64) static constexpr float number[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
         static_assert(lanes <= static_cast<int>(std::size(number)));
         return load(number);
-    }
-    // The first n lanes of x, and fill in the others.
-    static Vec first_lanes(Vec x, int n, float fill) {
-        return xsimd::select(lane_numbers() < Vec(static_cast<float>(n)), x, Vec(fill));
     }
     static Vec round(Vec x) { return xsimd::nearbyint(x); }
 
@@ -63,13 +55,6 @@ struct XsimdIsa {
         std::byte row[lanes * Format::bytes] = {};
         std::memcpy(row, p, static_cast<size_t>(n) * Format::bytes);
         return Self::load(format, row);
-    }
-
-    // The same of bytes, four of which a lane holds.
-    static auto load_int8s_partial(const void *p, int n) {
-        std::byte row[4 * lanes] = {};
-        std::memcpy(row, p, static_cast<size_t>(n));
-        return Self::load_int8s(row);
     }
 
     // The first n < lanes elements; nothing behind them is written.

@@ -1,0 +1,231 @@
+#pragma once
+
+// One chunk of one KV head: tile by tile, for as many rows at a time as there is room for.
+
+#include <algorithm>
+
+#include "attend_tile-inl.hpp"
+
+namespace kvlane {
+
+// Room for the queries of a block of rows: 16 rows of latent attention.
+static constexpr int query_bytes = 16 * 576 * sizeof(float);
+
+// A chunk's tokens of one view of a chain.
+struct Part {
+    const AttendChunk &chunk;
+    const kvl_view *view;
+    int64_t first;     // token of the view,
+    int64_t position;  // and its position
+    int64_t n_tokens;
+    uint32_t run;
+    int64_t run_first;
+};
+
+// body(part) for every view that has some of the chunk's tokens.
+template <class Body>
+static void for_each_part(const AttendChunk &c, Body &&body) {
+    Part part{c, c.view, c.first, c.position, 0, c.run, c.run_first};
+    for (int64_t left = c.n_tokens; left > 0; left -= part.n_tokens, part.view = part.view->next) {
+        part.n_tokens = std::min(left, own_tokens(*part.view) - part.first);
+        body(part);
+        part.position += part.n_tokens;
+        part.first = part.run_first = 0;
+        part.run = 0;
+    }
+}
+
+// Tokens of the tile from `tile_first` on that a query sees, a bit each.
+static uint64_t visible_word(const Part &part, int64_t tile_first, int query) {
+    const AttendChunk &c = part.chunk;
+    const int64_t first = std::max(tile_first, part.first), position = part.position + (first - part.first);
+    const int64_t end = c.queries[query].position + 1;
+    const int64_t n =
+        std::min({tile_first + panel::tile_tokens, part.first + part.n_tokens, first + end - position}) - first;
+    uint64_t visible = low_bits(n) & (low_bits(c.n_sink_tokens - position) | ~low_bits(end - c.window - position));
+    if (c.mask && visible != 0) {
+        visible &= unmasked(*c.mask, c.first_query + query, position, static_cast<int>(n));
+    }
+    return visible << (first - tile_first);
+}
+
+// A row's query, rotated as keys are.
+template <class Isa>
+static const float *query_of(const AttendChunk &c, int row, float *room) {
+    const auto head_dim = static_cast<int>(c.view->head_dim);
+    const float *query = c.queries[row / c.group].q + c.first_element + row % c.group * head_dim;
+    if (!c.rotates_q) {
+        return query;
+    }
+    std::copy_n(query, head_dim, room);
+    rotate_row<Isa>(room, head_dim);
+    return room;
+}
+
+// Rows [first, first + n) of a chunk, and what they need beside their state.
+template <class Isa>
+struct ChunkRows {
+    const AttendChunk *chunk;
+    int first;
+    RowBlock block;
+    alignas(64) std::byte queries[query_bytes];
+    float query_scales[max_rows];
+    int32_t query_starts[max_rows];
+    float query_factors[max_rows];
+    uint64_t visible[max_rows];
+    float slopes[max_rows];
+    int64_t distances[max_rows];
+    const float *biases[max_rows];
+};
+
+template <class Isa, Numbers K>
+static void pack_queries(ChunkRows<Isa> &rows) {
+    constexpr int element_bytes = K == Numbers::bytes ? 1 : K == Numbers::words ? 2 : 4;
+    alignas(64) float room[KVL_MAX_HEAD_DIM + panel::columns];
+    const auto head_dim = static_cast<int>(rows.chunk->view->head_dim);
+    const int64_t row_bytes = panel::round_up(head_dim, panel::columns) * element_bytes;
+    for (int r = 0; r < rows.block.n_rows; ++r) {
+        pack_query<Isa, K>(
+            query_of<Isa>(*rows.chunk, rows.first + r, room), head_dim,
+            {rows.queries + r * row_bytes, rows.query_scales + r, rows.query_starts + r, rows.query_factors + r});
+    }
+}
+
+template <class Isa>
+static void pack_queries(Numbers k_numbers, ChunkRows<Isa> &rows) {
+    if (k_numbers == Numbers::floats) {
+        pack_queries<Isa, Numbers::floats>(rows);
+    } else if (k_numbers == Numbers::scaled) {
+        pack_queries<Isa, Numbers::scaled>(rows);
+    } else if (k_numbers == Numbers::words || !Isa::has_byte_products) {
+        pack_queries<Isa, Numbers::words>(rows);
+    } else if constexpr (Isa::has_byte_products) {
+        pack_queries<Isa, Numbers::bytes>(rows);
+    }
+}
+
+// What rows see of a tile, and how their scores are modified. Returns what any of them sees.
+template <class Isa>
+static uint64_t show_tile(const Part &part, int64_t tile_first, ChunkRows<Isa> &rows) {
+    const AttendChunk &c = part.chunk;
+    const int64_t position = part.position + (tile_first - part.first);
+    uint64_t any = 0;
+    for (int r = 0; r < rows.block.n_rows; ++r) {
+        const int row = rows.first + r, query = row / c.group;
+        rows.visible[r] = r > 0 && row % c.group != 0 ? rows.visible[r - 1] : visible_word(part, tile_first, query);
+        any |= rows.visible[r];
+        if (c.slopes) {
+            rows.slopes[r] = c.slopes[row % c.group];
+            rows.distances[r] = position - c.queries[query].position;
+        }
+        if (c.mask && c.mask->biases) {
+            rows.biases[r] = biases_of(*c.mask, c.first_query + query) + position;
+        }
+    }
+    return any;
+}
+
+// Takes the tokens of one part into the rows. Values that rows do not see may be NaN if `is_careful`.
+template <class Isa>
+static void attend_part(const Part &part, bool is_careful, ChunkRows<Isa> &rows) {
+    const AttendChunk &c = part.chunk;
+    const kvl_view &view = *part.view;
+    const Numbers k_numbers = format::is_scaled(view.k_format) ? c.k_numbers : Numbers::floats;
+    const Numbers v_numbers = format::is_scaled(view.v_format) ? c.v_numbers : Numbers::floats;
+    const ScoreFn score = c.kernels->scores->of[view.k_format][static_cast<int>(k_numbers)];
+    const SoftmaxFn softmax = c.kernels->softmax[static_cast<int>(v_numbers)];
+    const SumFn sum = c.kernels->sums->of[view.v_format][static_cast<int>(v_numbers)];
+    TileSource source{&view,
+                      c.kv_head,
+                      0,
+                      part.run,
+                      part.run_first,
+                      0,
+                      nullptr,
+                      panel::tile_layout(view.k_format, view.head_dim, view.v_format, view.v_head_dim)};
+    const auto ld = static_cast<int>(panel::round_up(view.head_dim, panel::columns));
+    pack_queries(k_numbers, rows);
+    for (int64_t first = part.first / panel::tile_tokens * panel::tile_tokens; first < part.first + part.n_tokens;
+         first += panel::tile_tokens) {
+        source.first = first;
+        source.needed = show_tile(part, first, rows);
+        if (source.needed == 0) {
+            continue;
+        }
+        source.tile = has_tiles(view) ? stored_tile(source) : nullptr;
+        const auto scales_at = [&](kvl_format format, int64_t offset) {
+            return format::is_scaled(format) ? reinterpret_cast<const float *>(source.tile + offset) : nullptr;
+        };
+        score(source, {rows.queries, ld, rows.query_scales, rows.query_starts}, rows.block);
+        softmax({.scale = c.scale,
+                 .query_factors = rows.query_factors,
+                 .softcap = c.softcap,
+                 .slopes = c.slopes ? rows.slopes : nullptr,
+                 .distances = rows.distances,
+                 .biases = c.mask && c.mask->biases ? rows.biases : nullptr,
+                 .key_scales = scales_at(view.k_format, source.layout.k_scales),
+                 .value_scales = scales_at(view.v_format, source.layout.v_scales),
+                 .visible = rows.visible},
+                rows.block);
+        if (is_careful && !format::is_scaled(view.v_format)) {
+            c.kernels->sums->of_visible[view.v_format](source, rows.visible, rows.block);
+        } else {
+            sum(source, rows.block);
+        }
+    }
+}
+
+template <class Isa>
+static void attend_parts(bool is_careful, ChunkRows<Isa> &rows) {
+    RowBlock &block = rows.block;
+    for (int r = 0; r < block.n_rows; ++r) {
+        block.m[r] = minus_infinity;
+        std::fill_n(block.l[r], panel::columns, 0.0f);
+    }
+    std::fill_n(block.o, block.n_rows * block.ldo, 0.0f);
+    for_each_part(*rows.chunk, [&](const Part &part) { attend_part(part, is_careful, rows); });
+}
+
+// Whether no row has an element that is NaN or infinite.
+template <class Isa>
+static bool is_finite(const RowBlock &block) {
+    auto sum = Isa::broadcast(0);
+    for (int i = 0; i < block.n_rows * block.ldo; i += Isa::lanes) {
+        sum = Isa::fma(Isa::load(block.o + i), Isa::broadcast(0), sum);
+    }
+    return Isa::reduce_add(sum) == 0;
+}
+
+// All of a chunk's tokens for rows [first, first + n). Products of hidden values and weights of 0 are 0 but for values that
+// are NaN or infinite: then visible tokens alone are summed.
+template <class Isa>
+static void attend_rows(const AttendChunk &c, int first, int n) {
+    ChunkRows<Isa> rows;
+    rows.chunk = &c;
+    rows.first = first;
+    RowBlock &block = rows.block;
+    block.n_rows = n;
+    block.ldo = static_cast<int>(partial_stride(c.view->v_head_dim));
+    block.o = c.out.o + first * block.ldo;
+    attend_parts(false, rows);
+    if (!is_finite<Isa>(block)) {
+        attend_parts(true, rows);
+    }
+    for (int r = 0; r < n; ++r) {
+        c.out.m[first + r] = block.m[r];
+        c.out.l[first + r] = Isa::reduce_add(Isa::load(block.l[r]));
+    }
+}
+
+template <class Isa>
+void attend_chunk(const AttendChunk &c) {
+    const int n_rows = c.n_queries * c.group;
+    const auto row_bytes = static_cast<int>(panel::round_up(c.view->head_dim, panel::columns) * sizeof(float));
+    const int room = std::min(max_rows, query_bytes / row_bytes);
+    const int at_once = room > c.group ? room / c.group * c.group : room;
+    for (int row = 0; row < n_rows; row += at_once) {
+        attend_rows<Isa>(c, row, std::min(n_rows - row, at_once));
+    }
+}
+
+}  // namespace kvlane

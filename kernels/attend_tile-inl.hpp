@@ -1,0 +1,267 @@
+#pragma once
+
+// Attention of some rows (queries by query heads) to one tile:
+//
+//   S = scale * Q K^T        [rows][64]
+//   m' = max(m, max S), P = exp(S - m'), l' = l exp(m - m') + sum P
+//   O' = O exp(m - m') + P V  [rows][v_head_dim]
+
+#include <bit>
+#include <numeric>
+
+#include "exp-inl.hpp"
+#include "gemm-inl.hpp"
+#include "score_rules-inl.hpp"
+#include "tile_source-inl.hpp"
+
+namespace kvlane {
+
+template <class Isa, class Format, Numbers N, bool Keys>
+using OperandOf = std::conditional_t<
+    N == Numbers::floats, operand::Floats<Isa, Format>,
+    std::conditional_t<N == Numbers::scaled, operand::Floats<Isa, format::q8>,
+                       std::conditional_t<N == Numbers::words, operand::Words<Isa>, operand::Bytes<Isa, Keys>>>>;
+
+// Scores without their scales: S[r][t] = q[r] . k[t]
+template <class Isa, class Format, Numbers N>
+void score_tile(const TileSource &source, const Queries &queries, RowBlock &rows) {
+    using Operand = OperandOf<Isa, Format, N, true>;
+    const auto head_dim = static_cast<int>(source.view->head_dim);
+    const int64_t staged_bytes = Format::group > 0 ? unpacked_bytes(head_dim)
+                                 : source.tile     ? 0
+                                                   : source.layout.k_panel_bytes;
+    for_each_staged(
+        panel::key_panels, staged_bytes,
+        [&](int first, int n) { return stage_keys<Isa, Format>(source, first, n, rows.room); },
+        [&](int first, int n, const Panels &panels) {
+            gemm<Isa, Operand>({.a = static_cast<const typename Operand::Element *>(queries.elements),
+                                .lda = queries.ld,
+                                .n_rows = rows.n_rows,
+                                .panels = panels.at,
+                                .panel_bytes = panels.bytes,
+                                .n_panels = n,
+                                .k = static_cast<int>(panel::round_up(head_dim, Operand::granule)),
+                                .c = rows.scores[0] + first * panel::columns,
+                                .ldc = panel::tile_tokens,
+                                .accumulates = false,
+                                .row_scales = queries.scales,
+                                .starts = queries.starts});
+        });
+}
+
+// O[r] += sum over t of P[r][t] v[t]
+template <class Isa, class Format, Numbers N>
+void sum_tile(const TileSource &source, RowBlock &rows) {
+    using Operand = OperandOf<Isa, Format, N, false>;
+    using Element = typename Operand::Element;
+    const int64_t staged_bytes = Format::group > 0 ? unpacked_bytes(panel::tile_tokens)
+                                 : source.tile     ? 0
+                                                   : source.layout.v_panel_bytes;
+    const void *const weights = Operand::is_integer ? static_cast<const void *>(rows.weights) : rows.scores;
+    constexpr int lda = Operand::is_integer ? sizeof rows.weights[0] / sizeof(Element) : panel::tile_tokens;
+    for_each_staged(
+        static_cast<int>(panel::round_up(source.view->v_head_dim, panel::columns) / panel::columns), staged_bytes,
+        [&](int first, int n) { return stage_values<Isa, Format>(source, first, n, rows.room); },
+        [&](int first, int n, const Panels &panels) {
+            gemm<Isa, Operand>({.a = static_cast<const Element *>(weights),
+                                .lda = lda,
+                                .n_rows = rows.n_rows,
+                                .panels = panels.at,
+                                .panel_bytes = panels.bytes,
+                                .n_panels = n,
+                                .k = panel::tile_tokens,
+                                .c = rows.o + first * panel::columns,
+                                .ldc = rows.ldo,
+                                .accumulates = true,
+                                .row_scales = rows.weight_scales,
+                                .starts = rows.weight_starts});
+        });
+}
+
+// The same of floats where hidden tokens' values may be NaN or infinite: visible ones alone, in the same order.
+template <class Isa, class Format>
+void sum_visible(const TileSource &source, const uint64_t *visible, RowBlock &rows) {
+    constexpr int granule = panel::granule<Format>, lane_bytes = granule * Format::bytes;
+    const auto n_panels = static_cast<int>(panel::round_up(source.view->v_head_dim, panel::columns) / panel::columns);
+    for (int p = 0; p < n_panels; ++p) {
+        const Panels panels = stage_values<Isa, Format>(source, p, 1, rows.room);
+        for (int r = 0; r < rows.n_rows; ++r) {
+            for (int column = 0; column < panel::columns; column += Isa::lanes) {
+                float *const o = rows.o + r * rows.ldo + p * panel::columns + column;
+                auto sum = Isa::broadcast(0);
+                for (uint64_t left = visible[r]; left != 0; left &= left - 1) {
+                    const int t = std::countr_zero(left);
+                    const std::byte *at = panels.at + panel::offset(Format::index, t - t % granule, column);
+                    static_assert(granule <= 2 && lane_bytes > 0);
+                    const auto value = t % granule == 0 ? Isa::template granule_element<0>(Format{}, at)
+                                                        : Isa::template granule_element<granule - 1>(Format{}, at);
+                    sum = Isa::fma(Isa::broadcast(rows.scores[r][t]), value, sum);
+                }
+                Isa::store(o, Isa::load(o) + sum);
+            }
+        }
+    }
+}
+
+// A row's maximum takes that of a tile's scores in; what was summed before is rescaled.
+template <class Isa>
+KVLANE_INLINE void update_maximum(const float *scores, int r, RowBlock &rows) {
+    using Vec = typename Isa::Vec;
+    Vec largest = Isa::load(scores);
+    for (int t = Isa::lanes; t < panel::tile_tokens; t += Isa::lanes) {
+        largest = Isa::max(largest, Isa::load(scores + t));
+    }
+    const float m = Isa::reduce_max(largest), before = rows.m[r];
+    if (!(m > before)) {
+        return;
+    }
+    rows.m[r] = m;
+    if (before == minus_infinity) {
+        return;  // nothing yet
+    }
+    const Vec correction = Isa::broadcast(exp_of<Isa>(before - m));
+    Isa::store(rows.l[r], Isa::load(rows.l[r]) * correction);
+    float *const o = rows.o + r * rows.ldo;
+    for (int d = 0; d < rows.ldo; d += Isa::lanes) {
+        Isa::store(o + d, Isa::load(o + d) * correction);
+    }
+}
+
+// Elements of whole granules in the order of operand::Words: the first and third of each, then the others.
+KVLANE_INLINE void order_words(int16_t *x, int n) {
+    for (int i = 0; i < n; i += operand::word_granule) {
+        std::swap(x[i + 1], x[i + 2]);
+    }
+}
+
+// A row's weights, at most `largest`, as integers of 16 bits, or of 8 without a sign.
+template <class Isa, Numbers V>
+KVLANE_INLINE void quantize_weights(const float *weights, float largest, int r, RowBlock &rows) {
+    constexpr float most = V == Numbers::words ? most_int16 : 255;
+    const float scale = scale_for(largest, most);
+    const auto factor = Isa::broadcast(scale > 0 ? 1 / scale : 0);
+    rows.weight_scales[r] = scale;
+    rows.weight_starts[r] = 0;
+    if constexpr (V == Numbers::words) {
+        auto *const words = reinterpret_cast<int16_t *>(rows.weights[r]);
+        for (int t = 0; t < panel::tile_tokens; t += Isa::lanes) {
+            Isa::store_int16s(words + t, Isa::load(weights + t) * factor);
+        }
+        order_words(words, panel::tile_tokens);
+    } else {
+        constexpr int bias = 128;  // stored with a sign, then without
+        uint8_t *const bytes = rows.weights[r];
+        int sum = 0;
+        for (int t = 0; t < panel::tile_tokens; t += Isa::lanes) {
+            Isa::store(format::q8{}, reinterpret_cast<std::byte *>(bytes + t),
+                       Isa::fma(Isa::load(weights + t), factor, Isa::broadcast(-bias)));
+        }
+        for (int t = 0; t < panel::tile_tokens; ++t) {
+            bytes[t] ^= bias;
+            sum += bytes[t];
+        }
+        rows.weight_starts[r] = Isa::value_bias_of_sums * sum;
+    }
+}
+
+// Scores become weights exp(s - m), and these the operands of the sums of values: times the values' scales, and rounded to
+// integers where these are multiplied so. Hidden tokens' scales may be NaN.
+template <class Isa, Numbers V>
+KVLANE_INLINE void exponentiate(float *scores, const float *value_scales, uint64_t hidden, int r, RowBlock &rows) {
+    using Vec = typename Isa::Vec;
+    const Vec m = Isa::broadcast(reference_of(rows.m[r]));
+    Vec sum = Isa::load(rows.l[r]);
+    for (int t = 0; t < panel::tile_tokens; t += Isa::lanes) {
+        Vec weight = exp<Isa>(Isa::load(scores + t) - m);
+        sum = sum + weight;
+        if constexpr (V != Numbers::floats) {
+            weight = weight * Isa::load(value_scales + t);
+        }
+        Isa::store(scores + t, weight);
+    }
+    Isa::store(rows.l[r], sum);
+    if constexpr (V != Numbers::floats) {
+        for (; hidden != 0; hidden &= hidden - 1) {
+            scores[std::countr_zero(hidden)] = 0;
+        }
+    }
+    if constexpr (are_integers(V)) {
+        quantize_weights<Isa, V>(scores, largest_of<Isa>(reinterpret_cast<const std::byte *>(scores), panel::tile_tokens), r,
+                                 rows);
+    }
+}
+
+// s = softcap * tanh(scale * query_factors[r] * key_scales[t] * S[t] / softcap) + slope * distance + biases[t]; minus
+// infinity where hidden.
+template <class Isa>
+KVLANE_INLINE void modify_scores(const ScoreRules &rules, int r, float *scores) {
+    const auto factor = Isa::broadcast(rules.scale * rules.query_factors[r]);
+    for (int t = 0; t < panel::tile_tokens; t += Isa::lanes) {
+        auto score = Isa::load(scores + t);
+        if (rules.key_scales) {
+            score = score * Isa::load(rules.key_scales + t);
+        }
+        Isa::store(scores + t, score * factor);
+    }
+    if (rules.softcap != 0) {
+        cap_scores<Isa>(scores, panel::tile_tokens, rules.softcap);
+    }
+    if (rules.slopes) {
+        add_distances<Isa>(scores, rules.slopes[r], rules.distances[r]);
+    }
+    uint64_t visible = rules.visible[r];
+    if (rules.biases) {
+        for (uint64_t left = visible; left != 0; left &= left - 1) {
+            const int t = std::countr_zero(left);
+            scores[t] += rules.biases[r][t];
+        }
+    }
+    for (uint64_t hidden = ~visible; hidden != 0; hidden &= hidden - 1) {
+        scores[std::countr_zero(hidden)] = minus_infinity;
+    }
+}
+
+// The softmax's update by a tile: scores become weights.
+template <class Isa, Numbers V>
+void softmax_tile(const ScoreRules &rules, RowBlock &rows) {
+    for (int r = 0; r < rows.n_rows; ++r) {
+        float *const scores = rows.scores[r];
+        modify_scores<Isa>(rules, r, scores);
+        update_maximum<Isa>(scores, r, rows);
+        exponentiate<Isa, V>(scores, rules.value_scales, ~rules.visible[r], r, rows);
+    }
+}
+
+// A row's query as an operand of keys, padded with zeros to whole granules. Those that meet integers are multiplied by a
+// power of two first, so that no sum overflows before the keys' scales multiply it: by what scores are to be divided.
+struct PackedQuery {
+    void *to;
+    float *scale;    // of integers
+    int32_t *start;  // of their sums
+    float *factor;   // of scores
+};
+template <class Isa, Numbers K>
+static void pack_query(const float *query, int head_dim, const PackedQuery &packed) {
+    const auto padded = static_cast<int>(panel::round_up(head_dim, panel::columns));
+    alignas(64) float room[KVL_MAX_HEAD_DIM + panel::columns];
+    auto *const floats = are_integers(K) ? room : static_cast<float *>(packed.to);
+    *packed.scale = *packed.factor = 1;
+    *packed.start = 0;
+    if constexpr (K == Numbers::floats) {
+        std::copy_n(query, head_dim, floats);
+    } else {
+        *packed.factor = normalize<Isa>(query, head_dim, floats);
+    }
+    std::fill_n(floats + head_dim, padded - head_dim, 0.0f);
+    if constexpr (K == Numbers::words) {
+        auto *const words = static_cast<int16_t *>(packed.to);
+        *packed.scale = quantize<Isa>(floats, padded, words);
+        order_words(words, padded);
+    } else if constexpr (K == Numbers::bytes) {
+        auto *const bytes = static_cast<int8_t *>(packed.to);
+        *packed.scale = quantize<Isa>(floats, padded, bytes);
+        *packed.start = Isa::key_bias_of_sums * std::accumulate(bytes, bytes + padded, 0);
+    }
+}
+
+}  // namespace kvlane

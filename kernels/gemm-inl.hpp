@@ -1,0 +1,185 @@
+#pragma once
+
+// The micro-kernel: C[n_rows][16 n_panels] (+)= row_scale[r] * A[n_rows][k] * panels, for scores (A: queries, panels: keys)
+// and for weighted sums (A: softmax weights, panels: values).
+//
+// Each element of C has one accumulator, which takes its terms in the order of k: its bits do not depend on how many rows or
+// panels are computed together.
+
+#include "formats/panel.hpp"
+#include "rows-inl.hpp"
+
+namespace kvlane {
+
+// What a panel's elements are multiplied as: the compute type.
+//
+//   Element          of A, in the order that multiply_add wants within a granule
+//   Acc              a vector of accumulators, one a column
+//   granule          elements of A and of a column in one step
+//   parts            multiply-adds of a step
+//   part<E>(p)       the operand of part E, of the columns whose granules begin at p
+//   broadcast(a)     part E's elements of A, which begin at a + E * granule / parts, in every lane
+namespace operand {
+
+static constexpr int word_granule = 4;
+
+// f32 products of stored floats, and of stored bytes without their scales.
+template <class Isa, class Format>
+struct Floats {
+    using Element = float;
+    using Acc = typename Isa::Vec;
+    static constexpr bool is_integer = false;
+    static constexpr int granule = panel::granule<Format>;
+    static constexpr int parts = granule;
+    static constexpr int column_bytes = granule * Format::bytes;
+    template <int E>
+    static KVLANE_INLINE Acc part(const std::byte *p) {
+        return Isa::template granule_element<E>(Format{}, p);
+    }
+    static KVLANE_INLINE Acc broadcast(const float *a) { return Isa::broadcast(*a); }
+    static KVLANE_INLINE Acc multiply_add(Acc a, Acc b, Acc c) { return Isa::fma(a, b, c); }
+};
+
+// Exact sums of products of bytes by 16-bit integers, two at a time: the first and third element of a granule, then the
+// others.
+template <class Isa>
+struct Words {
+    using Element = int16_t;
+    using Acc = typename Isa::Sums;
+    static constexpr bool is_integer = true;
+    static constexpr int granule = word_granule;
+    static constexpr int parts = 2;
+    static constexpr int column_bytes = 4;
+    template <int E>
+    static KVLANE_INLINE auto part(const std::byte *p) {
+        return Isa::template word_pairs<E>(p);
+    }
+    static KVLANE_INLINE auto broadcast(const int16_t *a) { return Isa::broadcast_words(a); }
+    template <class A, class B>
+    static KVLANE_INLINE Acc multiply_add(A a, B b, Acc c) {
+        return Isa::add_word_products(a, b, c);
+    }
+};
+
+// Exact sums of products of bytes, four at a time: of signed queries by keys, or of unsigned weights by values. What the isa
+// biases to have the signs that its instruction wants is taken back by the initial accumulators.
+template <class Isa, bool Keys>
+struct Bytes {
+    using Element = uint8_t;
+    using Acc = typename Isa::Sums;
+    static constexpr bool is_integer = true;
+    static constexpr int granule = 4;
+    static constexpr int parts = 1;
+    static constexpr int column_bytes = 4;
+    template <int E>
+    static KVLANE_INLINE auto part(const std::byte *p) {
+        return Isa::template byte_fours<Keys>(p);
+    }
+    static KVLANE_INLINE auto broadcast(const uint8_t *a) { return Isa::broadcast_bytes(a); }
+    template <class A, class B>
+    static KVLANE_INLINE Acc multiply_add(A a, B b, Acc c) {
+        return Isa::template add_byte_products<Keys>(a, b, c);
+    }
+};
+
+}  // namespace operand
+
+template <class Operand>
+struct Gemm {
+    const typename Operand::Element *a;  // [n_rows][lda], padded with zeros to whole granules
+    int lda;
+    int n_rows;
+    const std::byte *panels;
+    int64_t panel_bytes;
+    int n_panels;
+    int k;     // a multiple of the granule
+    float *c;  // [n_rows][ldc]
+    int ldc;
+    bool accumulates;         // C += …; else C = …
+    const float *row_scales;  // [n_rows]; integers only, as is
+    const int32_t *starts;    // [n_rows], the initial accumulators
+};
+
+// Rows [row, row + R) by panels [first, first + P).
+template <class Isa, class Operand, int R, int P>
+static void gemm_block(const Gemm<Operand> &g, int row, int first) {
+    using Acc = typename Operand::Acc;
+    constexpr int vectors = panel::columns / Isa::lanes, n = P * vectors;
+    constexpr int vector_bytes = Isa::lanes * Operand::column_bytes, step_bytes = panel::columns * Operand::column_bytes;
+    const typename Operand::Element *a = g.a + row * g.lda;
+    float *const c = g.c + row * g.ldc + first * panel::columns;
+    const std::byte *b = g.panels + first * g.panel_bytes;
+    const int64_t panel_bytes = g.panel_bytes;
+    const int lda = g.lda, ldc = g.ldc;
+    Acc sums[R][n];
+    unroll<R>([&](auto r) __attribute__((always_inline)) {
+        unroll<n>([&](auto j) __attribute__((always_inline)) {
+            if constexpr (Operand::is_integer) {
+                sums[r][j] = Isa::broadcast_sum(g.starts[row + r]);
+            } else {
+                sums[r][j] = Isa::broadcast(0);
+            }
+        });
+    });
+    for (int k = 0; k < g.k; k += Operand::granule, a += Operand::granule, b += step_bytes) {
+        unroll<Operand::parts>([&](auto e) __attribute__((always_inline)) {
+            decltype(Operand::template part<0>(b)) operands[n];
+            unroll<n>([&](auto j) __attribute__((always_inline)) {
+                operands[j] = Operand::template part<e>(b + j / vectors * panel_bytes + j % vectors * vector_bytes);
+            });
+            unroll<R>([&](auto r) __attribute__((always_inline)) {
+                const auto element = Operand::broadcast(a + r * lda + e * (Operand::granule / Operand::parts));
+                unroll<n>([&](auto j) __attribute__((always_inline)) {
+                    sums[r][j] = Operand::multiply_add(element, operands[j], sums[r][j]);
+                });
+            });
+        });
+    }
+    unroll<R>([&](auto r) __attribute__((always_inline)) {
+        unroll<n>([&](auto j) __attribute__((always_inline)) {
+            float *const to = c + r * ldc + j * Isa::lanes;
+            typename Isa::Vec sum;
+            if constexpr (Operand::is_integer) {
+                sum = Isa::to_float(sums[r][j]) * Isa::broadcast(g.row_scales[row + r]);
+            } else {
+                sum = sums[r][j];
+            }
+            Isa::store(to, g.accumulates ? Isa::load(to) + sum : sum);
+        });
+    });
+}
+
+// The most panels that R rows take at once: as many accumulators as the registers hold.
+template <class Isa>
+static constexpr int panels_at_once(int rows) {
+    int panels = 1;
+    while (2 * panels * rows * (panel::columns / Isa::lanes) <= Isa::gemm_accumulators && panels < Isa::max_panels) {
+        panels *= 2;
+    }
+    return panels;
+}
+
+// R rows from `row` on by all panels.
+template <class Isa, class Operand, int R, int P = panels_at_once<Isa>(R)>
+static void gemm_rows(const Gemm<Operand> &g, int row, int first = 0) {
+    for (; first + P <= g.n_panels; first += P) {
+        gemm_block<Isa, Operand, R, P>(g, row, first);
+    }
+    if constexpr (P > 1) {
+        gemm_rows<Isa, Operand, R, P / 2>(g, row, first);
+    }
+}
+
+// All rows: as few blocks as there can be, of sizes that differ by at most 1.
+template <class Isa, class Operand>
+static void gemm(const Gemm<Operand> &g) {
+    const int n_blocks = (g.n_rows + Isa::gemm_rows - 1) / Isa::gemm_rows;
+    for (int block = 0, row = 0; block < n_blocks; ++block) {
+        const int n = (g.n_rows - row) / (n_blocks - block);
+        with_constant<Isa::gemm_rows>(
+            n, [&](auto rows) __attribute__((always_inline)) { gemm_rows<Isa, Operand, rows>(g, row); });
+        row += n;
+    }
+}
+
+}  // namespace kvlane

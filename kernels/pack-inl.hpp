@@ -1,0 +1,216 @@
+#pragma once
+
+// Rows to panels: f32 rows of the caller's to a cache's tiles, and rows of 16 or 32 bits to tiles of their own format; and
+// back.
+
+#include <cstring>
+
+#include "hadamard-inl.hpp"
+#include "q4-inl.hpp"
+#include "tile.hpp"
+
+namespace kvlane {
+
+// Of consecutive elements of k, one granule of each lane's column: to[lane][granule].
+template <class Isa, class Format>
+KVLANE_INLINE void store_granules(std::byte *to, const typename Isa::Vec *elements) {
+    constexpr int granule = panel::granule<Format>, lanes = Isa::lanes;
+    if constexpr (granule == 1) {
+        Isa::store(Format{}, to, elements[0]);
+    } else {
+        using Element = std::conditional_t<Format::bits == 16, uint16_t, uint8_t>;
+        using Stored = std::conditional_t<Format::bits == 16, format::bf16, format::q8>;
+        Element stored[granule][lanes];
+        unroll<granule>([&](auto e) __attribute__((always_inline)) {
+            Isa::store(Stored{}, reinterpret_cast<std::byte *>(stored[e]), elements[e]);
+        });
+        for (int lane = 0; lane < lanes; ++lane) {
+            uint32_t bits = 0;
+            for (int e = 0; e < granule; ++e) {
+                constexpr int low_nibbles = 4;
+                const int shift = Format::bits != 4 ? e * Format::bits : e < low_nibbles ? 8 * e : 8 * (e - low_nibbles) + 4;
+                bits |= uint32_t{stored[e][lane]} << shift;
+            }
+            std::memcpy(to + 4 * lane, &bits, sizeof bits);
+        }
+    }
+}
+
+// Rows as they are stored but for their type: rotated and quantized.
+template <class Isa, class Source>
+struct PreparedRows {
+    const std::byte *first;
+    int64_t stride_bytes;
+    int dim;
+
+    // Elements [d, d + lanes) of a row, zeros behind the last.
+    KVLANE_INLINE typename Isa::Vec load(int row, int d) const {
+        const std::byte *at = first + row * stride_bytes + d * Source::bytes;
+        return d + Isa::lanes <= dim ? Isa::load(Source{}, at)
+               : d < dim             ? Isa::load_partial(Source{}, at, dim - d)
+                                     : Isa::broadcast(0);
+    }
+};
+
+// One token's elements, to its place in each granule.
+template <class Isa, class Source, class Format, bool Keys>
+static void scatter_row(const PreparedRows<Isa, Source> &rows, int row, int token, const PackRows &p) {
+    constexpr int element_bytes = Format::bits == 4 ? 1 : Format::bytes;
+    using Stored = std::conditional_t<Format::bits == 4, format::q8, Format>;
+    alignas(64) std::byte stored[(KVL_MAX_HEAD_DIM + 16) * element_bytes];
+    for (int d = 0; d < rows.dim; d += Isa::lanes) {
+        Isa::store(Stored{}, stored + d * element_bytes, rows.load(row, d));
+    }
+    for (int d = 0; d < rows.dim; ++d) {
+        const int k = Keys ? d : token, column = (Keys ? token : d) % panel::columns;
+        std::byte *const to =
+            p.panels + (Keys ? token : d) / panel::columns * p.panel_bytes + panel::offset(Format::index, k, column);
+        if constexpr (Format::bits == 4) {
+            const bool upper = k % 8 >= 4;
+            *to = (*to & std::byte(upper ? 0x0f : 0xf0)) | stored[d] << (upper ? 4 : 0);
+        } else {
+            std::memcpy(to, stored + d * element_bytes, element_bytes);
+        }
+    }
+}
+
+// Keys of a vector's columns, whose rows follow each other.
+template <class Isa, class Source, class Format>
+static void pack_columns(const PreparedRows<Isa, Source> &rows, int row, int token, const PackRows &p) {
+    constexpr int lanes = Isa::lanes, granule = panel::granule<Format>, at_once = std::max(lanes, granule);
+    constexpr int line_bytes = panel::columns * granule * Format::bits / 8;
+    std::byte *to =
+        p.panels + token / panel::columns * p.panel_bytes + panel::offset(Format::index, 0, token % panel::columns);
+    for (int d = 0; d < rows.dim; d += at_once) {
+        typename Isa::Vec elements[at_once];
+        for (int i = 0; i < at_once; i += lanes) {
+            typename Isa::Vec block[lanes];
+            unroll<lanes>([&](auto lane) __attribute__((always_inline)) { block[lane] = rows.load(row + lane, d + i); });
+            Isa::transpose(block);
+            unroll<lanes>([&](auto lane) __attribute__((always_inline)) { elements[i + lane] = block[lane]; });
+        }
+        for (int e = 0; e < at_once && d + e < rows.dim; e += granule, to += line_bytes) {
+            store_granules<Isa, Format>(to, elements + e);
+        }
+    }
+}
+
+// Values of a granule's tokens.
+template <class Isa, class Source, class Format>
+static void pack_tokens(const PreparedRows<Isa, Source> &rows, int row, int token, const PackRows &p) {
+    constexpr int granule = panel::granule<Format>;
+    const int64_t line = panel::offset(Format::index, token, 0);
+    for (int d = 0; d < rows.dim; d += Isa::lanes) {
+        typename Isa::Vec elements[granule];
+        unroll<granule>([&](auto e) __attribute__((always_inline)) { elements[e] = rows.load(row + e, d); });
+        std::byte *const to =
+            p.panels + d / panel::columns * p.panel_bytes + line + d % panel::columns * (granule * Format::bits / 8);
+        store_granules<Isa, Format>(to, elements);
+    }
+}
+
+// Whole blocks of columns or tokens where rows [0, n) have them, else row by row.
+template <class Isa, class Source, class Format, bool Keys>
+static void pack_prepared(const PreparedRows<Isa, Source> &rows, int n, int token, const PackRows &p) {
+    constexpr int block = Keys ? Isa::lanes : panel::granule<Format>;
+    for (int row = 0, step; row < n; row += step, token += step) {
+        const bool is_whole = token % block == 0 && n - row >= block;
+        step = is_whole ? block : 1;
+        if (!is_whole) {
+            scatter_row<Isa, Source, Format, Keys>(rows, row, token, p);
+        } else if constexpr (Keys) {
+            pack_columns<Isa, Source, Format>(rows, row, token, p);
+        } else {
+            pack_tokens<Isa, Source, Format>(rows, row, token, p);
+        }
+    }
+}
+
+// A row in place, rotated and quantized; its scales go to its token's place.
+template <class Isa, class Format>
+static void prepare_row(float *x, int token, const PackRows &p) {
+    if (p.is_rotated) {
+        rotate_row<Isa>(x, p.dim);
+    }
+    if constexpr (Format::is_scaled) {
+        float scale;
+        auto *const bytes = reinterpret_cast<std::byte *>(x);
+        if constexpr (Format::group > 0) {
+            int8_t multipliers[KVL_MAX_HEAD_DIM / Format::group];
+            scale = q4::quantize_row<Isa>(x, p.dim, multipliers);
+            for (int i = 0; i * Format::group < p.dim; ++i) {
+                p.scales[panel::multiplier_offset(i, token)] = static_cast<std::byte>(multipliers[i]);
+            }
+        } else {
+            scale = scale_for(largest_of<Isa>(bytes, p.dim), most_int8);
+            const auto divisor = Isa::broadcast(scale == 0 ? std::numeric_limits<float>::infinity() : scale);
+            for (int d = 0; d < p.dim; d += Isa::lanes) {
+                Isa::store(x + d, Isa::divide(Isa::load(x + d), divisor));
+            }
+        }
+        std::memcpy(p.scales + panel::scale_offset(token), &scale, sizeof scale);
+    }
+}
+
+// Rows to panels of their own format.
+template <class Isa, class Format, bool Keys>
+KVLANE_INLINE void pack_as_stored(const PackRows &p) {
+    pack_prepared<Isa, Format, Format, Keys>({p.rows, p.stride_bytes, p.dim}, p.n, p.first, p);
+}
+
+// f32 rows to panels of any format.
+template <class Isa, class Format, bool Keys>
+void pack(const PackRows &p) {
+    if (!Format::is_scaled && !p.is_rotated) {
+        return pack_prepared<Isa, format::f32, Format, Keys>({p.rows, p.stride_bytes, p.dim}, p.n, p.first, p);
+    }
+    constexpr int at_once = panel::columns;
+    alignas(64) float rows[at_once][KVL_MAX_HEAD_DIM];
+    for (int first = 0; first < p.n; first += at_once) {
+        const int n = std::min(at_once, p.n - first);
+        for (int row = 0; row < n; ++row) {
+            std::memcpy(rows[row], p.rows + (first + row) * p.stride_bytes, p.dim * sizeof(float));
+            std::fill(rows[row] + p.dim, rows[row] + panel::round_up(p.dim, panel::columns), 0.0f);
+            prepare_row<Isa, Format>(rows[row], p.first + first + row, p);
+        }
+        pack_prepared<Isa, format::f32, Format, Keys>({reinterpret_cast<const std::byte *>(rows), sizeof rows[0], p.dim}, n,
+                                                      p.first + first, p);
+    }
+}
+
+// The f32 rows of PackRows' tokens, from panels of Format, as they were before their rotation.
+template <class Isa, class Format, bool Keys>
+void unpack(const PackRows &p) {
+    for (int row = 0; row < p.n; ++row) {
+        const int token = p.first + row;
+        float *const x = reinterpret_cast<float *>(const_cast<std::byte *>(p.rows) + row * p.stride_bytes);
+        for (int d = 0; d < p.dim; ++d) {
+            const int k = Keys ? d : token, other = Keys ? token : d;
+            const std::byte *const from =
+                p.panels + other / panel::columns * p.panel_bytes + panel::offset(Format::index, k, other % panel::columns);
+            if constexpr (Format::group > 0) {
+                const auto code = std::to_integer<int>(*from) >> (k % 8 < 4 ? 0 : 4) & 15;
+                x[d] = static_cast<float>(q4::dequantized(
+                    code, std::to_integer<int8_t>(p.scales[panel::multiplier_offset(d / Format::group, token)])));
+            } else if constexpr (Format::is_scaled) {
+                x[d] = static_cast<float>(std::to_integer<int8_t>(*from));
+            } else {
+                std::byte lanes[Isa::lanes * Format::bytes] = {};
+                std::memcpy(lanes, from, Format::bytes);
+                float values[Isa::lanes];
+                Isa::store(values, Isa::load(Format{}, lanes));
+                x[d] = values[0];
+            }
+        }
+        if constexpr (Format::is_scaled) {
+            float scale;
+            std::memcpy(&scale, p.scales + panel::scale_offset(token), sizeof scale);
+            std::transform(x, x + p.dim, x, [&](float v) { return v * scale; });
+        }
+        if (p.is_rotated) {
+            rotate_row<Isa>(x, p.dim);
+        }
+    }
+}
+
+}  // namespace kvlane
