@@ -40,12 +40,13 @@ void score_tile(const TileSource &source, const Queries &queries, RowBlock &rows
                                 .panels = panels.at,
                                 .panel_bytes = panels.bytes,
                                 .n_panels = n,
-                                .k = static_cast<int>(panel::round_up(head_dim, Operand::granule)),
+                                .k = queries.ld,
                                 .c = rows.scores[0] + first * panel::columns,
                                 .ldc = panel::tile_tokens,
                                 .accumulates = false,
                                 .row_scales = queries.scales,
-                                .starts = queries.starts});
+                                .starts = queries.starts,
+                                .prefetch = prefetch_values(source, rows)});
         });
 }
 
@@ -74,7 +75,8 @@ void sum_tile(const TileSource &source, RowBlock &rows) {
                                 .ldc = rows.ldo,
                                 .accumulates = true,
                                 .row_scales = rows.weight_scales,
-                                .starts = rows.weight_starts});
+                                .starts = rows.weight_starts,
+                                .prefetch = prefetch_next_keys(source, rows)});
         });
 }
 

@@ -6,6 +6,8 @@
 // Each element of C has one accumulator, which takes its terms in the order of k: its bits do not depend on how many rows or
 // panels are computed together.
 
+#include <algorithm>
+
 #include "formats/panel.hpp"
 #include "rows-inl.hpp"
 
@@ -84,6 +86,13 @@ struct Bytes {
 
 }  // namespace operand
 
+// Memory that is prefetched while a product is computed, as two streams: on Zen 3 one page after the other is slower.
+struct Prefetch {
+    static constexpr int streams = 2;
+    const std::byte *at;
+    int64_t stream_bytes;  // 0: none
+};
+
 template <class Operand>
 struct Gemm {
     const typename Operand::Element *a;  // [n_rows][lda], padded with zeros to whole granules
@@ -92,12 +101,13 @@ struct Gemm {
     const std::byte *panels;
     int64_t panel_bytes;
     int n_panels;
-    int k;     // a multiple of the granule
+    int k;     // a multiple of panel::k_multiple
     float *c;  // [n_rows][ldc]
     int ldc;
     bool accumulates;         // C += …; else C = …
     const float *row_scales;  // [n_rows]; integers only, as is
     const int32_t *starts;    // [n_rows], the initial accumulators
+    Prefetch prefetch;        // what is read next
 };
 
 // Rows [row, row + R) by panels [first, first + P).
@@ -106,6 +116,7 @@ static void gemm_block(const Gemm<Operand> &g, int row, int first) {
     using Acc = typename Operand::Acc;
     constexpr int vectors = panel::columns / Isa::lanes, n = P * vectors;
     constexpr int vector_bytes = Isa::lanes * Operand::column_bytes, step_bytes = panel::columns * Operand::column_bytes;
+    constexpr int lines = 4, steps = std::max(1, lines * 64 / (P * step_bytes));
     const typename Operand::Element *a = g.a + row * g.lda;
     float *const c = g.c + row * g.ldc + first * panel::columns;
     const std::byte *b = g.panels + first * g.panel_bytes;
@@ -121,19 +132,31 @@ static void gemm_block(const Gemm<Operand> &g, int row, int first) {
             }
         });
     });
-    for (int k = 0; k < g.k; k += Operand::granule, a += Operand::granule, b += step_bytes) {
-        unroll<Operand::parts>([&](auto e) __attribute__((always_inline)) {
-            decltype(Operand::template part<0>(b)) operands[n];
-            unroll<n>([&](auto j) __attribute__((always_inline)) {
-                operands[j] = Operand::template part<e>(b + j / vectors * panel_bytes + j % vectors * vector_bytes);
-            });
-            unroll<R>([&](auto r) __attribute__((always_inline)) {
-                const auto element = Operand::broadcast(a + r * lda + e * (Operand::granule / Operand::parts));
+    const int64_t stream_bytes = g.prefetch.stream_bytes;
+    const int64_t n_prefetches = int64_t{g.n_panels} * g.k / (P * steps * Operand::granule);
+    const int64_t ahead_step = stream_bytes / n_prefetches;
+    const std::byte *ahead = g.prefetch.at + stream_bytes * first / g.n_panels;
+    for (int k = 0; k < g.k; k += steps * Operand::granule, ahead += ahead_step) {
+        unroll<lines>([&](auto i)
+                          __attribute__((always_inline)) { __builtin_prefetch(ahead + i % 2 * stream_bytes + i / 2 * 64); });
+        int left = steps;
+        if constexpr (Operand::is_integer) {
+            KVLANE_OPAQUE(left);  // g++ 12 unrolls the loop, changes the order of the sums, and spills them
+        }
+        for (; left > 0; --left, a += Operand::granule, b += step_bytes) {
+            unroll<Operand::parts>([&](auto e) __attribute__((always_inline)) {
+                decltype(Operand::template part<0>(b)) operands[n];
                 unroll<n>([&](auto j) __attribute__((always_inline)) {
-                    sums[r][j] = Operand::multiply_add(element, operands[j], sums[r][j]);
+                    operands[j] = Operand::template part<e>(b + j / vectors * panel_bytes + j % vectors * vector_bytes);
+                });
+                unroll<R>([&](auto r) __attribute__((always_inline)) {
+                    const auto element = Operand::broadcast(a + r * lda + e * (Operand::granule / Operand::parts));
+                    unroll<n>([&](auto j) __attribute__((always_inline)) {
+                        sums[r][j] = Operand::multiply_add(element, operands[j], sums[r][j]);
+                    });
                 });
             });
-        });
+        }
     }
     unroll<R>([&](auto r) __attribute__((always_inline)) {
         unroll<n>([&](auto j) __attribute__((always_inline)) {
@@ -170,15 +193,16 @@ static void gemm_rows(const Gemm<Operand> &g, int row, int first = 0) {
     }
 }
 
-// All rows: as few blocks as there can be, of sizes that differ by at most 1.
+// All rows: as few blocks as there can be, of sizes that differ by at most 1. The first one prefetches.
 template <class Isa, class Operand>
-static void gemm(const Gemm<Operand> &g) {
+static void gemm(Gemm<Operand> g) {
     const int n_blocks = (g.n_rows + Isa::gemm_rows - 1) / Isa::gemm_rows;
     for (int block = 0, row = 0; block < n_blocks; ++block) {
         const int n = (g.n_rows - row) / (n_blocks - block);
         with_constant<Isa::gemm_rows>(
             n, [&](auto rows) __attribute__((always_inline)) { gemm_rows<Isa, Operand, rows>(g, row); });
         row += n;
+        g.prefetch = {reinterpret_cast<const std::byte *>(g.a), 0};
     }
 }
 

@@ -2,6 +2,7 @@
 
 // Where a tile's panels come from: stored tiles as they are, those of q4 dequantized to bytes; or a caller's rows, packed.
 
+#include "gemm-inl.hpp"
 #include "mask.hpp"
 #include "pack-inl.hpp"
 #include "unpack_q4-inl.hpp"
@@ -95,6 +96,15 @@ static const std::byte *stored_tile(const TileSource &s) {
     int64_t in_run = s.first - s.run_first;
     const Run run = run_at(*s.view, run_of(*s.view, s.run, in_run));
     return tile_of(*s.view, *run.span, s.kv_head, in_run, run.block);
+}
+
+// While a tile's keys are multiplied its values are prefetched, and while these are summed the next tile's keys.
+static inline Prefetch prefetch_values(const TileSource &s, const RowBlock &rows) {
+    return s.tile ? Prefetch{s.tile + s.layout.v_panels, (s.layout.bytes - s.layout.v_panels) / Prefetch::streams}
+                  : Prefetch{rows.room, 0};
+}
+static inline Prefetch prefetch_next_keys(const TileSource &s, const RowBlock &rows) {
+    return s.next ? Prefetch{s.next, s.layout.v_panels / Prefetch::streams} : Prefetch{rows.room, 0};
 }
 
 // work(first, n, panels) for all of n_panels, as many at a time as there is room for.

@@ -47,7 +47,7 @@ template <class Isa>
 static int64_t unpack_keys(const std::byte *tile, const panel::TileLayout &layout, int head_dim, int first, int n,
                            std::byte *to) {
     const int line_bytes = panel::line_bytes(format::index_q4), granule = panel::granule<format::q4>;
-    const int n_lines = (head_dim + granule - 1) / granule;
+    const auto n_lines = static_cast<int>(panel::round_up(head_dim, panel::k_multiple)) / granule;
     for (int p = first; p < first + n; ++p) {
         const std::byte *line = tile + p * layout.k_panel_bytes;
         for (int i = 0; i < n_lines;) {

@@ -8,7 +8,7 @@
 // A panel is the right operand of a matrix product C[rows][16] = A[rows][k] * B[k][16], with g consecutive elements of k,
 // one granule, of each of its 16 columns side by side:
 //
-//   K panel  [head_dim / g][16 tokens][g]  4 a tile; k runs over the elements of a key, rounded up to a granule
+//   K panel  [head_dim / g][16 tokens][g]  4 a tile; k runs over the elements of a key, rounded up to 16
 //   V panel  [64 / g][16 elements][g]      v_head_dim / 16 a tile, rounded up; k runs over the tokens
 //   scales   f32 [64]; for q4, also group multipliers: bytes [dim / 32, rounded up][64]
 //
@@ -41,9 +41,10 @@ static constexpr int64_t round_up(int64_t n, int64_t multiple) { return (n + mul
 static inline int granule_bytes(kvl_format format) { return granules[format] * format::bits_of[format] / 8; }
 static inline int line_bytes(kvl_format format) { return columns * granule_bytes(format); }
 
-// Bytes of a panel of k rows.
+// Bytes of a panel of k rows, rounded up.
+static constexpr int k_multiple = 16;
 static inline int64_t bytes(kvl_format format, int64_t k) {
-    return round_up(k, granules[format]) / granules[format] * line_bytes(format);
+    return round_up(k, k_multiple) / granules[format] * line_bytes(format);
 }
 
 // Byte offset in a panel of element (k, column). Of a granule of q4, elements 0 to 3 are the lower halves of its bytes, and
