@@ -100,9 +100,34 @@ struct Gemm {
     const int32_t *starts;    // [n_rows], the initial accumulators
 };
 
-// Rows [row, row + R) by panels [first, first + P).
+// One step of k: sums[r][j] += row(e, r) * column(e, j) for every part e. The operands of rows or those of columns,
+// whichever are fewer, stay in registers meanwhile; each of the others is needed but once.
+template <class Operand, int R, int N, class Row, class Column>
+KVLANE_INLINE void add_step(Row &&row, Column &&column, typename Operand::Acc (&sums)[R][N]) {
+    if constexpr (R < N) {
+        unroll<N>([&](auto j) __attribute__((always_inline)) {
+            unroll<Operand::parts>([&](auto e) __attribute__((always_inline)) {
+                const auto b = column(e, j);
+                unroll<R>([&](auto r) __attribute__((always_inline)) {
+                    sums[r][j] = Operand::multiply_add(row(e, r), b, sums[r][j]);
+                });
+            });
+        });
+    } else {
+        unroll<Operand::parts>([&](auto e) __attribute__((always_inline)) {
+            unroll<R>([&](auto r) __attribute__((always_inline)) {
+                const auto a = row(e, r);
+                unroll<N>([&](auto j) __attribute__((always_inline)) {
+                    sums[r][j] = Operand::multiply_add(a, column(e, j), sums[r][j]);
+                });
+            });
+        });
+    }
+}
+
+// Rows [row, row + R) by panels [first, first + P). Not inlined, so that no caller's variables take registers in its loop.
 template <class Isa, class Operand, int R, int P>
-static void gemm_block(const Gemm<Operand> &g, int row, int first) {
+static __attribute__((noinline)) void gemm_block(const Gemm<Operand> &g, int row, int first) {
     using Acc = typename Operand::Acc;
     constexpr int vectors = panel::columns / Isa::lanes, n = P * vectors;
     constexpr int vector_bytes = Isa::lanes * Operand::column_bytes, step_bytes = panel::columns * Operand::column_bytes;
@@ -122,18 +147,14 @@ static void gemm_block(const Gemm<Operand> &g, int row, int first) {
         });
     });
     for (int k = 0; k < g.k; k += Operand::granule, a += Operand::granule, b += step_bytes) {
-        unroll<Operand::parts>([&](auto e) __attribute__((always_inline)) {
-            decltype(Operand::template part<0>(b)) operands[n];
-            unroll<n>([&](auto j) __attribute__((always_inline)) {
-                operands[j] = Operand::template part<e>(b + j / vectors * panel_bytes + j % vectors * vector_bytes);
-            });
-            unroll<R>([&](auto r) __attribute__((always_inline)) {
-                const auto element = Operand::broadcast(a + r * lda + e * (Operand::granule / Operand::parts));
-                unroll<n>([&](auto j) __attribute__((always_inline)) {
-                    sums[r][j] = Operand::multiply_add(element, operands[j], sums[r][j]);
-                });
-            });
-        });
+        add_step<Operand>(
+            [&](auto e, auto r) __attribute__((always_inline)) {
+                return Operand::broadcast(a + r * lda + e * (Operand::granule / Operand::parts));
+            },
+            [&](auto e, auto j) __attribute__((always_inline)) {
+                return Operand::template part<e>(b + j / vectors * panel_bytes + j % vectors * vector_bytes);
+            },
+            sums);
     }
     unroll<R>([&](auto r) __attribute__((always_inline)) {
         unroll<n>([&](auto j) __attribute__((always_inline)) {
