@@ -36,7 +36,7 @@ static void for_each_part(const AttendChunk &c, Body &&body) {
 }
 
 // Tokens of the tile from `tile_first` on that a query sees, a bit each.
-static uint64_t visible_word(const Part &part, int64_t tile_first, int query) {
+static inline uint64_t visible_word(const Part &part, int64_t tile_first, int query) {
     const AttendChunk &c = part.chunk;
     const int64_t first = std::max(tile_first, part.first), position = part.position + (first - part.first);
     const int64_t end = c.queries[query].position + 1;
@@ -142,7 +142,6 @@ static void attend_part(const Part &part, bool is_careful, ChunkRows<Isa> &rows)
                       part.run_first,
                       0,
                       nullptr,
-                      nullptr,
                       panel::tile_layout(view.k_format, view.head_dim, view.v_format, view.v_head_dim)};
     const auto ld = static_cast<int>(panel::round_up(view.head_dim, panel::columns));
     pack_queries(k_numbers, rows);
@@ -154,7 +153,6 @@ static void attend_part(const Part &part, bool is_careful, ChunkRows<Isa> &rows)
             continue;
         }
         source.tile = has_tiles(view) ? stored_tile(source) : nullptr;
-        source.next = source.tile ? source.tile + source.layout.bytes : nullptr;
         const auto scales_at = [&](kvl_format format, int64_t offset) {
             return format::is_scaled(format) ? reinterpret_cast<const float *>(source.tile + offset) : nullptr;
         };

@@ -34,19 +34,18 @@ void score_tile(const TileSource &source, const Queries &queries, RowBlock &rows
         panel::key_panels, staged_bytes,
         [&](int first, int n) { return stage_keys<Isa, Format>(source, first, n, rows.room); },
         [&](int first, int n, const Panels &panels) {
-            gemm<Isa, Operand>({.a = static_cast<const typename Operand::Element *>(queries.elements),
-                                .lda = queries.ld,
-                                .n_rows = rows.n_rows,
-                                .panels = panels.at,
-                                .panel_bytes = panels.bytes,
-                                .n_panels = n,
-                                .k = queries.ld,
-                                .c = rows.scores[0] + first * panel::columns,
-                                .ldc = panel::tile_tokens,
-                                .accumulates = false,
-                                .row_scales = queries.scales,
-                                .starts = queries.starts,
-                                .prefetch = prefetch_values(source, rows)});
+            gemm<Isa, Operand, false>({.a = static_cast<const typename Operand::Element *>(queries.elements),
+                                       .lda = queries.ld,
+                                       .n_rows = rows.n_rows,
+                                       .panels = panels.at,
+                                       .panel_bytes = panels.bytes,
+                                       .n_panels = n,
+                                       .k = queries.ld,
+                                       .c = rows.scores[0] + first * panel::columns,
+                                       .ldc = panel::tile_tokens,
+                                       .row_scales = queries.scales,
+                                       .starts = queries.starts,
+                                       .prefetch = prefetch_values(source, n, queries.ld, panels.at)});
         });
 }
 
@@ -64,19 +63,18 @@ void sum_tile(const TileSource &source, RowBlock &rows) {
         static_cast<int>(panel::round_up(source.view->v_head_dim, panel::columns) / panel::columns), staged_bytes,
         [&](int first, int n) { return stage_values<Isa, Format>(source, first, n, rows.room); },
         [&](int first, int n, const Panels &panels) {
-            gemm<Isa, Operand>({.a = static_cast<const Element *>(weights),
-                                .lda = lda,
-                                .n_rows = rows.n_rows,
-                                .panels = panels.at,
-                                .panel_bytes = panels.bytes,
-                                .n_panels = n,
-                                .k = panel::tile_tokens,
-                                .c = rows.o + first * panel::columns,
-                                .ldc = rows.ldo,
-                                .accumulates = true,
-                                .row_scales = rows.weight_scales,
-                                .starts = rows.weight_starts,
-                                .prefetch = prefetch_next_keys(source, rows)});
+            gemm<Isa, Operand, true>({.a = static_cast<const Element *>(weights),
+                                      .lda = lda,
+                                      .n_rows = rows.n_rows,
+                                      .panels = panels.at,
+                                      .panel_bytes = panels.bytes,
+                                      .n_panels = n,
+                                      .k = panel::tile_tokens,
+                                      .c = rows.o + first * panel::columns,
+                                      .ldc = rows.ldo,
+                                      .row_scales = rows.weight_scales,
+                                      .starts = rows.weight_starts,
+                                      .prefetch = prefetch_next_keys(source, n, panel::tile_tokens, panels.at)});
         });
 }
 

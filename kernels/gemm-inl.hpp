@@ -86,14 +86,24 @@ struct Bytes {
 
 }  // namespace operand
 
-// Memory that is prefetched while a product is computed, as two streams: on Zen 3 one page after the other is slower.
+// Memory that is prefetched while a product is computed, in two streams: its first half and its second.
 struct Prefetch {
     static constexpr int streams = 2;
     const std::byte *at;
-    int64_t stream_bytes;  // 0: none
+    int64_t stream_bytes;
+    int64_t panel_bytes;  // of a stream, while one panel is multiplied,
+    int64_t k_bytes;      // and for each k of that, times 2^k_shift
+    static constexpr int k_shift = 8;
+
+    Prefetch(const std::byte *first, int64_t bytes, int n_panels, int k)
+        : at(first),
+          stream_bytes(bytes / streams),
+          panel_bytes(stream_bytes / n_panels),
+          k_bytes((panel_bytes << k_shift) / k) {}
+    int64_t bytes_of(int k) const { return k_bytes * k >> k_shift; }
 };
 
-template <class Operand>
+template <class Operand, bool Accumulates>  // C += …, or C = …
 struct Gemm {
     const typename Operand::Element *a;  // [n_rows][lda], padded with zeros to whole granules
     int lda;
@@ -104,19 +114,43 @@ struct Gemm {
     int k;     // a multiple of panel::k_multiple
     float *c;  // [n_rows][ldc]
     int ldc;
-    bool accumulates;         // C += …; else C = …
     const float *row_scales;  // [n_rows]; integers only, as is
     const int32_t *starts;    // [n_rows], the initial accumulators
     Prefetch prefetch;        // what is read next
 };
 
-// Rows [row, row + R) by panels [first, first + P).
-template <class Isa, class Operand, int R, int P>
-static void gemm_block(const Gemm<Operand> &g, int row, int first) {
+// One step of k: sums[r][j] += row(e, r) * column(e, j) for every part e. The operands of rows or those of columns,
+// whichever are fewer, stay in registers meanwhile; each of the others is needed but once.
+template <class Operand, int R, int N, class Row, class Column>
+KVLANE_INLINE void add_step(Row &&row, Column &&column, typename Operand::Acc (&sums)[R][N]) {
+    if constexpr (R < N) {
+        unroll<N>([&](auto j) __attribute__((always_inline)) {
+            unroll<Operand::parts>([&](auto e) __attribute__((always_inline)) {
+                const auto b = column(e, j);
+                unroll<R>([&](auto r) __attribute__((always_inline)) {
+                    sums[r][j] = Operand::multiply_add(row(e, r), b, sums[r][j]);
+                });
+            });
+        });
+    } else {
+        unroll<Operand::parts>([&](auto e) __attribute__((always_inline)) {
+            unroll<R>([&](auto r) __attribute__((always_inline)) {
+                const auto a = row(e, r);
+                unroll<N>([&](auto j) __attribute__((always_inline)) {
+                    sums[r][j] = Operand::multiply_add(a, column(e, j), sums[r][j]);
+                });
+            });
+        });
+    }
+}
+
+// Rows [row, row + R) by panels [first, first + P). Not inlined, so that no caller's variables take registers in its loop.
+template <class Isa, class Operand, bool Accumulates, int R, int P>
+static __attribute__((noinline)) void gemm_block(const Gemm<Operand, Accumulates> &g, int row, int first) {
     using Acc = typename Operand::Acc;
     constexpr int vectors = panel::columns / Isa::lanes, n = P * vectors;
     constexpr int vector_bytes = Isa::lanes * Operand::column_bytes, step_bytes = panel::columns * Operand::column_bytes;
-    constexpr int lines = 4, steps = std::max(1, lines * 64 / (P * step_bytes));
+    constexpr int line_bytes = 64, lines = 4, steps = std::max(1, lines * line_bytes / (P * step_bytes));
     const typename Operand::Element *a = g.a + row * g.lda;
     float *const c = g.c + row * g.ldc + first * panel::columns;
     const std::byte *b = g.panels + first * g.panel_bytes;
@@ -132,30 +166,25 @@ static void gemm_block(const Gemm<Operand> &g, int row, int first) {
             }
         });
     });
-    const int64_t stream_bytes = g.prefetch.stream_bytes;
-    const int64_t n_prefetches = int64_t{g.n_panels} * g.k / (P * steps * Operand::granule);
-    const int64_t ahead_step = stream_bytes / n_prefetches;
-    const std::byte *ahead = g.prefetch.at + stream_bytes * first / g.n_panels;
-    for (int k = 0; k < g.k; k += steps * Operand::granule, ahead += ahead_step) {
-        unroll<lines>([&](auto i)
-                          __attribute__((always_inline)) { __builtin_prefetch(ahead + i % 2 * stream_bytes + i / 2 * 64); });
+    const int64_t stream_bytes = g.prefetch.stream_bytes, prefetch_step = g.prefetch.bytes_of(P * steps * Operand::granule);
+    const std::byte *next = g.prefetch.at + first * g.prefetch.panel_bytes;
+    for (int k = 0; k < g.k; k += steps * Operand::granule, next += prefetch_step) {
+        unroll<lines>([&](auto i) __attribute__((always_inline)) {
+            __builtin_prefetch(next + i % Prefetch::streams * stream_bytes + i / Prefetch::streams * line_bytes);
+        });
         int left = steps;
         if constexpr (Operand::is_integer) {
             KVLANE_OPAQUE(left);  // g++ 12 unrolls the loop, changes the order of the sums, and spills them
         }
         for (; left > 0; --left, a += Operand::granule, b += step_bytes) {
-            unroll<Operand::parts>([&](auto e) __attribute__((always_inline)) {
-                decltype(Operand::template part<0>(b)) operands[n];
-                unroll<n>([&](auto j) __attribute__((always_inline)) {
-                    operands[j] = Operand::template part<e>(b + j / vectors * panel_bytes + j % vectors * vector_bytes);
-                });
-                unroll<R>([&](auto r) __attribute__((always_inline)) {
-                    const auto element = Operand::broadcast(a + r * lda + e * (Operand::granule / Operand::parts));
-                    unroll<n>([&](auto j) __attribute__((always_inline)) {
-                        sums[r][j] = Operand::multiply_add(element, operands[j], sums[r][j]);
-                    });
-                });
-            });
+            add_step<Operand>(
+                [&](auto e, auto r) __attribute__((always_inline)) {
+                    return Operand::broadcast(a + r * lda + e * (Operand::granule / Operand::parts));
+                },
+                [&](auto e, auto j) __attribute__((always_inline)) {
+                    return Operand::template part<e>(b + j / vectors * panel_bytes + j % vectors * vector_bytes);
+                },
+                sums);
         }
     }
     unroll<R>([&](auto r) __attribute__((always_inline)) {
@@ -167,7 +196,10 @@ static void gemm_block(const Gemm<Operand> &g, int row, int first) {
             } else {
                 sum = sums[r][j];
             }
-            Isa::store(to, g.accumulates ? Isa::load(to) + sum : sum);
+            if constexpr (Accumulates) {
+                sum = Isa::load(to) + sum;
+            }
+            Isa::store(to, sum);
         });
     });
 }
@@ -183,26 +215,26 @@ static constexpr int panels_at_once(int rows) {
 }
 
 // R rows from `row` on by all panels.
-template <class Isa, class Operand, int R, int P = panels_at_once<Isa>(R)>
-static void gemm_rows(const Gemm<Operand> &g, int row, int first = 0) {
+template <class Isa, class Operand, bool Accumulates, int R, int P = panels_at_once<Isa>(R)>
+static void gemm_rows(const Gemm<Operand, Accumulates> &g, int row, int first = 0) {
     for (; first + P <= g.n_panels; first += P) {
-        gemm_block<Isa, Operand, R, P>(g, row, first);
+        gemm_block<Isa, Operand, Accumulates, R, P>(g, row, first);
     }
     if constexpr (P > 1) {
-        gemm_rows<Isa, Operand, R, P / 2>(g, row, first);
+        gemm_rows<Isa, Operand, Accumulates, R, P / 2>(g, row, first);
     }
 }
 
 // All rows: as few blocks as there can be, of sizes that differ by at most 1. The first one prefetches.
-template <class Isa, class Operand>
-static void gemm(Gemm<Operand> g) {
+template <class Isa, class Operand, bool Accumulates>
+static void gemm(Gemm<Operand, Accumulates> g) {
     const int n_blocks = (g.n_rows + Isa::gemm_rows - 1) / Isa::gemm_rows;
     for (int block = 0, row = 0; block < n_blocks; ++block) {
         const int n = (g.n_rows - row) / (n_blocks - block);
         with_constant<Isa::gemm_rows>(
-            n, [&](auto rows) __attribute__((always_inline)) { gemm_rows<Isa, Operand, rows>(g, row); });
+            n, [&](auto rows) __attribute__((always_inline)) { gemm_rows<Isa, Operand, Accumulates, rows>(g, row); });
         row += n;
-        g.prefetch = {reinterpret_cast<const std::byte *>(g.a), 0};
+        g.prefetch = {g.panels, 0, 1, 1};
     }
 }
 

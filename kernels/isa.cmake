@@ -12,6 +12,13 @@ else()
   set(family none)
 endif()
 
+# For aarch64, g++ moves loads ahead and sums behind before it allocates registers, and then has too few of them for the
+# micro-kernel's accumulators.
+set(family_flags "")
+if(family STREQUAL "arm" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  set(family_flags -fno-schedule-insns -fno-tree-ter)
+endif()
+
 set(isa_inc ${CMAKE_CURRENT_LIST_DIR}/isa.inc)
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${isa_inc})
 file(STRINGS ${isa_inc} isa_rows REGEX "^KVLANE_ISA\\(")
@@ -27,7 +34,7 @@ foreach(row IN LISTS isa_rows)
   separate_arguments(flags UNIX_COMMAND "${CMAKE_MATCH_4}")
   if(row_family STREQUAL "any" OR row_family STREQUAL family)
     list(APPEND family_isas ${name})
-    set(KVLANE_ISA_FLAGS_${name} ${flags})
+    set(KVLANE_ISA_FLAGS_${name} ${flags} ${family_flags})
   endif()
 endforeach()
 

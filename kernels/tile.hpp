@@ -25,7 +25,6 @@ struct TileSource {
     int64_t run_first;      // and the run's own first token
     uint64_t needed;        // a bit each token that any row sees
     const std::byte *tile;  // as it is stored; null: rows, which are packed in this layout
-    const std::byte *next;  // the tile after it
     panel::TileLayout layout;
 };
 

@@ -92,19 +92,20 @@ static Panels stage_values(const TileSource &s, int first, int n, std::byte *roo
     return {room, bytes};
 }
 
-static const std::byte *stored_tile(const TileSource &s) {
+static inline const std::byte *stored_tile(const TileSource &s) {
     int64_t in_run = s.first - s.run_first;
     const Run run = run_at(*s.view, run_of(*s.view, s.run, in_run));
     return tile_of(*s.view, *run.span, s.kv_head, in_run, run.block);
 }
 
-// While a tile's keys are multiplied its values are prefetched, and while these are summed the next tile's keys.
-static inline Prefetch prefetch_values(const TileSource &s, const RowBlock &rows) {
-    return s.tile ? Prefetch{s.tile + s.layout.v_panels, (s.layout.bytes - s.layout.v_panels) / Prefetch::streams}
-                  : Prefetch{rows.room, 0};
+// While a tile's keys are multiplied its values are prefetched, and while these are summed the next tile's keys. Nothing is
+// known of what rows come next.
+static inline Prefetch prefetch_values(const TileSource &s, int n_panels, int k, const std::byte *panels) {
+    return s.tile ? Prefetch{s.tile + s.layout.v_panels, s.layout.bytes - s.layout.v_panels, n_panels, k}
+                  : Prefetch{panels, 0, n_panels, k};
 }
-static inline Prefetch prefetch_next_keys(const TileSource &s, const RowBlock &rows) {
-    return s.next ? Prefetch{s.next, s.layout.v_panels / Prefetch::streams} : Prefetch{rows.room, 0};
+static inline Prefetch prefetch_next_keys(const TileSource &s, int n_panels, int k, const std::byte *panels) {
+    return s.tile ? Prefetch{s.tile + s.layout.bytes, s.layout.v_panels, n_panels, k} : Prefetch{panels, 0, n_panels, k};
 }
 
 // work(first, n, panels) for all of n_panels, as many at a time as there is room for.

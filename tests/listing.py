@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Reads the disassembly of an isa's aarch64 objects and lists, for every kernel in them, what its inner loops consist of.
+"""Reads the disassembly of an isa's aarch64 objects and lists what the inner loops of their micro-kernels consist of.
 
-An inner loop is an innermost one of those with multiply-adds (FMLA; of integers SMLAL, SDOT, UDOT or USDOT). Loops that call
-a function are left out: they load the part of a vector at a row's end. Fails where an inner loop keeps a vector in memory (a
-load from the stack or a store to it), where one of a micro-kernel stores a vector at all, and where a micro-kernel has no
-inner loop or none that prefetches.
+A micro-kernel is an instance of gemm_block<Isa, Operand, R, P>: R rows by P panels. Its inner loop is the innermost one with
+multiply-adds, and takes one step of k. Fails where a micro-kernel has none or several, where its inner loop stores a vector
+or loads one from the stack, and where no object has a micro-kernel.
 """
 
 import argparse
@@ -15,11 +14,12 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 BRANCH = re.compile(r"(b|b\.\w+|cbn?z|tbn?z)$")
-CONVERT = re.compile(r"(fcvtl2?|[su]?shll2?|[su]xtl2?|[su]cvtf)$")
-MULTIPLY_ADD = re.compile(r"(fmla|smlal2?|[su]dot|usdot)$")
+MULTIPLY_ADD = re.compile(r"(fmla|sm(la|ul)l2?|[su]dot|usdot)$")  # SMULL: a product that ADDP and ADD add
+CONVERT = re.compile(r"(fcvtl2?|[su]?shll?2?|[su]shr|[su]xtl2?|[su]cvtf|and|eor|bic)$")
+BROADCAST = re.compile(r"(dup|ld1r)$")
 VECTOR = re.compile(r"\b[qdsv]\d+\b")
-NUMBERS = ("floats", "scaled", "words", "bytes")  # what rows are multiplied in: the enumerators of kernel_table.hpp
-MICRO_KERNEL = re.compile(r"(\w+Micro<.*?>)::")
+BY_ELEMENT = re.compile(r"\.\w+\[\d+\]$")
+MICRO_KERNEL = re.compile(r"(?:void )?kvlane::(gemm_block<.*?>)\(")
 
 
 @dataclass
@@ -39,13 +39,18 @@ class Instruction:
         is_move = self.mnemonic.startswith(("ld", "st"))
         return len(VECTOR.findall(self.operands.split("[x")[0].split("[sp")[0])) if is_move else 0
 
+    @property
+    def computes_vectors(self):
+        """Whether it reads or writes vector registers and no memory."""
+        return bool(VECTOR.search(self.operands)) and "[x" not in self.operands and "[sp" not in self.operands
+
     def __str__(self):
         return f"{self.address:x}: {self.mnemonic} {self.operands}"
 
 
-def functions(objdump, paths):
-    """Yields (name, instructions) of every function."""
-    listing = subprocess.run([objdump, "-d", "-C", "--no-show-raw-insn", *paths], capture_output=True, text=True, check=True)
+def functions(objdump, path):
+    """Yields (name, instructions) of every function of an object."""
+    listing = subprocess.run([objdump, "-d", "-C", "--no-show-raw-insn", path], capture_output=True, text=True, check=True)
     for part in re.split(r"\n(?=[0-9a-f]+ <)", listing.stdout):
         header = re.match(r"[0-9a-f]+ <(.*)>:\n", part)
         if header:
@@ -105,59 +110,58 @@ def loops(name, code):
 
 
 def inner_loops(name, code):
-    """Yields the instructions of every innermost loop with multiply-adds that calls nothing."""
+    """Returns the instructions of every innermost loop with multiply-adds."""
     multiplying = [loop for loop in loops(name, code) if any(MULTIPLY_ADD.match(code[i].mnemonic) for i in loop)]
-    for loop in multiplying:
-        body = [code[i] for i in sorted(loop)]
-        is_innermost = not any(other < loop for other in multiplying)
-        if is_innermost and not any(instruction.mnemonic in ("bl", "blr") for instruction in body):
-            yield body
+    innermost = [loop for loop in multiplying if not any(other < loop for other in multiplying)]
+    return [[code[i] for i in sorted(loop)] for loop in innermost]
 
 
-def spills(body):
-    """Returns the loop's loads and stores of vectors on the stack, whose address may have been put into a register."""
+def vectors_in_memory(body):
+    """Returns a loop's stores of vectors, and its loads from the stack, whose address may have been put into a register."""
     bases = {"sp", "x29"}
     for instruction in body:
         made = re.match(r"(x\d+), (?:sp|x29)\b", instruction.operands)
         if made and instruction.mnemonic in ("add", "sub", "mov"):
             bases.add(made[1])
     on_stack = re.compile(rf"\[({'|'.join(bases)})\b")
-    return [instruction for instruction in body if instruction.vectors_moved and on_stack.search(instruction.operands)]
+    moves = [instruction for instruction in body if instruction.vectors_moved]
+    return [move for move in moves if move.mnemonic.startswith("st") or on_stack.search(move.operands)]
 
 
-def stores(body):
-    """Returns the loop's stores of vectors."""
-    return [instruction for instruction in body if instruction.mnemonic.startswith("st") and instruction.vectors_moved]
+COLUMNS = ("multiply-adds", "by element", "vectors loaded", "broadcasts", "conversions", "other vector instructions")
 
 
-def columns(body):
-    """Returns what a loop's row of the table says."""
+def counts(body):
+    """Returns what a loop's row of the table says: a number for each of COLUMNS."""
     multiply_adds = [instruction for instruction in body if MULTIPLY_ADD.match(instruction.mnemonic)]
+    broadcasts = [instruction for instruction in body if BROADCAST.match(instruction.mnemonic)]
+    computing = [instruction for instruction in body if instruction.computes_vectors]
+    conversions = [instruction for instruction in computing if CONVERT.match(instruction.mnemonic)]
+    others = [
+        instruction
+        for instruction in computing
+        if not any(kind.match(instruction.mnemonic) for kind in (MULTIPLY_ADD, BROADCAST, CONVERT))
+    ]
     return (
         len(multiply_adds),
-        sum(instruction.mnemonic.startswith("prfm") for instruction in body),
+        sum(bool(BY_ELEMENT.search(instruction.operands)) for instruction in multiply_adds),
         sum(instruction.vectors_moved for instruction in body if instruction.mnemonic.startswith("ld")),
-        sum(bool(CONVERT.match(instruction.mnemonic)) for instruction in body),
-        sum(bool(re.search(r"\.[hs]\[", instruction.operands)) for instruction in multiply_adds),
+        len(broadcasts),
+        len(conversions),
+        len(others),
     )
 
 
-def short(name):
-    """Returns a demangled name without namespaces, return type, parameters and the isa, which is the object's."""
-    name = re.sub(r"\([^()]*\)( const)?$", "", name).removeprefix("void ")
-    name = re.sub(r"kvlane::(isa::\w+(, )?|format::)?", "", name)
-    return re.sub(r"\(Numbers\)(\d)", lambda number: NUMBERS[int(number[1])], name)
+def short(kernel):
+    """Returns a micro-kernel's name without namespaces and the isa, which is the object's."""
+    return re.sub(r"kvlane::|isa::\w+(, )?|operand::|format::", "", kernel).replace("<>", "").replace("> >", ">>")
 
 
-def print_table(kernels):
-    headings = ("multiply-adds", "prefetches", "vectors loaded", "widened", "by element", "inner loops", "spills")
-    print("| kernel, its widest inner loop | " + " | ".join(headings) + " |")
-    print("| --- |" + " ---: |" * len(headings))
-    for kernel in sorted(kernels):
-        bodies = kernels[kernel]
-        widest = max(map(columns, bodies), default=("",) * 5)
-        cells = (f"`{kernel}`", *widest, len(bodies), sum(len(spills(body)) for body in bodies))
-        print("| " + " | ".join(map(str, cells)) + " |")
+def print_table(rows):
+    print("| micro-kernel: operand, rows, panels; of its inner loop | " + " | ".join(COLUMNS) + " |")
+    print("| --- |" + " ---: |" * len(COLUMNS))
+    for kernel, *cells in sorted(rows):
+        print("| " + " | ".join(map(str, (f"`{kernel}`", *cells))) + " |")
 
 
 def main():
@@ -165,25 +169,23 @@ def main():
     parser.add_argument("objdump")
     parser.add_argument("objects", nargs="+")
     arguments = parser.parse_args()
-    kernels = defaultdict(list)
+    rows = set()
     problems = []
-    for name, code in functions(arguments.objdump, arguments.objects):
-        micro_kernel = MICRO_KERNEL.search(short(name))
-        bodies = list(inner_loops(name, code))
-        if micro_kernel or bodies:
-            kernels[micro_kernel[1] if micro_kernel else short(name)] += bodies
-        for body in bodies:
-            problems += [f"{short(name)} keeps a vector in memory: {spill}" for spill in spills(body)]
-    problems += [f"{kernel} has no inner loop" for kernel, bodies in kernels.items() if not bodies]
-    for kernel, bodies in kernels.items():
-        if MICRO_KERNEL.match(kernel + "::"):
-            problems += [f"{kernel} stores its sums: {store}" for body in bodies for store in stores(body)]
-            if bodies and not max(map(columns, bodies))[1]:
-                problems.append(f"{kernel}'s widest inner loop does not prefetch")
-    for word in ("DotMicro", "SumMicro"):
-        if not any(word in kernel for kernel in kernels):
-            problems.append(f"no object has a {word}")
-    print_table(kernels)
+    for path in arguments.objects:
+        for name, code in functions(arguments.objdump, path):
+            micro_kernel = MICRO_KERNEL.match(name)
+            if not micro_kernel:
+                continue
+            kernel = short(micro_kernel[1])
+            bodies = inner_loops(name, code)
+            if len(bodies) != 1:
+                problems.append(f"{kernel} has {len(bodies)} inner loops instead of one")
+            for body in bodies:
+                rows.add((kernel, *counts(body)))
+                problems += [f"{kernel} keeps a vector in memory: {move}" for move in vectors_in_memory(body)]
+    if not rows:
+        problems.append("no object has a micro-kernel")
+    print_table(rows)
     sys.exit("\n".join(problems) if problems else 0)
 
 

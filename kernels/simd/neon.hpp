@@ -59,7 +59,7 @@ struct Neon : XsimdIsa<Self, xsimd::neon64> {
     }
     template <int E>
     static Vec granule_element(format::q8, const std::byte *p) {
-        return vcvtq_f32_s32(vshrq_n_s32(vshlq_s32(vreinterpretq_s32_s8(granules(p)), vdupq_n_s32(24 - 8 * E)), 24));
+        return vcvtq_f32_s32(vshrq_n_s32(vshlq_n_s32(vreinterpretq_s32_s8(granules(p)), 24 - 8 * E), 24));
     }
     static int8x16_t granules(const std::byte *p) { return vld1q_s8(reinterpret_cast<const int8_t *>(p)); }
 
@@ -70,13 +70,13 @@ struct Neon : XsimdIsa<Self, xsimd::neon64> {
         const int16x8_t bytes = vreinterpretq_s16_s8(granules(p));
         return vshrq_n_s16(E == 0 ? vshlq_n_s16(bytes, 8) : bytes, 8);
     }
-    static int16x4_t broadcast_words(const int16_t *a) {
+    static int16x8_t broadcast_words(const int16_t *a) {
         int32_t two;
         std::memcpy(&two, a, sizeof two);
-        return vreinterpret_s16_s32(vdup_n_s32(two));
+        return vreinterpretq_s16_s32(vdupq_n_s32(two));
     }
-    static Sums add_word_products(int16x4_t a, int16x8_t b, Sums c) {
-        return vaddq_s32(c, vpaddq_s32(vmull_s16(vget_low_s16(b), a), vmull_s16(vget_high_s16(b), a)));
+    static Sums add_word_products(int16x8_t a, int16x8_t b, Sums c) {
+        return vaddq_s32(c, vpaddq_s32(vmull_s16(vget_low_s16(b), vget_low_s16(a)), vmull_high_s16(b, a)));
     }
     using Base::load;
     using Base::store;
@@ -120,7 +120,6 @@ struct Neon : XsimdIsa<Self, xsimd::neon64> {
     static void store_int16s(int16_t *p, Vec x) { vst1_s16(p, vqmovn_s32(vcvtnq_s32_f32(x))); }
     static Vec to_float(Sums x) { return vcvtq_f32_s32(x); }
 
-protected:
 private:
     static int8x8_t load_4(const std::byte *p) {
         int32_t bytes;
