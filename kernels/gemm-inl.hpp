@@ -172,11 +172,7 @@ static __attribute__((noinline)) void gemm_block(const Gemm<Operand, Accumulates
         unroll<lines>([&](auto i) __attribute__((always_inline)) {
             __builtin_prefetch(next + i % Prefetch::streams * stream_bytes + i / Prefetch::streams * line_bytes);
         });
-        int left = steps;
-        if constexpr (Operand::is_integer) {
-            KVLANE_OPAQUE(left);  // g++ 12 unrolls the loop, changes the order of the sums, and spills them
-        }
-        for (; left > 0; --left, a += Operand::granule, b += step_bytes) {
+        for (int step = 0; step < steps; ++step, a += Operand::granule, b += step_bytes) {
             add_step<Operand>(
                 [&](auto e, auto r) __attribute__((always_inline)) {
                     return Operand::broadcast(a + r * lda + e * (Operand::granule / Operand::parts));

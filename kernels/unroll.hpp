@@ -5,7 +5,6 @@
 #include <utility>
 
 #define KVLANE_INLINE inline __attribute__((always_inline))
-#define KVLANE_OPAQUE(x) asm("" : "+r"(x))  // the compiler does not know its value
 
 namespace kvlane {
 

@@ -14,7 +14,7 @@ struct Avx2 : XsimdIsa<Self, xsimd::fma3<xsimd::avx2>> {
     using typename Base::Vec;
 
     static constexpr int gemm_rows = 6;
-    static constexpr int gemm_accumulators = 8;
+    static constexpr int gemm_accumulators = 12;
     static constexpr int max_panels = 4;
     static constexpr bool has_byte_products = false;
 
@@ -89,7 +89,11 @@ struct Avx2 : XsimdIsa<Self, xsimd::fma3<xsimd::avx2>> {
         std::memcpy(&two, a, sizeof two);
         return _mm256_set1_epi32(two);
     }
-    static Sums add_word_products(__m256i a, __m256i b, Sums c) { return _mm256_add_epi32(c, _mm256_madd_epi16(a, b)); }
+    static Sums add_word_products(__m256i a, __m256i b, Sums c) {
+        c = _mm256_add_epi32(c, _mm256_madd_epi16(a, b));
+        asm("" : "+v"(c));  // in this order: g++ 12 sums several products first, and spills them
+        return c;
+    }
     using Base::load;
     using Base::store;
 

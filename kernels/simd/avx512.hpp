@@ -93,7 +93,11 @@ struct Avx512 : XsimdIsa<Self, xsimd::avx512bw> {
         std::memcpy(&two, a, sizeof two);
         return _mm512_set1_epi32(two);
     }
-    static Sums add_word_products(__m512i a, __m512i b, Sums c) { return _mm512_add_epi32(c, _mm512_madd_epi16(a, b)); }
+    static Sums add_word_products(__m512i a, __m512i b, Sums c) {
+        c = _mm512_add_epi32(c, _mm512_madd_epi16(a, b));
+        asm("" : "+v"(c));  // in this order: g++ 12 sums several products first, and spills them
+        return c;
+    }
 
     using Base::load;
     using Base::store;

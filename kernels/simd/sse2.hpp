@@ -84,7 +84,11 @@ struct sse2 : XsimdIsa<sse2, xsimd::sse2> {
         std::memcpy(&two, a, sizeof two);
         return _mm_set1_epi32(two);
     }
-    static Sums add_word_products(__m128i a, __m128i b, Sums c) { return _mm_add_epi32(c, _mm_madd_epi16(a, b)); }
+    static Sums add_word_products(__m128i a, __m128i b, Sums c) {
+        c = _mm_add_epi32(c, _mm_madd_epi16(a, b));
+        asm("" : "+v"(c));  // in this order: g++ 12 sums several products first, and spills them
+        return c;
+    }
     static __m128i load_16(const std::byte *p) { return _mm_loadu_si128(reinterpret_cast<const __m128i *>(p)); }
     using Base::load;
     using Base::store;
