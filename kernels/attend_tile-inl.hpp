@@ -45,7 +45,9 @@ void score_tile(const TileSource &source, const Queries &queries, RowBlock &rows
                                        .ldc = panel::tile_tokens,
                                        .row_scales = queries.scales,
                                        .starts = queries.starts,
-                                       .prefetch = prefetch_values(source, n, queries.ld, panels.at)});
+                                       .prefetch = prefetch<Format>(source, rows.n_rows, source.layout.v_panels,
+                                                                    source.layout.bytes - source.layout.v_panels, panels.at),
+                                       .prefetch_step = 0});
         });
 }
 
@@ -63,18 +65,20 @@ void sum_tile(const TileSource &source, RowBlock &rows) {
         static_cast<int>(panel::round_up(source.view->v_head_dim, panel::columns) / panel::columns), staged_bytes,
         [&](int first, int n) { return stage_values<Isa, Format>(source, first, n, rows.room); },
         [&](int first, int n, const Panels &panels) {
-            gemm<Isa, Operand, true>({.a = static_cast<const Element *>(weights),
-                                      .lda = lda,
-                                      .n_rows = rows.n_rows,
-                                      .panels = panels.at,
-                                      .panel_bytes = panels.bytes,
-                                      .n_panels = n,
-                                      .k = panel::tile_tokens,
-                                      .c = rows.o + first * panel::columns,
-                                      .ldc = rows.ldo,
-                                      .row_scales = rows.weight_scales,
-                                      .starts = rows.weight_starts,
-                                      .prefetch = prefetch_next_keys(source, n, panel::tile_tokens, panels.at)});
+            gemm<Isa, Operand, true>(
+                {.a = static_cast<const Element *>(weights),
+                 .lda = lda,
+                 .n_rows = rows.n_rows,
+                 .panels = panels.at,
+                 .panel_bytes = panels.bytes,
+                 .n_panels = n,
+                 .k = panel::tile_tokens,
+                 .c = rows.o + first * panel::columns,
+                 .ldc = rows.ldo,
+                 .row_scales = rows.weight_scales,
+                 .starts = rows.weight_starts,
+                 .prefetch = prefetch<Format>(source, rows.n_rows, source.layout.bytes, source.layout.v_panels, panels.at),
+                 .prefetch_step = 0});
         });
 }
 

@@ -89,18 +89,8 @@ struct Bytes {
 // Memory that is prefetched while a product is computed, in two streams: its first half and its second.
 struct Prefetch {
     static constexpr int streams = 2;
-    const std::byte *at;
+    const std::byte *at;  // of the first stream
     int64_t stream_bytes;
-    int64_t panel_bytes;  // of a stream, while one panel is multiplied,
-    int64_t k_bytes;      // and for each k of that, times 2^k_shift
-    static constexpr int k_shift = 8;
-
-    Prefetch(const std::byte *first, int64_t bytes, int n_panels, int k)
-        : at(first),
-          stream_bytes(bytes / streams),
-          panel_bytes(stream_bytes / n_panels),
-          k_bytes((panel_bytes << k_shift) / k) {}
-    int64_t bytes_of(int k) const { return k_bytes * k >> k_shift; }
 };
 
 template <class Operand, bool Accumulates>  // C += …, or C = …
@@ -117,6 +107,8 @@ struct Gemm {
     const float *row_scales;  // [n_rows]; integers only, as is
     const int32_t *starts;    // [n_rows], the initial accumulators
     Prefetch prefetch;        // what is read next
+    int64_t prefetch_step;    // bytes of a stream for each k of each panel and block of rows, times 2^prefetch_shift
+    static constexpr int prefetch_shift = 8;
 };
 
 // One step of k: sums[r][j] += row(e, r) * column(e, j) for every part e. The operands of rows or those of columns,
@@ -146,7 +138,7 @@ KVLANE_INLINE void add_step(Row &&row, Column &&column, typename Operand::Acc (&
 
 // Rows [row, row + R) by panels [first, first + P). Not inlined, so that no caller's variables take registers in its loop.
 template <class Isa, class Operand, bool Accumulates, int R, int P>
-static __attribute__((noinline)) void gemm_block(const Gemm<Operand, Accumulates> &g, int row, int first) {
+static __attribute__((noinline)) void gemm_block(Gemm<Operand, Accumulates> &g, int row, int first) {
     using Acc = typename Operand::Acc;
     constexpr int vectors = panel::columns / Isa::lanes, n = P * vectors;
     constexpr int vector_bytes = Isa::lanes * Operand::column_bytes, step_bytes = panel::columns * Operand::column_bytes;
@@ -166,8 +158,9 @@ static __attribute__((noinline)) void gemm_block(const Gemm<Operand, Accumulates
             }
         });
     });
-    const int64_t stream_bytes = g.prefetch.stream_bytes, prefetch_step = g.prefetch.bytes_of(P * steps * Operand::granule);
-    const std::byte *next = g.prefetch.at + first * g.prefetch.panel_bytes;
+    const int64_t stream_bytes = g.prefetch.stream_bytes, prefetch_step = g.prefetch_step * P * steps * Operand::granule >>
+                                                                          Gemm<Operand, Accumulates>::prefetch_shift;
+    const std::byte *next = g.prefetch.at;
     for (int k = 0; k < g.k; k += steps * Operand::granule, next += prefetch_step) {
         unroll<lines>([&](auto i) __attribute__((always_inline)) {
             __builtin_prefetch(next + i % Prefetch::streams * stream_bytes + i / Prefetch::streams * line_bytes);
@@ -183,6 +176,7 @@ static __attribute__((noinline)) void gemm_block(const Gemm<Operand, Accumulates
                 sums);
         }
     }
+    g.prefetch.at = next;
     unroll<R>([&](auto r) __attribute__((always_inline)) {
         unroll<n>([&](auto j) __attribute__((always_inline)) {
             float *const to = c + r * ldc + j * Isa::lanes;
@@ -210,27 +204,33 @@ static constexpr int panels_at_once(int rows) {
     return panels;
 }
 
-// R rows from `row` on by all panels.
+// R rows from `row` on by panels [first, end).
 template <class Isa, class Operand, bool Accumulates, int R, int P = panels_at_once<Isa>(R)>
-static void gemm_rows(const Gemm<Operand, Accumulates> &g, int row, int first = 0) {
-    for (; first + P <= g.n_panels; first += P) {
+static void gemm_rows(Gemm<Operand, Accumulates> &g, int row, int first, int end) {
+    for (; first + P <= end; first += P) {
         gemm_block<Isa, Operand, Accumulates, R, P>(g, row, first);
     }
     if constexpr (P > 1) {
-        gemm_rows<Isa, Operand, Accumulates, R, P / 2>(g, row, first);
+        gemm_rows<Isa, Operand, Accumulates, R, P / 2>(g, row, first, end);
     }
 }
 
-// All rows: as few blocks as there can be, of sizes that differ by at most 1. The first one prefetches.
+// Panel by panel, as many as the smallest block of rows takes at once, so that all blocks find them in the L1 cache. There
+// are as few blocks as there can be, of sizes that differ by at most 1.
 template <class Isa, class Operand, bool Accumulates>
 static void gemm(Gemm<Operand, Accumulates> g) {
     const int n_blocks = (g.n_rows + Isa::gemm_rows - 1) / Isa::gemm_rows;
-    for (int block = 0, row = 0; block < n_blocks; ++block) {
-        const int n = (g.n_rows - row) / (n_blocks - block);
-        with_constant<Isa::gemm_rows>(
-            n, [&](auto rows) __attribute__((always_inline)) { gemm_rows<Isa, Operand, Accumulates, rows>(g, row); });
-        row += n;
-        g.prefetch = {g.panels, 0, 1, 1};
+    const int at_once = n_blocks == 1 ? g.n_panels : panels_at_once<Isa>(g.n_rows / n_blocks);
+    g.prefetch_step = (g.prefetch.stream_bytes << g.prefetch_shift) / (int64_t{g.n_panels} * n_blocks * g.k);
+    for (int first = 0; first < g.n_panels; first += at_once) {
+        const int end = std::min(g.n_panels, first + at_once);
+        for (int block = 0, row = 0; block < n_blocks; ++block) {
+            const int n = (g.n_rows - row) / (n_blocks - block);
+            with_constant<Isa::gemm_rows>(
+                n, [&](auto rows)
+                       __attribute__((always_inline)) { gemm_rows<Isa, Operand, Accumulates, rows>(g, row, first, end); });
+            row += n;
+        }
     }
 }
 

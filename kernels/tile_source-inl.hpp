@@ -99,13 +99,11 @@ static inline const std::byte *stored_tile(const TileSource &s) {
 }
 
 // While a tile's keys are multiplied its values are prefetched, and while these are summed the next tile's keys. Nothing is
-// known of what rows come next.
-static inline Prefetch prefetch_values(const TileSource &s, int n_panels, int k, const std::byte *panels) {
-    return s.tile ? Prefetch{s.tile + s.layout.v_panels, s.layout.bytes - s.layout.v_panels, n_panels, k}
-                  : Prefetch{panels, 0, n_panels, k};
-}
-static inline Prefetch prefetch_next_keys(const TileSource &s, int n_panels, int k, const std::byte *panels) {
-    return s.tile ? Prefetch{s.tile + s.layout.bytes, s.layout.v_panels, n_panels, k} : Prefetch{panels, 0, n_panels, k};
+// known of what rows come next. For one row of f32 the four panels that are read at once are streams enough.
+template <class Format>
+static Prefetch prefetch(const TileSource &s, int n_rows, int64_t offset, int64_t bytes, const std::byte *panels) {
+    const bool pays = s.tile && !(Format::bits == 32 && n_rows == 1);
+    return pays ? Prefetch{s.tile + offset, bytes / Prefetch::streams} : Prefetch{panels, 0};
 }
 
 // work(first, n, panels) for all of n_panels, as many at a time as there is room for.
