@@ -36,7 +36,7 @@ static void for_each_part(const AttendChunk &c, Body &&body) {
 }
 
 // Tokens of the tile from `tile_first` on that a query sees, a bit each.
-static uint64_t visible_word(const Part &part, int64_t tile_first, int query) {
+static inline uint64_t visible_word(const Part &part, int64_t tile_first, int query) {
     const AttendChunk &c = part.chunk;
     const int64_t first = std::max(tile_first, part.first), position = part.position + (first - part.first);
     const int64_t end = c.queries[query].position + 1;

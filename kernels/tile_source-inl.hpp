@@ -91,7 +91,7 @@ static Panels stage_values(const TileSource &s, int first, int n, std::byte *roo
     return {room, bytes};
 }
 
-static const std::byte *stored_tile(const TileSource &s) {
+static inline const std::byte *stored_tile(const TileSource &s) {
     int64_t in_run = s.first - s.run_first;
     const Run run = run_at(*s.view, run_of(*s.view, s.run, in_run));
     return tile_of(*s.view, *run.span, s.kv_head, in_run, run.block);
