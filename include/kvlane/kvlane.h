@@ -404,27 +404,27 @@ KVL_API kvl_status kvl_cache_read_k(const kvl_cache *cache, uint32_t layer, int6
 KVL_API kvl_status kvl_cache_read_v(const kvl_cache *cache, uint32_t layer, int64_t first, int64_t n_tokens, float *out,
                                     size_t out_len);
 
-/* ---- Packed tiles of the caller's ---------------------------------------------------------------------------------- */
+/* ---- Packed tiles that the caller owns --------------------------------------------------------------------------- */
 
-/// Lays out packed tiles of one layer, in blocks of block_tokens tokens: [block][kv_head][tile]. Fills the view with the
-/// layer's geometry and formats, with the rotations in force, and with the strides; it has no tokens then. The caller adds
-/// where they are: spans, n_spans, blocks, n_blocks and len. The strides are the least that there can be, and may be
-/// enlarged. Without blocks, with block_tokens set to 0, they fit spans of up to block_tokens tokens.
-/// Units:  view->k_token_stride_bytes is the size of a tile, k_head_stride_bytes that of one KV head's tiles of a block, and
-///         k_block_stride_bytes that of a block: a pool of n blocks takes n * k_block_stride_bytes bytes, aligned to
-///         KVL_TILE_ALIGNMENT
-/// Pre:    layer is as in kvl_cache_desc; n_first_f16 and n_recent_f16 are 0: what is kept in f16 has a view of its own.
+/// Computes the layout of packed tiles of one layer in memory of the caller's, in blocks of block_tokens tokens each. Sets
+/// all fields of the view: the layer's geometry and formats, the rotations in force, the strides, and no tokens. The caller
+/// then sets spans, n_spans, blocks, n_blocks and len. Larger strides are allowed. If view->block_tokens is set to 0, the
+/// strides fit spans of up to block_tokens tokens.
+/// Shape:  a block is [n_kv_heads][block_tokens / KVL_TILE_TOKENS] tiles
+/// Units:  bytes: a tile has k_token_stride_bytes, the tiles of a KV head in a block k_head_stride_bytes, a block
+///         k_block_stride_bytes, and a pool of n blocks n * k_block_stride_bytes, aligned to KVL_TILE_ALIGNMENT
+/// Pre:    layer as in kvl_cache_desc, with n_first_f16 and n_recent_f16 0: tokens in f16 need a view of their own.
 ///         view->struct_size is set by the caller
 /// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _FORMAT, _ROTATION, _HEAD_DIM; KVL_ERROR_RANGE, also when block_tokens is 0
 ///         or not a multiple of KVL_TILE_TOKENS
 /// Threads: any   Allocates: no
 KVL_API kvl_status kvl_tile_layout(const kvl_layer_desc *layer, uint32_t block_tokens, kvl_view *view);
 
-/// Rotates, quantizes and packs the keys and values of tokens [first, first + n_tokens) of a view into its tiles, which are
-/// the caller's. The tiles have the bits of a cache's with the same tokens.
+/// Rotates, quantizes and packs the keys and values of tokens [first, first + n_tokens) of a view into its tiles. Tokens
+/// that are written in order leave the tiles with the bits of a cache's.
 ///
-/// A tile need not be cleared before it is used, or used again: a write of a tile's token 0 makes the rest of the tile zero
-/// first. Any other write leaves the tile's other tokens as they are, before and after those that it writes.
+/// A fresh or reused tile need not be cleared: a write that includes the first token of a tile sets the whole tile to zero
+/// first. A write that starts at a later token leaves the tile's other tokens as they are, those after it too.
 /// Shape:  k [n_tokens, n_kv_heads, head_dim] f32; v [n_tokens, n_kv_heads, v_head_dim] f32
 /// Units:  k_len and v_len in elements; first counts from the view's first token
 /// Pre:    view is as for attention, with KVL_VIEW_TILES; what its spans point to may be written. Its len counts the tokens
