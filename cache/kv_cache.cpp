@@ -5,6 +5,8 @@
 
 #include "../kernels/error.hpp"
 #include "../kernels/registry.hpp"
+#include "../kernels/tiles.hpp"
+#include "../kernels/validate.hpp"
 
 using namespace kvlane;
 
@@ -20,14 +22,7 @@ kvl_status check_window(const kvl_layer_desc &layer, int64_t n_tokens, const cha
 }
 
 kvl_status check_layer_desc(const kvl_layer_desc &layer) {
-    KVLANE_TRY(check_header(layer, 0));
-    KVLANE_TRY(check_range(layer.n_kv_heads, 1, KVL_MAX_HEADS, "n_kv_heads"));
-    KVLANE_TRY(check_head_dim(layer.head_dim, "head_dim"));
-    KVLANE_TRY(check_head_dim(layer.v_head_dim ? layer.v_head_dim : layer.head_dim, "v_head_dim"));
-    KVLANE_TRY(check_format(layer.k_format, "k_format"));
-    KVLANE_TRY(check_format(layer.v_format, "v_format"));
-    KVLANE_TRY(check_rotation(layer.k_rotation, "k_rotation"));
-    KVLANE_TRY(check_rotation(layer.v_rotation, "v_rotation"));
+    KVLANE_TRY(check_layer_shape(layer));
     KVLANE_TRY(check_window(layer, layer.n_first_f16, "n_first_f16"));
     return check_window(layer, layer.n_recent_f16, "n_recent_f16");
 }
@@ -55,23 +50,13 @@ kvl_status check_layer(const kvl_cache *cache, uint32_t layer) {
                             : fail(KVL_ERROR_LAYER, "layer is %u; the cache has layers 0 to %u", layer, n_layers - 1);
 }
 
-kvl_status check_len(size_t len, int64_t n_tokens, uint32_t n_kv_heads, uint32_t dim, const char *name) {
-    const uint64_t expected = static_cast<uint64_t>(n_tokens) * n_kv_heads * dim;
-    return len == expected ? KVL_OK
-                           : fail(KVL_ERROR_LENGTH, "%s is %zu; %" PRId64 " tokens of %u heads of %u elements need %" PRIu64,
-                                  name, len, n_tokens, n_kv_heads, dim, expected);
-}
-
 // Nothing escapes: an exception for want of memory becomes a status, here and in copy_of.
 kvl_status create(const kvl_cache_desc &desc, std::unique_ptr<kvl_cache> &cache) try {
     const KernelTable *kernels;
     KVLANE_TRY(kernels_in_force(kernels));
     std::vector<kvl_layer_desc> layers;
     for (uint32_t i = 0; i < desc.n_layers; ++i) {
-        kvl_layer_desc &layer = layers.emplace_back(desc.layers[desc.n_layer_descs == 1 ? 0 : i]);
-        layer.v_head_dim = layer.v_head_dim ? layer.v_head_dim : layer.head_dim;
-        layer.k_rotation = format::rotation_of(layer.k_rotation, layer.k_format, true);
-        layer.v_rotation = format::rotation_of(layer.v_rotation, layer.v_format, false);
+        layers.push_back(without_defaults(desc.layers[desc.n_layer_descs == 1 ? 0 : i]));
     }
     const int64_t max_tokens = desc.max_tokens ? desc.max_tokens : KVL_DEFAULT_MAX_TOKENS;
     cache = std::make_unique<kvl_cache>();

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "../kernels/error.hpp"
+#include "../kernels/tiles.hpp"
 #include "../kernels/view.hpp"
 
 namespace kvlane {
@@ -77,19 +78,13 @@ int64_t Storage::bytes(uint32_t index) const {
 }
 
 kvl_view Storage::shape_of(const Layer &layer, bool is_finer) const {
-    const kvl_layer_desc &desc = layer.desc;
-    kvl_view shape = {};
-    shape.struct_size = sizeof shape;
-    shape.flags = KVL_VIEW_TILES;
-    shape.n_kv_heads = desc.n_kv_heads;
-    shape.head_dim = desc.head_dim;
-    shape.v_head_dim = desc.v_head_dim;
-    shape.k_format = is_finer ? format::finer_of(desc.k_format) : desc.k_format;
-    shape.v_format = is_finer ? format::finer_of(desc.v_format) : desc.v_format;
+    kvl_view shape = tiles_of(layer.desc);
+    if (is_finer) {
+        shape.k_format = format::finer_of(shape.k_format);
+        shape.v_format = format::finer_of(shape.v_format);
+    }
     shape.k_token_stride_bytes = layer.layout.pools[is_finer].tile.bytes;
     shape.k_head_stride_bytes = layer.layout.pools[is_finer].head_stride_bytes;
-    shape.k_rotation = desc.k_rotation;
-    shape.v_rotation = desc.v_rotation;
     return shape;
 }
 
@@ -101,19 +96,9 @@ std::byte *Storage::tile_at(const Layer &layer, bool is_finer, uint32_t kv_head,
 
 // Of a piece's tokens, but for the rows themselves.
 PackRows Storage::rows_at(const Layer &layer, const Piece &piece, bool keys, uint32_t kv_head) const {
-    const panel::TileLayout &layout = layer.layout.pools[piece.is_finer].tile;
-    const kvl_layer_desc &desc = layer.desc;
-    std::byte *const tile = tile_at(layer, piece.is_finer, kv_head, piece.first);
-    const uint32_t dim = keys ? desc.head_dim : desc.v_head_dim;
-    return {.rows = nullptr,
-            .stride_bytes = int64_t{desc.n_kv_heads} * dim * static_cast<int64_t>(sizeof(float)),
-            .n = piece.n_tokens,
-            .first = static_cast<int>(piece.first % panel::tile_tokens),
-            .dim = static_cast<int>(dim),
-            .is_rotated = (keys ? desc.k_rotation : desc.v_rotation) == KVL_ROTATION_HADAMARD,
-            .panels = tile + (keys ? 0 : layout.v_panels),
-            .panel_bytes = keys ? layout.k_panel_bytes : layout.v_panel_bytes,
-            .scales = tile + (keys ? layout.k_scales : layout.v_scales)};
+    return rows_of_tile(layer.shapes[piece.is_finer], layer.layout.pools[piece.is_finer].tile,
+                        tile_at(layer, piece.is_finer, kv_head, piece.first), keys,
+                        static_cast<int>(piece.first % panel::tile_tokens), piece.n_tokens);
 }
 
 template <class Body>
@@ -190,10 +175,8 @@ void Storage::clear_stale(Layer &layer, int64_t first, int64_t end) const {
         const bool was_written = piece.first < layer.n_written ||
                                  (piece.is_finer && layer.finer.tile(piece.first) != piece.first / panel::tile_tokens);
         if (piece.first % panel::tile_tokens == 0 && was_written) {
-            for (uint32_t head = 0; head < layer.desc.n_kv_heads; ++head) {
-                std::memset(tile_at(layer, piece.is_finer, head, piece.first), 0,
-                            static_cast<size_t>(layer.layout.pools[piece.is_finer].tile.bytes));
-            }
+            clear_tiles(layer.shapes[piece.is_finer], layer.layout.pools[piece.is_finer].tile,
+                        tile_at(layer, piece.is_finer, 0, piece.first));
         }
     });
     layer.n_written = std::max(layer.n_written, end);
@@ -201,17 +184,10 @@ void Storage::clear_stale(Layer &layer, int64_t first, int64_t end) const {
 
 void Storage::pack(const Layer &layer, int64_t first, int64_t end, const float *k, const float *v) const {
     for_each_piece(layer, first, end, [&](const Piece &piece) {
-        const kvl_view &shape = layer.shapes[piece.is_finer];
-        for (const bool keys : {true, false}) {
-            const PackFn pack_rows = kernels_->pack[keys ? shape.k_format : shape.v_format][keys];
-            for (uint32_t head = 0; head < shape.n_kv_heads; ++head) {
-                PackRows rows = rows_at(layer, piece, keys, head);
-                const float *f32 = (keys ? k : v) + (static_cast<uint64_t>(piece.first - first) * shape.n_kv_heads + head) *
-                                                        static_cast<uint64_t>(rows.dim);
-                rows.rows = reinterpret_cast<std::byte *>(const_cast<float *>(f32));
-                pack_rows(rows);
-            }
-        }
+        const int64_t offset = (piece.first - first) * layer.desc.n_kv_heads;
+        pack_tokens(*kernels_, layer.shapes[piece.is_finer], layer.layout.pools[piece.is_finer].tile,
+                    tile_at(layer, piece.is_finer, 0, piece.first), static_cast<int>(piece.first % panel::tile_tokens),
+                    piece.n_tokens, k + offset * layer.desc.head_dim, v + offset * layer.desc.v_head_dim);
     });
 }
 

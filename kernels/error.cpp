@@ -107,6 +107,13 @@ kvl_status check_head_dim(uint32_t dim, const char *name) {
                : fail(KVL_ERROR_HEAD_DIM, "%s is %u; it must be from 1 to %d", name, dim, KVL_MAX_HEAD_DIM);
 }
 
+kvl_status check_len(size_t len, int64_t n_tokens, uint32_t n_kv_heads, uint32_t dim, const char *name) {
+    const uint64_t expected = static_cast<uint64_t>(n_tokens) * n_kv_heads * dim;
+    return len == expected ? KVL_OK
+                           : fail(KVL_ERROR_LENGTH, "%s is %zu; %" PRId64 " tokens of %u heads of %u elements need %" PRIu64,
+                                  name, len, n_tokens, n_kv_heads, dim, expected);
+}
+
 kvl_status check_range(int64_t value, int64_t least, int64_t most, const char *name) {
     return value >= least && value <= most
                ? KVL_OK
@@ -152,6 +159,7 @@ const char *kvl_status_name(kvl_status status) {
         KVLANE_STATUS(KVL_ERROR_STRIDE)
         KVLANE_STATUS(KVL_ERROR_OVERLAP)
         KVLANE_STATUS(KVL_ERROR_MASK)
+        KVLANE_STATUS(KVL_ERROR_ALIGNMENT)
 #undef KVLANE_STATUS
     }
     return "unknown status";

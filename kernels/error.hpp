@@ -35,6 +35,7 @@ kvl_status check_reserved(uint32_t reserved);
 kvl_status check_format(kvl_format format, const char *name);
 kvl_status check_rotation(kvl_rotation rotation, const char *name);
 kvl_status check_head_dim(uint32_t dim, const char *name);
+kvl_status check_len(size_t len, int64_t n_tokens, uint32_t n_kv_heads, uint32_t dim, const char *name);
 kvl_status check_range(int64_t value, int64_t least, int64_t most, const char *name);
 
 // What every descriptor is checked for; and that it is there.

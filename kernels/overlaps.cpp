@@ -62,23 +62,52 @@ kvl_status visit_rows(const kvl_view &view, const kvl_span &span, int64_t n_toke
     });
 }
 
+// The same for all own tokens of a view.
 template <class Visit>
-kvl_status visit_view(const kvl_view &view, Visit &&visit) {
-    KVLANE_TRY(visit(array_at(&view, 1), "view"));
+kvl_status visit_tokens(const kvl_view &view, Visit &&visit) {
     int64_t left = own_tokens(view);
     if (left > 0 && view.block_tokens > 0) {
         const Blocks blocks = visible_blocks(view);
-        KVLANE_TRY(visit(array_at(view.spans, 1), "view's spans"));
-        KVLANE_TRY(visit(array_at(blocks.begin, static_cast<uint64_t>(blocks.end - blocks.begin)), "view's blocks"));
         return visit_rows(view, *view.spans, std::min<int64_t>(view.block_tokens, left), blocks.least, blocks.most, visit);
     }
-    const kvl_span *span = view.spans;
-    for (; left > 0; ++span) {
+    for (const kvl_span *span = view.spans; left > 0; ++span) {
         const int64_t n_tokens = std::min(span->n_tokens, left);
         KVLANE_TRY(n_tokens == 0 ? KVL_OK : visit_rows(view, *span, n_tokens, 0, 0, visit));
         left -= n_tokens;
     }
-    return visit(array_at(view.spans, static_cast<uint64_t>(span - view.spans)), "view's spans");
+    return KVL_OK;
+}
+
+// What says where a view's own tokens are.
+struct ViewArrays {
+    Range view, spans, blocks;
+
+    explicit ViewArrays(const kvl_view &v) : view(array_at(&v, 1)) {
+        int64_t left = own_tokens(v);
+        if (left > 0 && v.block_tokens > 0) {
+            spans = array_at(v.spans, 1);
+            blocks = array_at(v.blocks, static_cast<uint64_t>(n_visible_blocks(v)));
+            return;
+        }
+        const kvl_span *end = v.spans;
+        for (; left > 0; ++end) {
+            left -= end->n_tokens;
+        }
+        spans = array_at(v.spans, static_cast<uint64_t>(end - v.spans));
+    }
+
+    template <class Visit>
+    kvl_status visit(Visit &&visit_one) const {
+        KVLANE_TRY(visit_one(view, "view"));
+        KVLANE_TRY(visit_one(spans, "view's spans"));
+        return visit_one(blocks, "view's blocks");
+    }
+};
+
+template <class Visit>
+kvl_status visit_view(const kvl_view &view, Visit &&visit) {
+    KVLANE_TRY(ViewArrays(view).visit(visit));
+    return visit_tokens(view, visit);
 }
 
 // Rows of all queries, with what is between them.
@@ -207,6 +236,19 @@ kvl_status check_overlaps(const kvl_attention &a, const kvl_sequence *sequences,
         }));
     }
     return KVL_OK;
+}
+
+kvl_status check_write_overlaps(const kvl_view &view, const float *k, size_t k_len, const float *v, size_t v_len) {
+    const Range of_k = array_at(k, k_len), of_v = array_at(v, v_len);
+    const ViewArrays arrays(view);
+    return visit_tokens(view, [&](const Range &tiles, const char *) {
+        const auto check = [&](const Range &read, const char *name) {
+            return tiles.meets(read) ? overlap("memory of tiles", tiles, name, read) : KVL_OK;
+        };
+        KVLANE_TRY(check(of_k, "k"));
+        KVLANE_TRY(check(of_v, "v"));
+        return arrays.visit(check);
+    });
 }
 
 kvl_status check_merge_overlaps(const kvl_attention &attention, const kvl_partial *partials, uint32_t n_partials,

@@ -16,7 +16,9 @@ struct ViewPlane {
     const std::byte *(*row)(const kvl_view &, const kvl_span &, uint32_t kv_head, int64_t token, int64_t block);
     int64_t kvl_view::*token_stride, kvl_view::*head_stride, kvl_view::*block_stride;
     int64_t (*row_bytes)(const kvl_view &);
-    int tokens;  // of a row: 1, but of tiles
+    int tokens;           // of a record: a row of one token, or a tile
+    const char *record;   // in the words of an error
+    uintptr_t alignment;  // of records, and of the strides between them
 };
 
 inline constexpr ViewPlane k_plane = {"k",
@@ -27,6 +29,8 @@ inline constexpr ViewPlane k_plane = {"k",
                                       &kvl_view::k_head_stride_bytes,
                                       &kvl_view::k_block_stride_bytes,
                                       [](const kvl_view &view) { return format::row_bytes(view.k_format, view.head_dim); },
+                                      1,
+                                      "row",
                                       1};
 inline constexpr ViewPlane v_plane = {"v",
                                       "v",
@@ -36,6 +40,8 @@ inline constexpr ViewPlane v_plane = {"v",
                                       &kvl_view::v_head_stride_bytes,
                                       &kvl_view::v_block_stride_bytes,
                                       [](const kvl_view &view) { return format::row_bytes(view.v_format, view.v_head_dim); },
+                                      1,
+                                      "row",
                                       1};
 inline constexpr ViewPlane tile_plane = {
     "k",
@@ -48,7 +54,9 @@ inline constexpr ViewPlane tile_plane = {
     [](const kvl_view &view) {
         return panel::tile_layout(view.k_format, view.head_dim, view.v_format, view.v_head_dim).bytes;
     },
-    panel::tile_tokens};
+    panel::tile_tokens,
+    "tile",
+    panel::part_alignment};
 
 // body(plane) for every plane that the view has.
 template <class Body>
@@ -83,8 +91,12 @@ struct Blocks {
     int32_t least, most;
 };
 
+inline int64_t n_visible_blocks(const kvl_view &view) {
+    return (own_tokens(view) + view.block_tokens - 1) / view.block_tokens;
+}
+
 inline Blocks visible_blocks(const kvl_view &view) {
-    const int64_t n = (own_tokens(view) + view.block_tokens - 1) / view.block_tokens;
+    const int64_t n = n_visible_blocks(view);
     Blocks blocks{view.blocks, view.blocks + n, 0, 0};
     if (n > 0) {
         blocks.least = blocks.most = *view.blocks;

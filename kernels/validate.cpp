@@ -9,6 +9,20 @@
 namespace kvlane {
 namespace {
 
+// ---- Shapes
+
+// Of a layer or a view; v_head_dim as in force.
+template <class Shape>
+kvl_status check_shape(const Shape &shape, uint32_t v_head_dim) {
+    KVLANE_TRY(check_range(shape.n_kv_heads, 1, KVL_MAX_HEADS, "n_kv_heads"));
+    KVLANE_TRY(check_head_dim(shape.head_dim, "head_dim"));
+    KVLANE_TRY(check_head_dim(v_head_dim, "v_head_dim"));
+    KVLANE_TRY(check_format(shape.k_format, "k_format"));
+    KVLANE_TRY(check_format(shape.v_format, "v_format"));
+    KVLANE_TRY(check_rotation(shape.k_rotation, "k_rotation"));
+    return check_rotation(shape.v_rotation, "v_rotation");
+}
+
 // ---- Views
 
 kvl_status check_geometry(uint32_t value, uint32_t expected, const char *name) {
@@ -24,6 +38,15 @@ kvl_status check_rows(const kvl_view &view, kvl_format format, const char *name)
                       name_of_format(format).text, name_of_format(format).text);
 }
 
+kvl_status check_stated(kvl_rotation rotation, const char *name) {
+    return rotation != KVL_ROTATION_DEFAULT
+               ? KVL_OK
+               : fail(KVL_ERROR_ROTATION,
+                      "%s_rotation is KVL_ROTATION_DEFAULT; a view must say how its rows are rotated: KVL_ROTATION_NONE or "
+                      "_HADAMARD",
+                      name);
+}
+
 // A view's keys or values, as an attention object wants them. Tokens in f16 may stand beside those of q8 and q4, rotated as
 // these are.
 kvl_status check_stored(kvl_format format, kvl_rotation rotation, kvl_format expected_format, kvl_rotation expected_rotation,
@@ -37,12 +60,7 @@ kvl_status check_stored(kvl_format format, kvl_rotation rotation, kvl_format exp
         return fail(KVL_ERROR_GEOMETRY, "%s_format is %s; the attention object has %s%s", name, has.text, wanted.text,
                     format::is_scaled(expected_format) ? ", beside which f16 may stand" : "");
     }
-    if (rotation == KVL_ROTATION_DEFAULT) {
-        return fail(KVL_ERROR_ROTATION,
-                    "%s_rotation is KVL_ROTATION_DEFAULT; a view must say how its rows are rotated: KVL_ROTATION_NONE or "
-                    "_HADAMARD",
-                    name);
-    }
+    KVLANE_TRY(check_stated(rotation, name));
     const Named rotated = name_of_rotation(rotation), wanted_rotation = name_of_rotation(expected_rotation);
     if (format != expected_format) {
         return fail(KVL_ERROR_GEOMETRY,
@@ -54,23 +72,33 @@ kvl_status check_stored(kvl_format format, kvl_rotation rotation, kvl_format exp
                 wanted_rotation.text);
 }
 
-// Rows that are n apart by a stride: they overlap where it is less than they are long, and what lies between the first and
-// the last must be within an address space. Between one row and no other, a stride is unused.
-kvl_status check_stride(int64_t stride, int64_t row_bytes, int64_t n, const char *plane, const char *of) {
-    if (n <= 1 || (stride >= row_bytes && stride <= KVL_MAX_EXTENT_BYTES / (n - 1))) {
+// The stride between n rows or tiles: they overlap where it is less than their size, what lies between the first and the
+// last must be within an address space, and tiles stay aligned. Of one row or tile a stride is unused.
+kvl_status check_stride(const ViewPlane &plane, const kvl_view &view, int64_t stride, int64_t n, const char *between) {
+    const int64_t bytes = plane.row_bytes(view), alignment = static_cast<int64_t>(plane.alignment);
+    if (n <= 1 || (stride >= bytes && stride <= KVL_MAX_EXTENT_BYTES / (n - 1) && stride % alignment == 0)) {
         return KVL_OK;
     }
     return fail(KVL_ERROR_STRIDE,
-                "%s_%s_stride_bytes is %" PRId64 "; it must be from a row's %" PRId64 " bytes to %" PRId64
-                ", KVL_MAX_EXTENT_BYTES / %" PRId64,
-                plane, of, stride, row_bytes, KVL_MAX_EXTENT_BYTES / (n - 1), n - 1);
+                "%s_%s_stride_bytes is %" PRId64 "; it must be from a %s's %" PRId64 " bytes to %" PRId64
+                ", KVL_MAX_EXTENT_BYTES / %" PRId64 "%s",
+                plane.name, between, stride, plane.record, bytes, KVL_MAX_EXTENT_BYTES / (n - 1), n - 1,
+                has_tiles(view) ? ", and a multiple of KVL_TILE_ALIGNMENT, 64" : "");
+}
+
+kvl_status check_address(const ViewPlane &plane, const void *first) {
+    KVLANE_TRY(check_not_null(first, plane.first_name));
+    return reinterpret_cast<uintptr_t>(first) % plane.alignment == 0
+               ? KVL_OK
+               : fail(KVL_ERROR_ALIGNMENT, "%s is %p; a %s must be aligned to %" PRIuPTR " bytes", plane.first_name, first,
+                      plane.record, plane.alignment);
 }
 
 kvl_status check_span(const kvl_view &view, const kvl_span &span) {
     KVLANE_TRY(check_range(span.n_tokens, 0, KVL_MAX_TOKENS, "n_tokens"));
-    return span.n_tokens == 0 ? KVL_OK : check_planes(view, [&](const ViewPlane &plane) {
-        return check_not_null(span.*plane.first, plane.first_name);
-    });
+    return span.n_tokens == 0
+               ? KVL_OK
+               : check_planes(view, [&](const ViewPlane &plane) { return check_address(plane, span.*plane.first); });
 }
 
 kvl_status check_held(const kvl_view &view, uint64_t n_tokens, const char *holders) {
@@ -129,7 +157,7 @@ kvl_status check_blocks(const kvl_view &view, int64_t &longest) {
                     wrong - blocks.begin, *wrong, n_blocks - 1, view.spans->n_tokens);
     }
     KVLANE_TRY(check_planes(view, [&](const ViewPlane &plane) {
-        return check_stride(view.*plane.block_stride, plane.row_bytes(view), blocks.most + int64_t{1}, plane.name, "block");
+        return check_stride(plane, view, view.*plane.block_stride, blocks.most + int64_t{1}, "block");
     }));
     longest = std::min<int64_t>(view.block_tokens, own_tokens(view));
     return KVL_OK;
@@ -145,10 +173,9 @@ kvl_status check_memory(const kvl_view &view) {
     const bool has_blocks = view.block_tokens > 0 || view.n_blocks > 0;
     KVLANE_TRY(has_blocks ? check_blocks(view, longest) : check_spans(view, longest));
     return longest == 0 ? KVL_OK : check_planes(view, [&](const ViewPlane &plane) {
-        const int64_t row_bytes = plane.row_bytes(view);
         const int64_t n_rows = (longest + plane.tokens - 1) / plane.tokens;
-        KVLANE_TRY(check_stride(view.*plane.token_stride, row_bytes, n_rows, plane.name, "token"));
-        return check_stride(view.*plane.head_stride, row_bytes, view.n_kv_heads, plane.name, "head");
+        KVLANE_TRY(check_stride(plane, view, view.*plane.token_stride, n_rows, "token"));
+        return check_stride(plane, view, view.*plane.head_stride, view.n_kv_heads, "head");
     });
 }
 
@@ -249,6 +276,27 @@ kvl_status check_sequence(const kvl_attention &a, const kvl_sequence &s) {
 }
 
 }  // namespace
+
+kvl_status check_layer_shape(const kvl_layer_desc &layer) {
+    KVLANE_TRY(check_header(layer, 0));
+    return check_shape(layer, layer.v_head_dim ? layer.v_head_dim : layer.head_dim);
+}
+
+kvl_status check_writable_tiles(const kvl_view &view) {
+    KVLANE_TRY(check_header(view, KVL_VIEW_TILES));
+    if (!has_tiles(view)) {
+        return fail(KVL_ERROR_FLAGS, "flags is 0x%x; it must have KVL_VIEW_TILES, 0x%x", view.flags, KVL_VIEW_TILES);
+    }
+    KVLANE_TRY(check_reserved(view.reserved));
+    KVLANE_TRY(check_shape(view, view.v_head_dim));
+    KVLANE_TRY(check_stated(view.k_rotation, "k"));
+    KVLANE_TRY(check_stated(view.v_rotation, "v"));
+    KVLANE_TRY(check_range(view.len, 0, KVL_MAX_TOKENS, "len"));
+    if (view.next) {
+        KVLANE_TRY_IN(check_range(view.next->len, 0, view.len, "len"), "next: ");
+    }
+    return check_memory(view);
+}
 
 kvl_status check_sequences(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences) {
     KVLANE_TRY(check_not_null(attention, "attention"));

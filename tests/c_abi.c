@@ -112,6 +112,27 @@ static void check_attention(const kvl_cache *cache) {
     kvl_attention_destroy(attention);
 }
 
+/* A tile of the caller's, which is filled by one write. */
+static void check_tiles(void) {
+    const kvl_layer_desc layer = {
+        .struct_size = sizeof layer, .n_kv_heads = n_kv_heads, .head_dim = dim, .k_format = KVL_Q8, .v_format = KVL_Q4};
+    kvl_view view = {.struct_size = sizeof view};
+    float rows[n_tokens * entry] = {0};
+    const int32_t block = 0;
+    CHECK(kvl_tile_layout(&layer, KVL_TILE_TOKENS, &view) == KVL_OK);
+    CHECK(view.k_rotation == KVL_ROTATION_HADAMARD && view.v_head_dim == dim);
+    void *pool = aligned_alloc(KVL_TILE_ALIGNMENT, (size_t)view.k_block_stride_bytes);
+    const kvl_span span = {.k = pool, .n_tokens = KVL_TILE_TOKENS};
+    view.spans = &span;
+    view.n_spans = 1;
+    view.blocks = &block;
+    view.n_blocks = 1;
+    view.len = n_tokens;
+    CHECK(kvl_tiles_write(&view, 0, n_tokens, rows, n_tokens * entry, rows, n_tokens * entry) == KVL_OK);
+    CHECK(kvl_tiles_write(&view, 1, n_tokens, rows, n_tokens * entry, rows, n_tokens * entry) == KVL_ERROR_RANGE);
+    free(pool);
+}
+
 static void check_introspection(void) {
     const char *isa = NULL;
     kvl_format format = 99;
@@ -127,6 +148,7 @@ int main(void) {
     fill(cache);
     check_reading(cache);
     check_attention(cache);
+    check_tiles();
     CHECK(kvl_cache_clear(cache) == KVL_OK && kvl_cache_len(cache) == 0);
     kvl_cache_destroy(cache);
     return n_failed;

@@ -13,6 +13,7 @@
 #include <cstring>
 #include <iterator>
 #include <memory>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -93,7 +94,9 @@ constexpr int64_t most_tokens = 1100;  // three chunks
 constexpr uint32_t most_queries = 40;
 constexpr int64_t tile_tokens = kvlane::panel::tile_tokens;
 constexpr uint32_t last_format = KVL_Q4;
-constexpr size_t most_values = 1 << 17;  // of one append
+constexpr size_t most_values = 1 << 17;      // of one append
+constexpr uint64_t most_bytes = 1 << 25;     // of a cache's tokens, when it is full
+constexpr uint32_t most_in_query = 1 << 16;  // elements of the queries, or outputs, of one token
 
 // The calls' world: at most two caches and an attention object, with buffers that are long enough for their shapes.
 class World {
@@ -126,6 +129,7 @@ public:
                                   &World::spoilt_view,
                                   &World::attend_in_parts,
                                   &World::attend_to_blocks,
+                                  &World::write_tiles,
                                   &World::attend_elsewhere,
                                   &World::attend_elsewhere};
         while (!input_.is_spent()) {
@@ -210,29 +214,49 @@ private:
         kvl_cache *made = nullptr;
         const kvl_status status = kvl_cache_create(input_.pointer(&desc), &made);
         require((status == KVL_OK) == (made != nullptr), "a cache is made or an error given");
-        // A small one stays: to walk the layers of a huge one after every call would take the whole time.
-        if (made && kvl_cache_n_layers(made) <= 3) {
+        if (made && is_small(made)) {
             std::swap(cache_, made);
         }
         kvl_cache_destroy(made);
     }
 
-    // A cache of small rows that is full, and an attention that fits it: what several chunks take.
-    void fill() {
-        const kvl_layer_desc layer{.struct_size = sizeof layer,
-                                   .flags = 0,
-                                   .n_kv_heads = 1u + input_.byte() % 2,
-                                   .head_dim = 1u + input_.byte() % 40,
-                                   .v_head_dim = 0,
-                                   .k_format = input_.byte() % (last_format + 1),
-                                   .v_format = input_.byte() % (last_format + 1),
-                                   .k_rotation = 0,
-                                   .v_rotation = 0,
-                                   .n_first_f16 = 0,
-                                   .n_recent_f16 = 0};
+    // What is kept for later calls: copies of its tokens are to fit in memory, and a walk through its layers in time.
+    static bool is_small(const kvl_cache *cache) {
+        if (kvl_cache_n_layers(cache) > 3) {
+            return false;
+        }
+        uint64_t bytes_per_token = 0;
+        for (uint32_t layer = 0; layer < kvl_cache_n_layers(cache); ++layer) {
+            bytes_per_token += info_of(cache, layer).bytes_per_token;
+        }
+        return bytes_per_token <= most_bytes / static_cast<uint64_t>(kvl_cache_max_tokens(cache));
+    }
+
+    kvl_layer_desc small_layer() {
+        return {.struct_size = sizeof(kvl_layer_desc),
+                .flags = 0,
+                .n_kv_heads = 1u + input_.byte() % 2,
+                .head_dim = 1u + input_.byte() % 40,
+                .v_head_dim = 0,
+                .k_format = input_.byte() % (last_format + 1),
+                .v_format = input_.byte() % (last_format + 1),
+                .k_rotation = 0,
+                .v_rotation = 0,
+                .n_first_f16 = 0,
+                .n_recent_f16 = 0};
+    }
+
+    static kvl_cache *cache_of(const kvl_layer_desc &layer) {
         const kvl_cache_desc desc{sizeof desc, 0, 1, &layer, 1, 0, most_tokens};
         kvl_cache *made = nullptr;
         require(kvl_cache_create(&desc, &made) == KVL_OK, "a right cache is made");
+        return made;
+    }
+
+    // A cache of small rows that is full, and an attention that fits it: what several chunks take.
+    void fill() {
+        const kvl_layer_desc layer = small_layer();
+        kvl_cache *made = cache_of(layer);
         std::swap(cache_, made);
         kvl_cache_destroy(made);
         const int64_t n_tokens = most_tokens - input_.any<uint16_t>() % most_tokens;
@@ -279,9 +303,10 @@ private:
         kvl_attention *made = nullptr;
         const kvl_status status = kvl_attention_create(input_.pointer(&desc), &made);
         require((status == KVL_OK) == (made != nullptr), "an attention object is made or an error given");
-        if (made) {
+        desc.v_head_dim = desc.v_head_dim ? desc.v_head_dim : desc.head_dim;
+        // Calls of one that is kept have queries and outputs of its size.
+        if (made && desc.n_query_heads <= most_in_query / std::max(desc.head_dim, desc.v_head_dim)) {
             desc_ = desc;
-            desc_.v_head_dim = desc.v_head_dim ? desc.v_head_dim : desc.head_dim;
             std::swap(attention_, made);
         }
         kvl_attention_destroy(made);
@@ -604,6 +629,12 @@ private:
                             : are_whole_tiles ? tile_tokens * (1u + input_.byte() % 2)
                                               : 16 + input_.byte() % 40;
         view.len = call.sequence.len = input_.around<int64_t>(0, 200);
+        kvl_span moved = *view.spans;
+        const bool is_off = kvlane::has_tiles(view) && input_.one_in(16);
+        if (is_off) {
+            moved.k = static_cast<const std::byte *>(moved.k) + 1 + input_.byte() % (KVL_TILE_ALIGNMENT - 1);
+            view.spans = &moved;
+        }
         kvlane::for_each_plane(view, [&](const kvlane::ViewPlane &plane) {
             view.*plane.block_stride =
                 input_.one_in(16) ? input_.byte() - 100 : view.*plane.token_stride * view.block_tokens / plane.tokens;
@@ -612,6 +643,7 @@ private:
         const kvl_status counted = kvl_attend_bytes(attention_, &call.sequence, 1, &bytes);
         const kvl_status status =
             kvl_attend(attention_, &call.sequence, 1, call.workspace->data(), call.workspace->size(), nullptr);
+        require(!is_off || view.len == 0 || status != KVL_OK, "tiles off a cache line are refused");
         require(call.sequence.len > most_tokens || counted == status,
                 "what counts a call's bytes refuses what the call refuses");
         if (status != KVL_OK) {
@@ -678,7 +710,8 @@ private:
         static void space_rows(Input &input, kvl_view &view, int64_t run_tokens) {
             const bool is_token_major = input.one_in(2);
             kvlane::for_each_plane(view, [&](const kvlane::ViewPlane &plane) {
-                const int64_t row = plane.row_bytes(view) + input.byte() % 33;
+                const int64_t row = kvlane::panel::round_up(plane.row_bytes(view) + input.byte() % 33,
+                                                            static_cast<int64_t>(plane.alignment));
                 const int64_t of_head = row * rows_of(plane, run_tokens);
                 view.*plane.token_stride = is_token_major ? row * view.n_kv_heads : row;
                 view.*plane.head_stride = is_token_major ? row : of_head;
@@ -693,9 +726,9 @@ private:
                 const int64_t bytes = (n_blocks - 1) * (view.*plane.block_stride) +
                                       (int64_t{view.n_kv_heads} - 1) * (view.*plane.head_stride) +
                                       (rows_of(plane, n_tokens) - 1) * (view.*plane.token_stride) + plane.row_bytes(view);
-                memory_.emplace_back(new std::byte[static_cast<size_t>(bytes)]);
-                std::memset(memory_.back().get(), 0xff, static_cast<size_t>(bytes));
-                span.*plane.first = memory_.back().get();
+                const kvlane::Workspace &memory = memory_.emplace_back(static_cast<size_t>(bytes));
+                std::memset(memory.data(), 0xff, memory.size());
+                span.*plane.first = memory.data();
             });
             return span;
         }
@@ -775,8 +808,114 @@ private:
         std::vector<kvl_view> views_;
         std::vector<std::vector<kvl_span>> spans_;
         std::vector<std::vector<int32_t>> blocks_;
-        std::vector<std::unique_ptr<std::byte[]>> memory_;
+        std::vector<kvlane::Workspace> memory_;
     };
+
+    // A pool of tiles of the caller's, all ones before they are written, and the cache that it is compared with.
+    struct Pool {
+        Pool(Input &input, const kvl_layer_desc &layer, uint32_t block_tokens, int64_t len)
+            : blocks(static_cast<size_t>((len + block_tokens - 1) / block_tokens)),
+              view(layout(layer, block_tokens)),
+              memory(blocks.size() * static_cast<size_t>(view.k_block_stride_bytes)),
+              span{memory.data(), nullptr, static_cast<int64_t>(blocks.size()) * block_tokens} {
+            std::memset(memory.data(), 0xff, memory.size());
+            std::iota(blocks.begin(), blocks.end(), 0);
+            input.shuffle(blocks);
+            view.len = len;
+            view.spans = &span;
+            view.n_spans = 1;
+            view.blocks = blocks.data();
+            view.n_blocks = static_cast<uint32_t>(blocks.size());
+        }
+        Pool(const Pool &) = delete;
+
+        static kvl_view layout(const kvl_layer_desc &layer, uint32_t block_tokens) {
+            kvl_view view{};
+            view.struct_size = sizeof view;
+            require(kvl_tile_layout(&layer, block_tokens, &view) == KVL_OK, "right tiles have a layout");
+            return view;
+        }
+
+        std::vector<std::byte> bytes() const {
+            const auto *first = static_cast<const std::byte *>(memory.data());
+            return {first, first + memory.size()};
+        }
+
+        bool holds_tokens_of(const kvl_cache *cache) const {
+            kvl_view stored{};
+            stored.struct_size = sizeof stored;
+            require(kvl_cache_view(cache, 0, &stored) == KVL_OK, "a layer has a view");
+            const auto tile_bytes = static_cast<size_t>(view.k_token_stride_bytes);
+            for (uint32_t head = 0; head < view.n_kv_heads; ++head) {
+                for (int64_t t = 0; t < view.len; t += tile_tokens) {
+                    const int32_t block = blocks[static_cast<size_t>(t / view.block_tokens)];
+                    const std::byte *tile = kvlane::tile_of(view, span, head, t % view.block_tokens, block);
+                    if (std::memcmp(tile, kvlane::tile_of(stored, *stored.spans, head, t), tile_bytes) != 0) {
+                        return false;
+                    }
+                }
+            }
+            return true;
+        }
+
+        std::vector<int32_t> blocks;
+        kvl_view view;
+        kvlane::Workspace memory;
+        kvl_span span;
+    };
+
+    // Tokens that are written to tiles of the caller's, in pieces, have the bytes of a cache's tiles; a write that fails
+    // leaves them as they are.
+    void write_tiles() {
+        kvl_layer_desc layer = small_layer();
+        layer.v_head_dim = 1u + input_.byte() % 40;
+        layer.k_rotation = input_.byte() % 3;
+        layer.v_rotation = input_.byte() % 3;
+        const int64_t len = 1 + input_.any<uint16_t>() % 300;
+        Pool pool(input_, layer, KVL_TILE_TOKENS * (1u + input_.byte() % 2), len);
+        const float *from = input_.one_in(8) ? rough_values().data() : values().data();
+        const size_t k_entry = size_t{layer.n_kv_heads} * layer.head_dim,
+                     v_entry = size_t{layer.n_kv_heads} * layer.v_head_dim;
+        for (int64_t t = 0, n; t < len; t += n) {
+            n = std::min<int64_t>(len - t, 1 + input_.byte());
+            const auto first = static_cast<size_t>(t), n_rows = static_cast<size_t>(n);
+            require(kvl_tiles_write(&pool.view, t, n, from + first * k_entry, n_rows * k_entry, from + first * v_entry,
+                                    n_rows * v_entry) == KVL_OK,
+                    "right tokens are written");
+        }
+        kvl_cache *cache = cache_of(layer);
+        const auto n_rows = static_cast<size_t>(len);
+        require(kvl_cache_append(cache, 0, len, from, n_rows * k_entry, from, n_rows * v_entry) == KVL_OK,
+                "right tokens are appended");
+        require(pool.holds_tokens_of(cache), "tiles have the bytes of a cache's");
+        kvl_cache_destroy(cache);
+        ++fuzz_counts.written;
+        spoilt_write(pool, k_entry, v_entry);
+    }
+
+    // A write of a few tokens, some of whose numbers and pointers are wrong; but for the shape, a lie about which no check
+    // can find.
+    void spoilt_write(Pool &pool, size_t k_entry, size_t v_entry) {
+        const std::vector<std::byte> before = pool.bytes();
+        kvl_view &view = pool.view;
+        const int64_t first = input_.around<int64_t>(0, view.len), n = input_.around<int64_t>(0, 9);
+        const auto n_rows = static_cast<size_t>(std::clamp<int64_t>(n, 0, 9));
+        view.struct_size = input_.struct_size(view.struct_size);
+        view.flags = input_.one_in(16) ? input_.any<uint32_t>() : view.flags;
+        view.spans = input_.pointer(view.spans);
+        view.blocks = input_.pointer(view.blocks);
+        view.len = input_.one_in(16) ? input_.any<int64_t>() : view.len;
+        view.n_blocks = input_.one_in(16) ? input_.byte() % (view.n_blocks + 1) : view.n_blocks;
+        view.k_block_stride_bytes -= input_.one_in(16) ? input_.byte() : 0;
+        pool.blocks.back() = input_.one_in(16) ? input_.any<int32_t>() : pool.blocks.back();
+        const bool is_off = input_.one_in(16);
+        pool.span.k = static_cast<const std::byte *>(pool.span.k) + (is_off ? 1 + input_.byte() % 63 : 0);
+        const kvl_status status =
+            kvl_tiles_write(input_.pointer(&view), first, n, input_.pointer(values().data()),
+                            input_.one_in(16) ? input_.any<size_t>() : n_rows * k_entry, values().data(), n_rows * v_entry);
+        require(status == KVL_OK || pool.bytes() == before, "an error leaves the tiles as they were");
+        require(status != KVL_OK || !is_off || view.len == 0, "tiles off a cache line are refused");
+    }
 
     // Runs tasks in any order, and one of them twice.
     static void run_shuffled(void *input, uint32_t n_tasks, void (*task)(void *, uint32_t), void *context) {

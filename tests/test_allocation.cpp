@@ -117,6 +117,26 @@ TEST_CASE("append, advance, view, read and truncate do not allocate") {
     }
 }
 
+TEST_CASE("writes to tiles of the caller's do not allocate") {
+    for (const kvlane::Format format : test::all_formats()) {
+        const kvl_layer_desc layer = kvlane::Layer{2, 40, 40, format, format}.desc();
+        const std::vector<float> values = test::random_values(100 * 80, 1);
+        kvl_view view{};
+        view.struct_size = sizeof view;
+        CHECK(allocations_of([&] { return kvl_tile_layout(&layer, 128, &view); }) == 0);
+        const kvlane::Workspace pool(static_cast<size_t>(view.k_block_stride_bytes));
+        const kvl_span span{pool.data(), nullptr, 128};
+        const int32_t block = 0;
+        view.spans = &span;
+        view.n_spans = view.n_blocks = 1;
+        view.blocks = &block;
+        view.len = 100;
+        CHECK(allocations_of([&] {
+                  return kvl_tiles_write(&view, 0, 100, values.data(), values.size(), values.data(), values.size());
+              }) == 0);
+    }
+}
+
 TEST_CASE("attention does not allocate, in either form") {
     for (const kvlane::Format format : test::all_formats()) {
         kvlane::Cache cache(1, {.n_kv_heads = 2, .head_dim = 40, .k_format = format, .v_format = format}, 1500);

@@ -85,7 +85,11 @@ struct World {
     kvl_span span;                                                        // its only one
     std::vector<float> pool = test::random_values(3 * 16 * n_values, 4);  // 3 blocks of 16 tokens
     int32_t blocks[2] = {2, 0};
-    std::vector<float> tiles = std::vector<float>(2 * 3 * tile_bytes / sizeof(float));  // 3 of each head
+    kvlane::Workspace tile_memory{2 * 3 * tile_bytes};  // 3 of each head
+    std::span<float> tiles{static_cast<float *>(tile_memory.data()), tile_memory.size() / sizeof(float)};
+    const float *first_value = values.data();
+    const float *first_of_tiles = tiles.data();
+    const float *last_of_tiles = tiles.data() + tiles.size() - 32;
     kvl_span tile_spans[2] = {{tiles.data(), nullptr, 64}, {tiles.data() + tile_bytes / sizeof(float), nullptr, 128}};
     kvl_sequence pair[2];  // both see the view
     kvlane::Partial partials[2] = {{1, 4, 8}, {1, 4, 8}};
@@ -98,6 +102,7 @@ struct World {
 
     World() {
         std::memset(workspace.data(), 0, workspace.size());
+        std::fill(tiles.begin(), tiles.end(), 0.0f);
         test::fill_random(cache, 2, 2);
         test::append_random(cache, 0, 1, 3);
         rows = std::make_unique<test::RowMemory>(cache);
@@ -120,7 +125,7 @@ struct World {
     struct State {
         int64_t len;
         std::vector<std::vector<float>> contents;
-        std::vector<float> out, lse, partial, read;
+        std::vector<float> out, lse, partial, read, tiles;
         std::vector<std::byte> workspace;
         const void *made_cache, *made_attention;
         std::vector<std::byte> info, made_view;
@@ -140,6 +145,7 @@ struct World {
                 lse,
                 {range_out.o, range_out.o + 32},
                 read,
+                {tiles.begin(), tiles.end()},
                 {first, first + workspace.size()},
                 made_cache,
                 made_attention,
@@ -194,6 +200,10 @@ struct World {
         view.n_blocks = 2;
         view.block_tokens = 64;
         view.k_block_stride_bytes = tile_bytes;
+    }
+    kvl_status write_tiles(int64_t first, int64_t n_tokens) {
+        const size_t len = static_cast<size_t>(n_tokens) * n_values;
+        return kvl_tiles_write(&view, first, n_tokens, values.data(), len, values.data(), len);
     }
     kvl_status count_bytes() { return kvl_attend_bytes(attention.get(), pair, 2, &n_bytes); }
 };
@@ -843,6 +853,30 @@ Failures failures_of_tiles(kvl_status (World::*call)()) {
                   w.tile_spans[0].n_tokens = 64 + 128;
                   v.k_token_stride_bytes = KVL_MAX_EXTENT_BYTES / 2 + 1;
               })},
+        {"tile stride of no whole cache lines",
+         KVL_ERROR_STRIDE,
+         {"view[0]", "k_token_stride_bytes is 6176", "multiple of KVL_TILE_ALIGNMENT, 64"},
+         with(spans,
+              [](World &w, kvl_view &v) {
+                  w.tile_spans[0].n_tokens = 128;
+                  v.k_token_stride_bytes = World::tile_bytes + 32;
+              })},
+        {"tiles' head stride of no whole cache lines",
+         KVL_ERROR_STRIDE,
+         {"view[0]", "k_head_stride_bytes is 18436", "KVL_TILE_ALIGNMENT"},
+         with(spans, [](World &, kvl_view &v) { v.k_head_stride_bytes += 4; })},
+        {"tiles' block stride of no whole cache lines",
+         KVL_ERROR_STRIDE,
+         {"view[0]", "k_block_stride_bytes is 6145", "KVL_TILE_ALIGNMENT"},
+         with(blocks, [](World &, kvl_view &v) { v.k_block_stride_bytes += 1; })},
+        {"a span of tiles off a cache line",
+         KVL_ERROR_ALIGNMENT,
+         {"view[0]: spans[1]: k is 0x", "a tile must be aligned to 64 bytes"},
+         with(spans, [](World &w, kvl_view &) { w.tile_spans[1].k = w.tiles.data() + 8; })},
+        {"a pool of tiles off a cache line",
+         KVL_ERROR_ALIGNMENT,
+         {"view[0]: spans[0]: k is 0x", "64"},
+         with(blocks, [](World &w, kvl_view &) { w.tile_spans[0].k = w.tiles.data() + 1; })},
         {"tiles' head stride",
          KVL_ERROR_STRIDE,
          {"view[0]", "k_head_stride_bytes is 32", "6144"},
@@ -860,6 +894,187 @@ Failures failures_of_tiles(kvl_status (World::*call)()) {
          KVL_ERROR_OVERLAP,
          {"sequences[1]", "out", "sequences[0]'s k "},
          with(blocks, [](World &w, kvl_view &) { w.pair[1].out = w.tiles.data() + w.tiles.size() - 32; })},
+    };
+}
+
+auto lay_out_tiles_with(std::function<void(kvl_layer_desc &, uint32_t &)> spoil) {
+    return [=](World &) {
+        kvl_layer_desc layer{sizeof layer, 0, 2, 8, 0, KVL_Q8, KVL_Q8, 0, 0, 0, 0};
+        uint32_t block_tokens = 64;
+        spoil(layer, block_tokens);
+        kvl_view view{};
+        view.struct_size = sizeof view;
+        const std::vector<std::byte> before = bytes_of(view);
+        const kvl_status status = kvl_tile_layout(&layer, block_tokens, &view);
+        CHECK(bytes_of(view) == before);
+        return status;
+    };
+}
+
+Failures failures_of_tile_layout() {
+    const auto with = lay_out_tiles_with;
+    using LayerDesc = kvl_layer_desc;
+    const auto lay_out = [](const kvl_layer_desc *layer, kvl_view *view) { return kvl_tile_layout(layer, 64, view); };
+    return {
+        {"a layout of null", KVL_ERROR_NULL, {"layer is null"}, [=](World &w) { return lay_out(nullptr, &w.made_view); }},
+        {"a layout to null",
+         KVL_ERROR_NULL,
+         {"view is null"},
+         [=](World &) {
+             const kvl_layer_desc layer{sizeof layer, 0, 2, 8, 0, KVL_Q8, KVL_Q8, 0, 0, 0, 0};
+             return lay_out(&layer, nullptr);
+         }},
+        {"a layout's struct_size",
+         KVL_ERROR_STRUCT_SIZE,
+         {"view: struct_size is 7", std::to_string(sizeof(kvl_view))},
+         [=](World &w) {
+             const kvl_layer_desc layer{sizeof layer, 0, 2, 8, 0, KVL_Q8, KVL_Q8, 0, 0, 0, 0};
+             return lay_out(&layer, &w.made_view);
+         }},
+        {"a layout's layer", KVL_ERROR_STRUCT_SIZE, {"layer: struct_size is 1"}, with([](LayerDesc &l, uint32_t &) {
+             l.struct_size = 1;
+         })},
+        {"a layout's heads", KVL_ERROR_RANGE, {"layer: n_kv_heads is 0"}, with([](LayerDesc &l, uint32_t &) {
+             l.n_kv_heads = 0;
+         })},
+        {"a layout's head_dim", KVL_ERROR_HEAD_DIM, {"layer: v_head_dim is 1025"}, with([](LayerDesc &l, uint32_t &) {
+             l.v_head_dim = 1025;
+         })},
+        {"a layout's format", KVL_ERROR_FORMAT, {"layer: v_format is 5"}, with([](LayerDesc &l, uint32_t &) {
+             l.v_format = 5;
+         })},
+        {"a layout's rotation", KVL_ERROR_ROTATION, {"layer: k_rotation is 3"}, with([](LayerDesc &l, uint32_t &) {
+             l.k_rotation = 3;
+         })},
+        {"first tokens of tiles in f16", KVL_ERROR_RANGE, {"n_first_f16", "64", "to 0"}, with([](LayerDesc &l, uint32_t &) {
+             l.n_first_f16 = 64;
+         })},
+        {"newest tokens of tiles in f16",
+         KVL_ERROR_RANGE,
+         {"n_recent_f16", "64", "to 0"},
+         with([](LayerDesc &l, uint32_t &) { l.n_recent_f16 = 64; })},
+        {"no tokens of a block", KVL_ERROR_RANGE, {"block_tokens is 0", "64"}, with([](LayerDesc &, uint32_t &n) {
+             n = 0;
+         })},
+        {"half a tile of a block",
+         KVL_ERROR_RANGE,
+         {"block_tokens is 96", "multiple of 64"},
+         with([](LayerDesc &, uint32_t &n) { n = 96; })},
+    };
+}
+
+// A write of two tokens that cross from one block of tiles to another.
+auto write_tiles_with(std::function<void(World &, kvl_view &)> spoil) {
+    return [=](World &w) {
+        w.use_blocks_of_tiles();
+        spoil(w, w.view);
+        return w.write_tiles(63, 2);
+    };
+}
+
+Failures failures_of_tile_rows() {
+    const auto with = [](size_t k_len, size_t v_len, const float *World::*k, const float *World::*v) {
+        return [=](World &w) {
+            w.use_blocks_of_tiles();
+            return kvl_tiles_write(&w.view, 63, 2, k ? w.*k : nullptr, k_len, v ? w.*v : nullptr, v_len);
+        };
+    };
+    constexpr auto there = &World::first_value;
+    return {
+        {"a write of no keys", KVL_ERROR_NULL, {"k is null"}, with(32, 32, nullptr, there)},
+        {"a write of no values", KVL_ERROR_NULL, {"v is null"}, with(32, 32, there, nullptr)},
+        {"a write's k_len", KVL_ERROR_LENGTH, {"k_len is 31", "need 32"}, with(31, 32, there, there)},
+        {"a write's v_len", KVL_ERROR_LENGTH, {"v_len is 33", "need 32"}, with(32, 33, there, there)},
+        {"keys in the tiles that they are written to",
+         KVL_ERROR_OVERLAP,
+         {"memory of tiles", "and k is from"},
+         with(32, 32, &World::first_of_tiles, there)},
+        {"values in them",
+         KVL_ERROR_OVERLAP,
+         {"memory of tiles", "and v is from"},
+         with(32, 32, there, &World::last_of_tiles)},
+    };
+}
+
+Failures failures_of_tile_writes() {
+    const auto with = write_tiles_with;
+    return {
+        {"a write to null",
+         KVL_ERROR_NULL,
+         {"view is null"},
+         [](World &w) { return kvl_tiles_write(nullptr, 0, 1, w.values.data(), 16, w.values.data(), 16); }},
+        {"a write's struct_size", KVL_ERROR_STRUCT_SIZE, {"view: struct_size is 1"}, with([](World &, kvl_view &v) {
+             v.struct_size = 1;
+         })},
+        {"a write to rows", KVL_ERROR_FLAGS, {"view: flags is 0x0", "KVL_VIEW_TILES"}, with([](World &, kvl_view &v) {
+             v.flags = 0;
+         })},
+        {"a write's flags", KVL_ERROR_FLAGS, {"view: flags is 0x5"}, with([](World &, kvl_view &v) { v.flags = 5; })},
+        {"a write's reserved", KVL_ERROR_FLAGS, {"view: reserved is 2"}, with([](World &, kvl_view &v) { v.reserved = 2; })},
+        {"a write's heads", KVL_ERROR_RANGE, {"view: n_kv_heads is 0"}, with([](World &, kvl_view &v) {
+             v.n_kv_heads = 0;
+         })},
+        {"a write's v_head_dim", KVL_ERROR_HEAD_DIM, {"view: v_head_dim is 0"}, with([](World &, kvl_view &v) {
+             v.v_head_dim = 0;
+         })},
+        {"a write's format", KVL_ERROR_FORMAT, {"view: k_format is 77"}, with([](World &, kvl_view &v) {
+             v.k_format = 77;
+         })},
+        {"a write's rotation", KVL_ERROR_ROTATION, {"view: v_rotation is 9"}, with([](World &, kvl_view &v) {
+             v.v_rotation = 9;
+         })},
+        {"a write that leaves a rotation open",
+         KVL_ERROR_ROTATION,
+         {"view: k_rotation is KVL_ROTATION_DEFAULT", "KVL_ROTATION_NONE"},
+         with([](World &, kvl_view &v) { v.k_rotation = KVL_ROTATION_DEFAULT; })},
+        {"a write's len", KVL_ERROR_RANGE, {"view: len is -1"}, with([](World &, kvl_view &v) { v.len = -1; })},
+        {"a write's next len", KVL_ERROR_RANGE, {"view: next: len is 7;", "to 6"}, with([](World &w, kvl_view &v) {
+             v.len = 6;
+             v.next = &w.made_view;
+         })},
+        {"a write before the first token",
+         KVL_ERROR_RANGE,
+         {"first is -1", "0 to 70"},
+         [](World &w) {
+             w.use_tiles();
+             return w.write_tiles(-1, 1);
+         }},
+        {"a write of less than no token",
+         KVL_ERROR_RANGE,
+         {"n_tokens is -1", "0 to 7"},
+         [](World &w) {
+             w.use_tiles();
+             return w.write_tiles(63, -1);
+         }},
+        {"a write beyond the view's tokens",
+         KVL_ERROR_RANGE,
+         {"n_tokens is 2", "0 to 1"},
+         [](World &w) {
+             w.use_tiles();
+             return w.write_tiles(69, 2);
+         }},
+        {"a write to tiles off a cache line",
+         KVL_ERROR_ALIGNMENT,
+         {"view: spans[0]: k is 0x", "64"},
+         with([](World &w, kvl_view &) { w.tile_spans[0].k = w.tiles.data() + 1; })},
+        {"a write's stride", KVL_ERROR_STRIDE, {"view: k_block_stride_bytes is 0"}, with([](World &, kvl_view &v) {
+             v.k_block_stride_bytes = 0;
+         })},
+        {"a write's spans", KVL_ERROR_NULL, {"view: spans is null"}, with([](World &, kvl_view &v) { v.spans = nullptr; })},
+        {"a write to blocks of no whole tiles",
+         KVL_ERROR_LENGTH,
+         {"view: block_tokens is 72"},
+         with([](World &, kvl_view &v) { v.block_tokens = 72; })},
+        {"a write to a block that there is not",
+         KVL_ERROR_BLOCK,
+         {"view: blocks[1] is 3", "from 0 to 2"},
+         with([](World &w, kvl_view &) { w.blocks[1] = 3; })},
+        {"a block table in the tiles",
+         KVL_ERROR_OVERLAP,
+         {"memory of tiles", "view's blocks"},
+         with([](World &w, kvl_view &v) {
+             v.blocks = reinterpret_cast<const int32_t *>(w.tiles.data());  // all 0
+         })},
     };
 }
 
@@ -1208,6 +1423,9 @@ Failures all_failures() {
                                  failures_of_merge(),
                                  failures_of_workspace(&World::attend_in),
                                  failures_of_workspace(&World::begin_in),
+                                 failures_of_tile_layout(),
+                                 failures_of_tile_rows(),
+                                 failures_of_tile_writes(),
                                  failures_of_calls()};
     for (const auto call : {&World::attend, &World::begin}) {
         for (const auto failures : all_failures_of_sequences) {

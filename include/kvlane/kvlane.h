@@ -51,6 +51,10 @@
 #define KVL_MAX_EXECUTOR_CALLS 256 /* calls of a process that run on executors at the same time; others run in place */
 #define KVL_TASK_STACK_BYTES (192 * 1024) /* upper bound of the stack that a task uses */
 
+/* Packed tiles: tokens of one tile, and the alignment of tiles and of the strides between them. */
+#define KVL_TILE_TOKENS 64
+#define KVL_TILE_ALIGNMENT 64
+
 /* Tokens whose sums are merged as one: those of positions c * KVL_CHUNK_TOKENS to (c + 1) * KVL_CHUNK_TOKENS - 1. */
 #define KVL_CHUNK_TOKENS 512
 
@@ -61,7 +65,7 @@ extern "C" {
 typedef enum kvl_status {
     KVL_OK = 0,
     KVL_ERROR_STRUCT_SIZE,         /* a descriptor's struct_size is not that of its type */
-    KVL_ERROR_FLAGS,               /* an unknown flag, or a reserved field that is not 0 */
+    KVL_ERROR_FLAGS,               /* an unknown flag, one that is missing, or a reserved field that is not 0 */
     KVL_ERROR_NULL,                /* a null pointer */
     KVL_ERROR_RANGE,               /* a count that is out of its range */
     KVL_ERROR_FORMAT,              /* an unknown storage format, or one that a view of rows cannot have */
@@ -84,13 +88,15 @@ typedef enum kvl_status {
     KVL_ERROR_RULE,                /* a softcap, slope or sink logit that is out of its range */
     KVL_ERROR_PRECISION,           /* an unknown precision, or one for formats that have none */
     KVL_ERROR_BLOCK,               /* a block's index is out of range */
-    KVL_ERROR_STRIDE,              /* a stride of a view or mask is too small, or too large for KVL_MAX_EXTENT_BYTES */
+    KVL_ERROR_STRIDE,              /* a stride of a view or mask is too small, too large for KVL_MAX_EXTENT_BYTES, or not
+                                      aligned */
     KVL_ERROR_OVERLAP,             /* an output or the workspace overlaps what else the call reads or writes */
-    KVL_ERROR_MASK                 /* a mask is too short, or not aligned */
+    KVL_ERROR_MASK,                /* a mask is too short, or not aligned */
+    KVL_ERROR_ALIGNMENT            /* packed tiles are not aligned to KVL_TILE_ALIGNMENT */
 } kvl_status;
 
 /* How a key or value is stored. Rows of the caller's are f32, f16 or bf16. q8 and q4 exist in packed tiles only, see
- * KVL_VIEW_TILES: the layout of a tile is the library's own, and caches write it.
+ * KVL_VIEW_TILES: the layout of a tile is the library's own, and caches and kvl_tiles_write write it.
  *
  * q8: an element is an 8-bit integer from -127 to 127, times the row's scale.
  *
@@ -190,11 +196,11 @@ enum {
 /// 64 tokens from the view's start at a time; results have the bits of packed tiles with the same contents.
 ///
 /// With KVL_VIEW_TILES they are packed tiles, as caches store them: a tile is one record of the keys and values of 64
-/// tokens of one KV head. Its layout is the library's own and may change with the version. A caller does not write tiles,
-/// but may copy whole ones from a cache whose layer has the same geometry, formats and rotations; a tile's size is the
-/// k_token_stride_bytes of a cache's view. Every span that another with visible tokens follows holds a multiple of 64
-/// tokens, and so does every block; else the call fails with KVL_ERROR_LENGTH. The last tile is readable as a whole. What
-/// it holds of tokens that are not visible does not affect results.
+/// tokens of one KV head. Its layout is the library's own and may change with the version. A caller's own tiles are written
+/// by kvl_tiles_write, and whole ones may be copied, also from a cache whose layer has the same geometry, formats and
+/// rotations; kvl_tile_layout gives their size and strides. Every span that another with visible tokens follows holds a
+/// multiple of 64 tokens, and so does every block; else the call fails with KVL_ERROR_LENGTH. The last tile is readable as a
+/// whole. What it holds of tokens that are not visible does not affect results.
 ///
 /// If block_tokens is not 0, the view is paged: it has one span, a pool of n_tokens / block_tokens blocks, and token t
 /// is token t % block_tokens of block blocks[t / block_tokens]. Results have the bits of the same tokens in one
@@ -208,7 +214,8 @@ enum {
 /// Units:  strides in bytes
 /// Pre:    each stride is at least the bytes of a row or tile, and at most KVL_MAX_EXTENT_BYTES / (n - 1), where n is the
 ///         number of tokens or tiles (of the longest run), heads or blocks (up to the largest index in use) that it
-///         separates; where n is 1 it is ignored. Tiles are aligned to 64 bytes, and their strides are multiples of 64.
+///         separates; where n is 1 it is ignored. Tiles are aligned to KVL_TILE_ALIGNMENT, else the call fails with
+///         KVL_ERROR_ALIGNMENT, and so are the strides that separate them, else it fails with KVL_ERROR_STRIDE.
 ///         Rows of keys and values may be interleaved in memory, and may alias. Both rotations are set explicitly:
 ///         KVL_ROTATION_DEFAULT fails with KVL_ERROR_ROTATION, because a format does not tell how existing rows were
 ///         rotated
@@ -396,6 +403,42 @@ KVL_API kvl_status kvl_cache_read_k(const kvl_cache *cache, uint32_t layer, int6
 /// Shape:  out [n_tokens, n_kv_heads, v_head_dim] f32
 KVL_API kvl_status kvl_cache_read_v(const kvl_cache *cache, uint32_t layer, int64_t first, int64_t n_tokens, float *out,
                                     size_t out_len);
+
+/* ---- Packed tiles that the caller owns --------------------------------------------------------------------------- */
+
+/// Computes the layout of packed tiles of one layer in memory of the caller's, in blocks of block_tokens tokens each. Sets
+/// all fields of the view: the layer's geometry and formats, the rotations in force, the strides, and no tokens. The caller
+/// then sets spans, n_spans, blocks, n_blocks and len. Larger strides are allowed. If view->block_tokens is set to 0, the
+/// strides fit spans of up to block_tokens tokens.
+/// Shape:  a block is [n_kv_heads][block_tokens / KVL_TILE_TOKENS] tiles
+/// Units:  bytes: a tile has k_token_stride_bytes, the tiles of a KV head in a block k_head_stride_bytes, a block
+///         k_block_stride_bytes, and a pool of n blocks n * k_block_stride_bytes, aligned to KVL_TILE_ALIGNMENT
+/// Pre:    layer as in kvl_cache_desc, with n_first_f16 and n_recent_f16 0: tokens in f16 need a view of their own.
+///         view->struct_size is set by the caller
+/// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _FORMAT, _ROTATION, _HEAD_DIM; KVL_ERROR_RANGE, also when block_tokens is 0
+///         or not a multiple of KVL_TILE_TOKENS
+/// Threads: any   Allocates: no
+KVL_API kvl_status kvl_tile_layout(const kvl_layer_desc *layer, uint32_t block_tokens, kvl_view *view);
+
+/// Rotates, quantizes and packs the keys and values of tokens [first, first + n_tokens) of a view into its tiles. Tokens
+/// that are written in order leave the tiles with the bits of a cache's.
+///
+/// A fresh or reused tile need not be cleared: a write that includes the first token of a tile sets the whole tile to zero
+/// first. A write that starts at a later token leaves the tile's other tokens as they are, those after it too.
+/// Shape:  k [n_tokens, n_kv_heads, head_dim] f32; v [n_tokens, n_kv_heads, v_head_dim] f32
+/// Units:  k_len and v_len in elements; first counts from the view's first token
+/// Pre:    view is as for attention, with KVL_VIEW_TILES; what its spans point to may be written. Its len counts the tokens
+///         that are written here: it is at least first + n_tokens. Tokens of view->next are not the view's own and cannot be
+///         written; of view->next only len is read. A tile whose token 0 is not among those written had it written before.
+///         No other call reads or writes these tiles meanwhile. The tiles of all visible tokens, with gaps as in
+///         kvl_sequence, do not overlap k, v, the view, its spans or its blocks
+/// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FORMAT, _ROTATION, _HEAD_DIM, _LENGTH, _STRIDE, _BLOCK, _ALIGNMENT, _OVERLAP,
+///         _ISA; _FLAGS, also when the view is of rows; _RANGE, also when first or n_tokens is negative or the view has not
+///         so many tokens of its own. All before anything is written
+/// Bound:  that of kvl_cache_append
+/// Threads: any, in different tiles; the calling one does the work   Allocates: no
+KVL_API kvl_status kvl_tiles_write(const kvl_view *view, int64_t first, int64_t n_tokens, const float *k, size_t k_len,
+                                   const float *v, size_t v_len);
 
 /* ---- Attention --------------------------------------------------------------------------------------------------- */
 

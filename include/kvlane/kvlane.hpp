@@ -3,6 +3,7 @@
 #ifndef KVLANE_KVLANE_HPP
 #define KVLANE_KVLANE_HPP
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -73,7 +74,40 @@ struct Layer {
     Rotation v_rotation = Rotation::by_format;
     int64_t n_first_f16 = 0;  // of q8 and q4: kept in f16
     int64_t n_recent_f16 = 0;
+
+    kvl_layer_desc desc() const noexcept {
+        return {sizeof(kvl_layer_desc),
+                0,
+                n_kv_heads,
+                head_dim,
+                v_head_dim,
+                static_cast<kvl_format>(k_format),
+                static_cast<kvl_format>(v_format),
+                static_cast<kvl_rotation>(k_rotation),
+                static_cast<kvl_rotation>(v_rotation),
+                n_first_f16,
+                n_recent_f16};
+    }
 };
+
+/// Lays out packed tiles of the caller's, of one layer: a view without tokens, in blocks of block_tokens. See
+/// kvl_tile_layout.
+inline kvl_view tile_layout(const Layer &layer, uint32_t block_tokens) {
+    const kvl_layer_desc desc = layer.desc();
+    kvl_view view{};
+    view.struct_size = sizeof view;
+    check(kvl_tile_layout(&desc, block_tokens, &view));
+    return view;
+}
+
+/// Writes tokens from the view's token `first` on, as many as k and v hold, into its tiles. See kvl_tiles_write.
+/// Shape:  k [n_tokens, n_kv_heads, head_dim]; v [n_tokens, n_kv_heads, v_head_dim]
+/// Errors: those of kvl_tiles_write; KVL_ERROR_LENGTH also where k or v holds no whole number of tokens
+inline void write_tiles(const kvl_view &view, int64_t first, std::span<const float> k, std::span<const float> v) {
+    const size_t entry = std::max<size_t>(1, size_t{view.n_kv_heads} * view.head_dim);
+    const auto n_tokens = static_cast<int64_t>((k.size() + entry - 1) / entry);
+    check(kvl_tiles_write(&view, first, n_tokens, k.data(), k.size(), v.data(), v.size()));
+}
 
 /// One sequence's keys and values. Movable; copying is explicit.
 class Cache {
@@ -154,10 +188,7 @@ private:
     Cache(std::span<const Layer> layers, uint32_t n_layers, int64_t max_tokens, uint32_t flags) {
         std::vector<kvl_layer_desc> descs;
         for (const Layer &layer : layers) {
-            descs.push_back({sizeof(kvl_layer_desc), 0, layer.n_kv_heads, layer.head_dim, layer.v_head_dim,
-                             static_cast<kvl_format>(layer.k_format), static_cast<kvl_format>(layer.v_format),
-                             static_cast<kvl_rotation>(layer.k_rotation), static_cast<kvl_rotation>(layer.v_rotation),
-                             layer.n_first_f16, layer.n_recent_f16});
+            descs.push_back(layer.desc());
         }
         const kvl_cache_desc desc{
             sizeof(kvl_cache_desc), flags, n_layers, descs.data(), static_cast<uint32_t>(descs.size()), 0, max_tokens};

@@ -22,9 +22,9 @@
 namespace kvlane::panel {
 
 static constexpr int columns = 16;
-static constexpr int tile_tokens = 64;
-static constexpr int key_panels = tile_tokens / columns;  // of a tile
-static constexpr int part_alignment = 64;                 // of a tile and its parts
+static constexpr int tile_tokens = KVL_TILE_TOKENS;
+static constexpr int key_panels = tile_tokens / columns;   // of a tile
+static constexpr int part_alignment = KVL_TILE_ALIGNMENT;  // of a tile and its parts
 
 // Consecutive elements of k that are side by side: those of 4 bytes, as dot-product instructions want them, but of f16,
 // which has none in use, one.
