@@ -169,12 +169,13 @@ void Storage::use_huge_pages(Layer &layer, int64_t n_before, int64_t n_tokens) c
     }
 }
 
-// Tiles that begin among tokens [first, end) are zero before they are written, but those that have never been.
+// Tiles that begin among tokens [first, end), but are not filled by them, are zero before they are written: those that have
+// never been are.
 void Storage::clear_stale(Layer &layer, int64_t first, int64_t end) const {
     for_each_piece(layer, first, end, [&](const Piece &piece) {
         const bool was_written = piece.first < layer.n_written ||
                                  (piece.is_finer && layer.finer.tile(piece.first) != piece.first / panel::tile_tokens);
-        if (piece.first % panel::tile_tokens == 0 && was_written) {
+        if (piece.first % panel::tile_tokens == 0 && piece.n_tokens < panel::tile_tokens && was_written) {
             clear_tiles(layer.shapes[piece.is_finer], layer.layout.pools[piece.is_finer].tile,
                         tile_at(layer, piece.is_finer, 0, piece.first));
         }

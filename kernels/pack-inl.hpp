@@ -11,28 +11,32 @@
 
 namespace kvlane {
 
-// Of consecutive elements of k, one granule of each lane's column: to[lane][granule].
+// Of consecutive elements of k, one granule of each lane's column: to[lane][granule]. Those of q4 are codes from 0 to 15.
 template <class Isa, class Format>
 KVLANE_INLINE void store_granules(std::byte *to, const typename Isa::Vec *elements) {
     constexpr int granule = panel::granule<Format>, lanes = Isa::lanes;
     if constexpr (granule == 1) {
         Isa::store(Format{}, to, elements[0]);
     } else {
-        using Element = std::conditional_t<Format::bits == 16, uint16_t, uint8_t>;
-        using Stored = std::conditional_t<Format::bits == 16, format::bf16, format::q8>;
-        Element stored[granule][lanes];
-        unroll<granule>([&](auto e) __attribute__((always_inline)) {
-            Isa::store(Stored{}, reinterpret_cast<std::byte *>(stored[e]), elements[e]);
-        });
-        for (int lane = 0; lane < lanes; ++lane) {
-            uint32_t bits = 0;
-            for (int e = 0; e < granule; ++e) {
-                constexpr int low_nibbles = 4;
-                const int shift = Format::bits != 4 ? e * Format::bits : e < low_nibbles ? 8 * e : 8 * (e - low_nibbles) + 4;
-                bits |= uint32_t{stored[e][lane]} << shift;
+        constexpr int parts = Format::bits == 16 ? 2 : 4, bits = 32 / parts;
+        using Part = std::conditional_t<parts == 2, uint16_t, uint8_t>;
+        using Stored = std::conditional_t<parts == 2, format::bf16, format::q8>;
+        Part stored[parts][lanes];
+        unroll<parts>([&](auto i) __attribute__((always_inline)) {
+            auto part = elements[i];
+            if constexpr (granule == 2 * parts) {  // code + 16 times another one, with a sign: the same 8 bits
+                part = Isa::fma(elements[i + parts], Isa::broadcast(16), part);
+                part = part + Isa::broadcast(-128);
             }
-            std::memcpy(to + 4 * lane, &bits, sizeof bits);
+            Isa::store(Stored{}, reinterpret_cast<std::byte *>(stored[i]), part);
+        });
+        uint32_t granules[lanes];
+        for (int lane = 0; lane < lanes; ++lane) {
+            granules[lane] = granule == 2 * parts ? 0x80808080u : 0;
+            unroll<parts>([&](auto i)
+                              __attribute__((always_inline)) { granules[lane] ^= uint32_t{stored[i][lane]} << bits * i; });
         }
+        std::memcpy(to, granules, sizeof granules);
     }
 }
 
@@ -143,9 +147,9 @@ static void prepare_row(float *x, int token, const PackRows &p) {
             }
         } else {
             scale = scale_for(largest_of<Isa>(bytes, p.dim), most_int8);
-            const auto divisor = Isa::broadcast(scale == 0 ? std::numeric_limits<float>::infinity() : scale);
+            const auto factor = Isa::broadcast(scale == 0 ? 0 : 1 / scale);
             for (int d = 0; d < p.dim; d += Isa::lanes) {
-                Isa::store(x + d, Isa::divide(Isa::load(x + d), divisor));
+                Isa::store(x + d, Isa::load(x + d) * factor);
             }
         }
         std::memcpy(p.scales + panel::scale_offset(token), &scale, sizeof scale);
@@ -165,16 +169,25 @@ void pack(const PackRows &p) {
         return pack_prepared<Isa, format::f32, Format, Keys>({p.rows, p.stride_bytes, p.dim}, p.n, p.first, p);
     }
     constexpr int at_once = panel::columns;
-    alignas(64) float rows[at_once][KVL_MAX_HEAD_DIM];
+    alignas(64) float rows[at_once * KVL_MAX_HEAD_DIM];
+    const int64_t padded =
+        panel::round_up(p.dim, panel::columns);  // one after the other: apart by pages they share a cache set
     for (int first = 0; first < p.n; first += at_once) {
         const int n = std::min(at_once, p.n - first);
         for (int row = 0; row < n; ++row) {
-            std::memcpy(rows[row], p.rows + (first + row) * p.stride_bytes, p.dim * sizeof(float));
-            std::fill(rows[row] + p.dim, rows[row] + panel::round_up(p.dim, panel::columns), 0.0f);
-            prepare_row<Isa, Format>(rows[row], p.first + first + row, p);
+            float *const x = rows + row * padded;
+            const std::byte *const from = p.rows + (first + row) * p.stride_bytes;
+            const auto row_bytes = static_cast<int64_t>(p.dim * sizeof(float));
+            for (int64_t at = row_bytes; at < 2 * row_bytes; at += 64) {
+                __builtin_prefetch(from + at);  // the next KV head's
+            }
+            std::memcpy(x, from, row_bytes);
+            std::fill(x + p.dim, x + padded, 0.0f);
+            prepare_row<Isa, Format>(x, p.first + first + row, p);
         }
-        pack_prepared<Isa, format::f32, Format, Keys>({reinterpret_cast<const std::byte *>(rows), sizeof rows[0], p.dim}, n,
-                                                      p.first + first, p);
+        pack_prepared<Isa, format::f32, Format, Keys>(
+            {reinterpret_cast<const std::byte *>(rows), padded * static_cast<int64_t>(sizeof(float)), p.dim}, n,
+            p.first + first, p);
     }
 }
 

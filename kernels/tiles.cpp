@@ -45,8 +45,25 @@ PackRows rows_of_tile(const kvl_view &shape, const panel::TileLayout &layout, st
             .scales = tile + (keys ? layout.k_scales : layout.v_scales)};
 }
 
-void pack_tokens(const KernelTable &kernels, const kvl_view &shape, const panel::TileLayout &layout, std::byte *tile,
-                 int first, int n, const float *k, const float *v) {
+// The cache lines of a token's place in a tile of one KV head: a column of keys is spread over its whole panel.
+static void prefetch_token(const kvl_view &shape, const panel::TileLayout &layout, const std::byte *tile, int token) {
+    constexpr int64_t line_bytes = 64;
+    const std::byte *const keys = tile + token / panel::columns * layout.k_panel_bytes;
+    for (int64_t at = 0; at < layout.k_panel_bytes; at += line_bytes) {
+        __builtin_prefetch(keys + at, 1);
+    }
+    for (int64_t at = layout.v_panels + panel::offset(shape.v_format, token, 0); at < layout.v_scales;
+         at += layout.v_panel_bytes) {
+        __builtin_prefetch(tile + at, 1);
+    }
+}
+
+// The same of rows whose keys are in one panel.
+static void pack_panel(const KernelTable &kernels, const kvl_view &shape, const panel::TileLayout &layout, std::byte *tile,
+                       int first, int n, const float *k, const float *v) {
+    for (uint32_t head = 0; n == 1 && head < shape.n_kv_heads; ++head) {
+        prefetch_token(shape, layout, tile + head * shape.k_head_stride_bytes, first);
+    }
     for (const bool keys : {true, false}) {
         const PackFn pack = kernels.pack[keys ? shape.k_format : shape.v_format][keys];
         for (uint32_t head = 0; head < shape.n_kv_heads; ++head) {
@@ -55,6 +72,17 @@ void pack_tokens(const KernelTable &kernels, const kvl_view &shape, const panel:
                 reinterpret_cast<const std::byte *>((keys ? k : v) + uint64_t{head} * static_cast<uint64_t>(rows.dim));
             pack(rows);
         }
+    }
+}
+
+void pack_tokens(const KernelTable &kernels, const kvl_view &shape, const panel::TileLayout &layout, std::byte *tile,
+                 int first, int n, const float *k, const float *v) {
+    // Rows of all heads before the next tokens: they are read in the order of their addresses.
+    for (int end = first + n, next; first < end; first = next) {
+        next = std::min(end, static_cast<int>(panel::round_up(first + 1, panel::columns)));
+        pack_panel(kernels, shape, layout, tile, first, next - first, k, v);
+        k += int64_t{next - first} * shape.n_kv_heads * shape.head_dim;
+        v += int64_t{next - first} * shape.n_kv_heads * shape.v_head_dim;
     }
 }
 

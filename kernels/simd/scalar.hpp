@@ -28,7 +28,6 @@ struct scalar {
     static constexpr bool has_byte_products = false;
 
     // a, and b more where x > y.
-    static Vec add_if_greater(Vec a, Vec x, Vec y, Vec b) { return x.x > y.x ? a + b : a; }
     // q4, of q4-inl.hpp: codes and multipliers of the columns whose granules begin at p, four bytes of each.
     struct Codes {
         int8_t of[4];
