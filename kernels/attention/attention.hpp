@@ -2,7 +2,7 @@
 
 #include <memory>
 
-#include "kernel_table.hpp"
+#include "../kernel_table.hpp"
 
 // What kvl_attention_create makes of its descriptor: immutable, shared by threads.
 struct kvl_attention {
