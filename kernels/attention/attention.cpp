@@ -104,8 +104,6 @@ kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_attention **
     const KernelTable *kernels;
     KVLANE_TRY(kernels_in_force(kernels));
     const uint32_t group = desc->n_query_heads / desc->n_kv_heads;
-    const uint32_t rows_of_query = std::clamp(group, 1u, uint32_t{max_rows});
-    const uint32_t block_queries = max_rows / rows_of_query;
     std::unique_ptr<kvl_attention> made;
     try {
         made.reset(new kvl_attention{.kernels = kernels,
@@ -123,7 +121,7 @@ kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_attention **
                                      .scale = scale,
                                      .window = desc->window,
                                      .n_sink_tokens = desc->n_sink_tokens,
-                                     .block_queries = block_queries,
+                                     .block_queries = std::max(1u, block_rows / group),
                                      .softcap = desc->softcap,
                                      .slopes = copy_of(desc->alibi_slopes, desc->n_query_heads),
                                      .sink_logits = copy_of(desc->sink_logits, desc->n_query_heads),

@@ -96,7 +96,7 @@ inline int64_t max_chunks_of_queries(const kvl_attention &a, int64_t max_len, ui
     const int64_t all_seen = a.window > 0 ? std::min(max_len, a.n_sink_tokens + window) : max_len;
     const int64_t sliding =
         max_len > all_seen ? chunks_to(a.n_sink_tokens) + (window + 2 * chunk_tokens - 2) / chunk_tokens : 0;
-    return std::max({int64_t{1}, chunks_to(all_seen), sliding});
+    return std::max({int64_t{1}, chunks_to(all_seen), std::min(sliding, chunks_to(max_len))});
 }
 
 // The same of a block of them.
