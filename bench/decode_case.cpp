@@ -156,7 +156,7 @@ DecodeCase::DecodeCase(const Shape &shape)
       rows_(filled_rows(shape)),
       layouts_(layouts_of(shape)),
       attention_(attention_of(shape)),
-      workspace_(attention_.workspace(shape.n_sequences, shape.max_len(), shape.n_queries)),
+      workspace_(attention_.workspace(shape.n_sequences, shape.max_len(), shape.n_queries, executor_.n_threads)),
       q_(normals(size_t{shape.n_queries} * shape.model.n_query_heads * shape.model.head_dim)),
       out_(shape.n_sequences * q_.size()),
       naive_out_(q_.size()),

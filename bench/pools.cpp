@@ -72,10 +72,10 @@ private:
 // Attention of llama-3-8b in f16 over one layer, which stays in the caches that it fits in.
 class Calls {
 public:
-    explicit Calls(int64_t ctx)
+    Calls(int64_t ctx, uint32_t max_tasks)
         : cache_(1, {.n_kv_heads = model_.n_kv_heads, .head_dim = model_.head_dim}, ctx),
           attention_({model_.n_query_heads, model_.n_kv_heads, model_.head_dim}),
-          workspace_(attention_.workspace(1, ctx)),
+          workspace_(attention_.workspace(1, ctx, 1, max_tasks)),
           q_(normals(size_t{model_.n_query_heads} * model_.head_dim)),
           out_(q_.size()) {
         fill(cache_, ctx);
@@ -153,7 +153,11 @@ void print(const Pool &pool, int64_t ctx) {
 
 // Returns the ratio of the default pool in its best round.
 double measure_all(std::vector<Pool> &pools, int64_t ctx, double seconds, int core) {
-    Calls calls(ctx);
+    uint32_t max_tasks = 1;
+    for (const Pool &pool : pools) {
+        max_tasks = std::max(max_tasks, kvlane::max_tasks(pool.executor));
+    }
+    Calls calls(ctx, max_tasks);
     for (int round = 0; round < n_rounds; ++round) {
         for (Pool &pool : pools) {
             measure_round(pool, calls, seconds, core);

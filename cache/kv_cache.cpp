@@ -6,7 +6,7 @@
 #include "../kernels/error.hpp"
 #include "../kernels/registry.hpp"
 #include "../kernels/tiles.hpp"
-#include "../kernels/validate.hpp"
+#include "../kernels/attention/validate.hpp"
 
 using namespace kvlane;
 

@@ -8,9 +8,6 @@
 
 namespace kvlane {
 
-// Room for the queries of a block of rows: 16 rows of latent attention.
-static constexpr int query_bytes = 16 * 576 * sizeof(float);
-
 // A chunk's tokens of one view of a chain.
 struct Part {
     const AttendChunk &chunk;
@@ -62,37 +59,20 @@ static const float *query_of(const AttendChunk &c, int row, float *room) {
     return room;
 }
 
-// Rows [first, first + n) of a chunk, and what they need beside their state.
-template <class Isa>
-struct ChunkRows {
-    const AttendChunk *chunk;
-    int first;
-    RowBlock block;
-    alignas(64) std::byte queries[query_bytes];
-    float query_scales[max_rows];
-    int32_t query_starts[max_rows];
-    float query_factors[max_rows];
-    uint64_t visible[max_rows];
-    float slopes[max_rows];
-    int64_t distances[max_rows];
-    const float *biases[max_rows];
-};
-
 template <class Isa, Numbers K>
-static void pack_queries(ChunkRows<Isa> &rows) {
+static void pack_queries(ChunkRows &rows) {
     constexpr int element_bytes = K == Numbers::bytes ? 1 : K == Numbers::words ? 2 : 4;
-    alignas(64) float room[KVL_MAX_HEAD_DIM + panel::columns];
     const auto head_dim = static_cast<int>(rows.chunk->view->head_dim);
     const int64_t row_bytes = panel::round_up(head_dim, panel::columns) * element_bytes;
     for (int r = 0; r < rows.block.n_rows; ++r) {
         pack_query<Isa, K>(
-            query_of<Isa>(*rows.chunk, rows.first + r, room), head_dim,
+            query_of<Isa>(*rows.chunk, rows.first + r, rows.rotated_query), head_dim,
             {rows.queries + r * row_bytes, rows.query_scales + r, rows.query_starts + r, rows.query_factors + r});
     }
 }
 
 template <class Isa>
-static void pack_queries(Numbers k_numbers, ChunkRows<Isa> &rows) {
+static void pack_queries(Numbers k_numbers, ChunkRows &rows) {
     if (k_numbers == Numbers::floats) {
         pack_queries<Isa, Numbers::floats>(rows);
     } else if (k_numbers == Numbers::scaled) {
@@ -105,8 +85,7 @@ static void pack_queries(Numbers k_numbers, ChunkRows<Isa> &rows) {
 }
 
 // What rows see of a tile, and how their scores are modified. Returns what any of them sees.
-template <class Isa>
-static uint64_t show_tile(const Part &part, int64_t tile_first, ChunkRows<Isa> &rows) {
+static uint64_t show_tile(const Part &part, int64_t tile_first, ChunkRows &rows) {
     const AttendChunk &c = part.chunk;
     const int64_t position = part.position + (tile_first - part.first);
     uint64_t any = 0;
@@ -127,7 +106,7 @@ static uint64_t show_tile(const Part &part, int64_t tile_first, ChunkRows<Isa> &
 
 // Takes the tokens of one part into the rows. Values that rows do not see may be NaN if `is_careful`.
 template <class Isa>
-static void attend_part(const Part &part, bool is_careful, ChunkRows<Isa> &rows) {
+static void attend_part(const Part &part, bool is_careful, ChunkRows &rows) {
     const AttendChunk &c = part.chunk;
     const kvl_view &view = *part.view;
     const Numbers k_numbers = format::is_scaled(view.k_format) ? c.k_numbers : Numbers::floats;
@@ -144,7 +123,7 @@ static void attend_part(const Part &part, bool is_careful, ChunkRows<Isa> &rows)
                       nullptr,
                       panel::tile_layout(view.k_format, view.head_dim, view.v_format, view.v_head_dim)};
     const auto ld = static_cast<int>(panel::round_up(view.head_dim, panel::columns));
-    pack_queries(k_numbers, rows);
+    pack_queries<Isa>(k_numbers, rows);
     for (int64_t first = part.first / panel::tile_tokens * panel::tile_tokens; first < part.first + part.n_tokens;
          first += panel::tile_tokens) {
         source.first = first;
@@ -176,14 +155,14 @@ static void attend_part(const Part &part, bool is_careful, ChunkRows<Isa> &rows)
 }
 
 template <class Isa>
-static void attend_parts(bool is_careful, ChunkRows<Isa> &rows) {
+static void attend_parts(bool is_careful, ChunkRows &rows) {
     RowBlock &block = rows.block;
     for (int r = 0; r < block.n_rows; ++r) {
         block.m[r] = minus_infinity;
         std::fill_n(block.l[r], panel::columns, 0.0f);
     }
     std::fill_n(block.o, block.n_rows * block.ldo, 0.0f);
-    for_each_part(*rows.chunk, [&](const Part &part) { attend_part(part, is_careful, rows); });
+    for_each_part(*rows.chunk, [&](const Part &part) { attend_part<Isa>(part, is_careful, rows); });
 }
 
 // Whether no row has an element that is NaN or infinite.
@@ -200,16 +179,16 @@ static bool is_finite(const RowBlock &block) {
 // are NaN or infinite: then visible tokens alone are summed.
 template <class Isa>
 static void attend_rows(const AttendChunk &c, int first, int n) {
-    ChunkRows<Isa> rows;
+    ChunkRows &rows = *c.scratch;
     rows.chunk = &c;
     rows.first = first;
     RowBlock &block = rows.block;
     block.n_rows = n;
     block.ldo = static_cast<int>(partial_stride(c.view->v_head_dim));
     block.o = c.out.o + first * block.ldo;
-    attend_parts(false, rows);
+    attend_parts<Isa>(false, rows);
     if (!is_finite<Isa>(block)) {
-        attend_parts(true, rows);
+        attend_parts<Isa>(true, rows);
     }
     for (int r = 0; r < n; ++r) {
         c.out.m[first + r] = block.m[r];

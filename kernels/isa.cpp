@@ -26,6 +26,7 @@ constexpr KernelTable KVLANE_OF_ISA(table) = {
         },
     .attend_chunk = attend_chunk<Isa>,
     .merge = merge<Isa>,
+    .finish_rows = finish_rows<Isa>,
 };
 
 }  // namespace kvlane

@@ -28,6 +28,7 @@ struct Query {
 };
 
 struct KernelTable;
+struct ChunkRows;
 
 // One chunk of one KV head, for the query heads that share it, of the newest tokens' queries: n_queries * group rows.
 struct AttendChunk {
@@ -54,25 +55,31 @@ struct AttendChunk {
     int64_t n_sink_tokens;  // beside the sequence's first ones
     const kvl_mask *mask;   // of the sequence; null: none
     int64_t first_query;    // among the sequence's
+    ChunkRows *scratch;
 };
 
-// Partials of some queries' rows, merged in order, and what is wanted: the output and its lse, or the partial of them all.
-struct Merge {
-    const kvl_partial *partials;  // [n_partials],
-    int64_t stride;               // elements from one to the next
-    int64_t n_partials;           // at least 1
-    int64_t n_shared;             // the first of them, that have rows of other sequences too,
-    int shared_row;               // and these from shared_row on
-    int64_t o_stride;             // elements from one row of o to the next
-    int n_queries;
-    int group;
-    uint32_t v_head_dim;
-    int64_t query_stride;  // rows from one query's in what is wanted to the next query's
-    float *out;            // null: the partial is wanted
-    float *lse;            // may be null
-    kvl_partial whole;     // rows of o one behind the other
-    bool rotates_out;
-    const float *sinks;  // [group], logits that join the sums; null: none
+// Some of a chunk's rows at a time, [first, first + block.n_rows), and what they need beside their state.
+struct ChunkRows {
+    const AttendChunk *chunk;
+    int first;
+    RowBlock block;
+    alignas(64) std::byte queries[query_bytes];
+    float query_scales[max_rows];
+    int32_t query_starts[max_rows];
+    float query_factors[max_rows];
+    uint64_t visible[max_rows];
+    float slopes[max_rows];
+    int64_t distances[max_rows];
+    const float *biases[max_rows];
+    alignas(64) float rotated_query[KVL_MAX_HEAD_DIM + panel::columns];
+};
+
+// The partial states of some rows, with o_stride floats from one row of o to the next.
+struct PartialRows {
+    float *m;
+    float *l;
+    float *o;
+    int64_t o_stride;
 };
 
 using ScoreFn = void (*)(const TileSource &, const Queries &, RowBlock &);
@@ -99,7 +106,8 @@ struct KernelTable {
     PackFn pack[format::count][2];  // f32 rows; values, keys
     PackFn unpack[format::count][2];
     void (*attend_chunk)(const AttendChunk &);
-    void (*merge)(const Merge &);
+    void (*merge)(const PartialRows &into, const PartialRows &from, int n_rows, uint32_t v_head_dim);
+    void (*finish_rows)(const PartialRows &, int n_rows, uint32_t v_head_dim, bool is_rotated, float *lse);
 };
 
 }  // namespace kvlane

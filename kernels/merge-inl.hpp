@@ -1,8 +1,8 @@
 #pragma once
 
-// Partials merged in the order of their chunks:
+// Partial states of the same rows, merged one after another in the order of their tokens:
 //
-//   m = max m[c],  l = sum over c of exp(m[c] - m) l[c],  o = sum over c of exp(m[c] - m) o[c]
+//   m' = max(m, p.m),  l' = exp(m - m') l + exp(p.m - m') p.l,  o' = exp(m - m') o + exp(p.m - m') p.o
 //
 //   M. Milakov, N. Gimelshein, "Online normalizer calculation for softmax" (2018)
 
@@ -13,18 +13,23 @@
 
 namespace kvlane {
 
-// A row in one of the partials.
-struct PartialRow {
-    float m;
-    float l;
-    const float *o;
-    float weight;  // in the merged row
-};
+// to[d] = body(d, n) for vectors of n elements from element d on, of which the last may have fewer than there are lanes.
+template <class Isa, class Body>
+KVLANE_INLINE void for_each_vector(float *to, int dim, Body &&body) {
+    int d = 0;
+    for (; d + Isa::lanes <= dim; d += Isa::lanes) {
+        Isa::store(to + d, body(d, Isa::lanes));
+    }
+    if (d < dim) {
+        Isa::store_partial(format::f32{}, reinterpret_cast<std::byte *>(to + d), body(d, dim - d), dim - d);
+    }
+}
 
-static PartialRow row_of(const Merge &merge, int64_t index, int row) {
-    const kvl_partial &partial = merge.partials[index * merge.stride];
-    row += index < merge.n_shared ? merge.shared_row : 0;
-    return {partial.m[row], partial.l[row], partial.o + row * merge.o_stride, 0};
+// The n elements from x[d] on.
+template <class Isa>
+KVLANE_INLINE typename Isa::Vec load_elements(const float *x, int d, int n) {
+    const auto *at = reinterpret_cast<const std::byte *>(x + d);
+    return n < Isa::lanes ? Isa::load_partial(format::f32{}, at, n) : Isa::load(format::f32{}, at);
 }
 
 // What sums relative to m are to be multiplied by, to be relative to new_m.
@@ -33,108 +38,52 @@ KVLANE_INLINE float rescale_of(float m, float new_m) {
     return m == new_m ? 1.0f : exp_of<Isa>(m - reference_of(new_m));
 }
 
-// Partials that are taken in at a time.
-static constexpr int64_t merged_at_once = 16;
-
-// A row of all partials together; room for a whole vector follows o.
-struct MergedRow {
-    float m;
-    float l;
-    alignas(64) float o[KVL_MAX_HEAD_DIM + 16];  // of all but the last few, if those are not all,
-    bool has_o;
-    PartialRow partials[merged_at_once];  // and these
-    int64_t n_partials;
-};
-
-// to = factor * (o + those of the last few), N vectors of it from element d on, or what is left there.
-template <class Isa, int N>
-KVLANE_INLINE void store_sums(const MergedRow &row, int d, int n_elements, float factor, float *to) {
-    typename Isa::Vec sum[N];
-    unroll<N>([&](auto i) __attribute__((always_inline)) {
-        sum[i] = row.has_o ? Isa::load(row.o + d + i * Isa::lanes) : Isa::broadcast(0);
-    });
-    const bool is_part = n_elements < N * Isa::lanes;
-    for (int64_t p = 0; p < row.n_partials; ++p) {
-        const PartialRow &partial = row.partials[p];
-        const float *o = partial.o + d;
-        const auto weight = Isa::broadcast(partial.weight);
-        unroll<N>([&](auto i) __attribute__((always_inline)) {
-            const auto *at = reinterpret_cast<const std::byte *>(o + i * Isa::lanes);
-            sum[i] = Isa::fma(
-                weight, is_part ? Isa::load_partial(format::f32{}, at, n_elements) : Isa::load(format::f32{}, at), sum[i]);
+// One row. A state that saw no token changes no bit: whether there is one may depend on other rows.
+template <class Isa>
+KVLANE_INLINE void merge_row(float &m, float &l, float *o, float from_m, float from_l, const float *from_o, int dim) {
+    if (from_m == minus_infinity && from_l == 0) {
+        return;
+    }
+    if (m == minus_infinity && l == 0) {
+        m = from_m;
+        l = from_l;
+        std::copy_n(from_o, dim, o);
+        return;
+    }
+    const float new_m = from_m > m ? from_m : m;
+    const float factor = rescale_of<Isa>(m, new_m), weight = rescale_of<Isa>(from_m, new_m);
+    m = new_m;
+    l = factor * l + weight * from_l;
+    for_each_vector<Isa>(
+        o, dim, [=](int d, int n) __attribute__((always_inline)) {
+            return Isa::fma(Isa::broadcast(weight), load_elements<Isa>(from_o, d, n),
+                            Isa::broadcast(factor) * load_elements<Isa>(o, d, n));
         });
-    }
-    unroll<N>([&](auto i) __attribute__((always_inline)) {
-        auto *const at = reinterpret_cast<std::byte *>(to + d + i * Isa::lanes);
-        const auto scaled = sum[i] * Isa::broadcast(factor);
-        is_part ? Isa::store_partial(format::f32{}, at, scaled, n_elements) : Isa::store(format::f32{}, at, scaled);
-    });
 }
 
 template <class Isa>
-static void store_o(const MergedRow &row, int dim, float factor, float *to) {
-    constexpr int at_once = 4;
-    int d = 0;
-    for (; d + at_once * Isa::lanes <= dim; d += at_once * Isa::lanes) {
-        store_sums<Isa, at_once>(row, d, at_once * Isa::lanes, factor, to);
-    }
-    for (; d < dim; d += Isa::lanes) {
-        store_sums<Isa, 1>(row, d, dim - d, factor, to);
+void merge(const PartialRows &into, const PartialRows &from, int n_rows, uint32_t v_head_dim) {
+    for (int r = 0; r < n_rows; ++r) {
+        merge_row<Isa>(into.m[r], into.l[r], into.o + r * into.o_stride, from.m[r], from.l[r], from.o + r * from.o_stride,
+                       static_cast<int>(v_head_dim));
     }
 }
 
-// Takes the partials in, in order, but those that saw nothing: whether there is one may depend on other rows.
+// o becomes the output o / l, rotated back, or 0 where nothing is visible. lse [n_rows] may be null.
 template <class Isa>
-KVLANE_INLINE void merge_row(const Merge &merge, int r, float sink, MergedRow &row) {
-    row.m = sink;
-    for (int64_t i = 0; i < merge.n_partials; ++i) {
-        const float m = row_of(merge, i, r).m;
-        row.m = m > row.m ? m : row.m;
-    }
-    row.l = sink == minus_infinity ? 0 : rescale_of<Isa>(sink, row.m);
-    row.has_o = false;
-    row.n_partials = 0;
-    for (int64_t i = 0; i < merge.n_partials; ++i) {
-        PartialRow partial = row_of(merge, i, r);
-        if (partial.m == minus_infinity && partial.l == 0) {
-            continue;
+void finish_rows(const PartialRows &rows, int n_rows, uint32_t v_head_dim, bool is_rotated, float *lse) {
+    const auto dim = static_cast<int>(v_head_dim);
+    for (int r = 0; r < n_rows; ++r) {
+        const float l = rows.l[r];
+        float *const o = rows.o + r * rows.o_stride;
+        const auto factor = Isa::broadcast(l == 0 ? 1 : 1 / l);
+        for_each_vector<Isa>(
+            o, dim, [=](int d, int n) __attribute__((always_inline)) { return load_elements<Isa>(o, d, n) * factor; });
+        if (is_rotated) {
+            rotate_row<Isa>(o, dim);
         }
-        if (row.n_partials == merged_at_once) {
-            store_o<Isa>(row, static_cast<int>(merge.v_head_dim), 1, row.o);
-            row.has_o = true;
-            row.n_partials = 0;
-        }
-        partial.weight = rescale_of<Isa>(partial.m, row.m);
-        row.l = row.l + partial.weight * partial.l;
-        row.partials[row.n_partials++] = partial;
-    }
-}
-
-// What is wanted of a row: out = o / l, 0 where nothing is visible, and its lse; or the row as a plain partial has it.
-template <class Isa>
-KVLANE_INLINE void finish_row(const Merge &merge, const MergedRow &row, int64_t to) {
-    const auto dim = static_cast<int>(merge.v_head_dim);
-    if (!merge.out) {
-        merge.whole.m[to] = row.m;
-        merge.whole.l[to] = row.l;
-        return store_o<Isa>(row, dim, 1, merge.whole.o + to * dim);
-    }
-    store_o<Isa>(row, dim, row.l == 0 ? 1 : 1 / row.l, merge.out + to * dim);
-    if (merge.rotates_out) {
-        rotate_row<Isa>(merge.out + to * dim, dim);
-    }
-    if (merge.lse) {
-        merge.lse[to] = row.l == 0 ? minus_infinity : row.m + std::log(row.l);
-    }
-}
-
-template <class Isa>
-void merge(const Merge &merge) {
-    MergedRow row;
-    for (int query = 0; query < merge.n_queries; ++query) {
-        for (int head = 0; head < merge.group; ++head) {
-            merge_row<Isa>(merge, query * merge.group + head, merge.sinks ? merge.sinks[head] : minus_infinity, row);
-            finish_row<Isa>(merge, row, query * merge.query_stride + head);
+        if (lse) {
+            lse[r] = l == 0 ? minus_infinity : rows.m[r] + std::log(l);
         }
     }
 }

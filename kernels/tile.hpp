@@ -16,6 +16,9 @@ static constexpr int max_rows = 32;  // (query, query head) pairs that are compu
 // Room for panels that are made for a call: for one of the longest keys, at least.
 static constexpr int64_t staging_bytes = panel::columns * KVL_MAX_HEAD_DIM * static_cast<int64_t>(sizeof(float));
 
+// Room for the queries of a block of rows: 16 rows of latent attention.
+static constexpr int query_bytes = 16 * 576 * sizeof(float);
+
 // 64 tokens of a view from token `first` on, a multiple of 64, of one KV head.
 struct TileSource {
     const kvl_view *view;

@@ -4,9 +4,9 @@
 #include <cstring>
 
 #include "error.hpp"
-#include "overlaps.hpp"
+#include "attention/overlaps.hpp"
 #include "registry.hpp"
-#include "validate.hpp"
+#include "attention/validate.hpp"
 #include "view.hpp"
 
 namespace kvlane {

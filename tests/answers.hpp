@@ -71,7 +71,7 @@ inline Answer attend(const kvlane::Attention &attention, const kvl_view &view, i
                      uint32_t n_queries = 1, const kvl_executor *executor = nullptr, const kvl_mask *mask = nullptr) {
     const size_t n_rows = q.size() / view.head_dim;
     Answer answer{std::vector<float>(n_rows * view.v_head_dim), std::vector<float>(n_rows)};
-    kvlane::Workspace workspace = attention.workspace(1, len, n_queries);
+    kvlane::Workspace workspace = attention.workspace(1, len, n_queries, kvlane::max_tasks(executor));
     const kvl_sequence sequence{.struct_size = sizeof(kvl_sequence),
                                 .flags = 0,
                                 .n_queries = n_queries,

@@ -88,7 +88,7 @@ static void check_attention(const kvl_cache *cache) {
     }
     CHECK(kvl_attention_create(&desc, &attention) == KVL_OK);
     CHECK(kvl_attention_kernel(attention) != NULL);
-    CHECK(kvl_attention_workspace_size(attention, 1, n_tokens, 1, &bytes) == KVL_OK);
+    CHECK(kvl_attention_workspace_size(attention, 1, n_tokens, 1, 2, &bytes) == KVL_OK);
     void *workspace = aligned_alloc(KVL_WORKSPACE_ALIGNMENT, (bytes + 63) / 64 * 64);
     view.struct_size = sizeof view;
     CHECK(kvl_cache_view(cache, 1, &view) == KVL_OK);
@@ -99,7 +99,7 @@ static void check_attention(const kvl_cache *cache) {
     CHECK(kvl_attend(attention, &sequence, 1, workspace, bytes, NULL) == KVL_OK);
     check_output(out, lse, scale);
     memset(out, 0, sizeof out);
-    CHECK(kvl_attend_begin(attention, &sequence, 1, workspace, bytes, &n_tasks) == KVL_OK);
+    CHECK(kvl_attend_begin(attention, &sequence, 1, workspace, bytes, 2, &n_tasks) == KVL_OK);
     for (uint32_t task = 0; task < n_tasks; ++task) {
         CHECK(kvl_attend_run_task(workspace, task) == KVL_OK);
     }

@@ -433,7 +433,7 @@ private:
             make_mask(call);
         }
         size_t bytes = 0;
-        require(kvl_attention_workspace_size(attention_, 1, most_tokens, most_queries, &bytes) == KVL_OK,
+        require(kvl_attention_workspace_size(attention_, 1, most_tokens, most_queries, 3, &bytes) == KVL_OK,
                 "a workspace has a size");
         call.workspace = std::make_unique<kvlane::Workspace>(bytes);
         std::memset(call.workspace->data(), 0, bytes);
@@ -529,7 +529,7 @@ private:
         require(kvl_attend_run_task(workspace, input_.byte()) == KVL_ERROR_WORKSPACE_STATE, "no task without a call");
         uint32_t n_tasks = 0;
         const kvl_status status =
-            kvl_attend_begin(attention_, &call.sequence, 1, workspace, call.workspace->size(), &n_tasks);
+            kvl_attend_begin(attention_, &call.sequence, 1, workspace, call.workspace->size(), 3, &n_tasks);
         if (status == KVL_OK) {
             require(kvl_attend_run_task(workspace, n_tasks + input_.byte()) == KVL_ERROR_TASK, "no task behind the last");
             for (uint32_t task = n_tasks; task-- > 0;) {
@@ -971,8 +971,8 @@ private:
 
     kvl_status attend_to(const std::vector<kvl_sequence> &sequences, const kvl_executor *executor) {
         size_t bytes = 0;
-        require(kvl_attention_workspace_size(attention_, static_cast<uint32_t>(sequences.size()), most_tokens, 6, &bytes) ==
-                    KVL_OK,
+        require(kvl_attention_workspace_size(attention_, static_cast<uint32_t>(sequences.size()), most_tokens, 6, 3,
+                                             &bytes) == KVL_OK,
                 "a workspace has a size");
         const kvlane::Workspace workspace(bytes);
         std::memset(workspace.data(), 0xff, bytes);
@@ -1007,7 +1007,7 @@ private:
             together.back().out = asked.out.data();
             together.back().lse = asked.lse.data();
         }
-        const kvl_executor executor{run_shuffled, &input_};
+        const kvl_executor executor{run_shuffled, &input_, 3};
         require(attend_to(together, input_.one_in(4) ? nullptr : &executor) == KVL_OK,
                 "what is right elsewhere is right here");
         for (const Asked &asked : all) {

@@ -143,7 +143,7 @@ TEST_CASE("attention does not allocate, in either form") {
         test::fill_random(cache, 1500, 1);
         const kvlane::Attention attention(
             {.n_query_heads = 66, .n_kv_heads = 2, .head_dim = 40, .k_format = format, .v_format = format});
-        kvlane::Workspace workspace = attention.workspace(1, 1500);
+        kvlane::Workspace workspace = attention.workspace(1, 1500, 1, 2);
         const std::vector<float> q = test::random_values(66 * 40, 2);
         std::vector<float> out(66 * 40), lse(66);
         const kvl_view view = cache.view(0);
@@ -162,7 +162,7 @@ TEST_CASE("attention does not allocate, in either form") {
 
         uint32_t n_tasks = 0;
         CHECK(allocations_of([&] {
-                  return kvl_attend_begin(attention.get(), &sequence, 1, workspace.data(), workspace.size(), &n_tasks);
+                  return kvl_attend_begin(attention.get(), &sequence, 1, workspace.data(), workspace.size(), 2, &n_tasks);
               }) == 0);
         for (uint32_t task = 0; task < n_tasks; ++task) {
             CHECK(allocations_of([&] { return kvl_attend_run_task(workspace.data(), task); }) == 0);

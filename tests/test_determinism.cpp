@@ -93,7 +93,7 @@ Answer attend(const Attention &attention, const Cache &cache, std::span<const fl
     const kvl_view view = cache.view(0);
     Answer answer(q.size() / head_dim);
     const kvl_sequence sequence = answer.sequence(view, q);
-    kvlane::Workspace workspace = attention.workspace(1, view.len);
+    kvlane::Workspace workspace = attention.workspace(1, view.len, 1, kvlane::max_tasks(executor));
     attention.attend(std::span(&sequence, 1), workspace, executor);
     return answer;
 }
@@ -105,7 +105,7 @@ struct Threads {
     Order order;
     uint32_t seed;
 
-    kvl_executor executor() { return {&parallel_for, this}; }
+    kvl_executor executor() { return {&parallel_for, this, n_threads}; }
 
 private:
     static void parallel_for(void *pool, uint32_t n_tasks, void (*task)(void *, uint32_t), void *context) {
@@ -196,7 +196,7 @@ TEST_CASE("determinism: a sequence alone and in a batch, on any threads in any o
             queries.push_back(test::random_values(n_kv_heads * group * head_dim, 10 * i + 5));
             alone.push_back(attend(attention, caches[i], queries[i]));
         }
-        kvlane::Workspace workspace = attention.workspace(lens.size(), 2049);
+        kvlane::Workspace workspace = attention.workspace(lens.size(), 2049, 1, 8);
         const auto attend_all = [&](const kvl_executor *executor) {
             std::vector<Answer> answers(lens.size(), Answer(n_kv_heads * group));
             std::vector<kvl_sequence> sequences;

@@ -20,6 +20,14 @@ std::vector<std::byte> bytes_of(const T &object) {
     return {first, first + sizeof object};
 }
 
+constexpr uint32_t n_workers = 3;
+
+void run_in_place(void *, uint32_t n_tasks, void (*task)(void *, uint32_t), void *context) {
+    for (uint32_t i = 0; i < n_tasks; ++i) {
+        task(context, i);
+    }
+}
+
 // A cache of 2 layers with 2 tokens of at most 4, a third token pending in layer 0, an attention object for it, and one
 // variable for every output. Calls that fail must leave all of it as it was.
 struct World {
@@ -29,7 +37,7 @@ struct World {
     kvlane::Cache cache{2, {.n_kv_heads = 2, .head_dim = 8, .k_format = Format::f32, .v_format = Format::f32}, 4};
     kvlane::Attention attention{
         {.n_query_heads = 4, .n_kv_heads = 2, .head_dim = 8, .k_format = Format::f32, .v_format = Format::f32}};
-    kvlane::Workspace workspace = attention.workspace(2, 4);
+    kvlane::Workspace workspace = attention.workspace(2, 4, 1, n_workers);
     std::vector<float> values = test::random_values(4 * n_values, 1);
 
     std::vector<float> out = std::vector<float>(2 * 32, 7.0f);
@@ -162,10 +170,13 @@ struct World {
         return kvl_cache_append(cache.get(), layer, n_tokens, values.data(), len, values.data(), len);
     }
     kvl_status attend() { return attend_in(workspace.data(), workspace.size()); }
-    kvl_status attend_in(void *memory, size_t bytes) { return kvl_attend(attention.get(), pair, 2, memory, bytes, nullptr); }
+    kvl_status attend_in(void *memory, size_t bytes) {
+        const kvl_executor executor{run_in_place, nullptr, n_workers};
+        return kvl_attend(attention.get(), pair, 2, memory, bytes, &executor);
+    }
     kvl_status begin() { return begin_in(workspace.data(), workspace.size()); }
     kvl_status begin_in(void *memory, size_t bytes) {
-        return kvl_attend_begin(attention.get(), pair, 2, memory, bytes, &n_tasks);
+        return kvl_attend_begin(attention.get(), pair, 2, memory, bytes, n_workers, &n_tasks);
     }
     kvl_status merge(uint32_t n_partials, uint32_t n_queries) {
         return kvl_merge(attention.get(), list, n_partials, n_queries, out.data(), lse.data());
@@ -533,31 +544,31 @@ Failures failures_of_workspace_size() {
         {"workspace for null",
          KVL_ERROR_NULL,
          {"attention"},
-         [](World &w) { return kvl_attention_workspace_size(nullptr, 1, 4, 1, &w.size); }},
+         [](World &w) { return kvl_attention_workspace_size(nullptr, 1, 4, 1, 1, &w.size); }},
         {"workspace to null",
          KVL_ERROR_NULL,
          {"bytes"},
-         [](World &w) { return kvl_attention_workspace_size(w.attention.get(), 1, 4, 1, nullptr); }},
+         [](World &w) { return kvl_attention_workspace_size(w.attention.get(), 1, 4, 1, 1, nullptr); }},
         {"workspace, max_len < 0",
          KVL_ERROR_RANGE,
          {"max_len", "-1"},
-         [](World &w) { return kvl_attention_workspace_size(w.attention.get(), 1, -1, 1, &w.size); }},
+         [](World &w) { return kvl_attention_workspace_size(w.attention.get(), 1, -1, 1, 1, &w.size); }},
         {"workspace, max_len",
          KVL_ERROR_RANGE,
          {"max_len", "2147483649"},
-         [](World &w) { return kvl_attention_workspace_size(w.attention.get(), 1, KVL_MAX_TOKENS + 1, 1, &w.size); }},
+         [](World &w) { return kvl_attention_workspace_size(w.attention.get(), 1, KVL_MAX_TOKENS + 1, 1, 1, &w.size); }},
         {"workspace, no queries",
          KVL_ERROR_RANGE,
          {"max_queries", "0", "1"},
-         [](World &w) { return kvl_attention_workspace_size(w.attention.get(), 1, 4, 0, &w.size); }},
-        {"workspace, many queries",
+         [](World &w) { return kvl_attention_workspace_size(w.attention.get(), 1, 4, 0, 1, &w.size); }},
+        {"workspace, no tasks",
          KVL_ERROR_RANGE,
-         {"tasks", "2147483647"},
-         [](World &w) { return kvl_attention_workspace_size(w.attention.get(), 9, 1 << 20, UINT32_MAX, &w.size); }},
+         {"max_tasks", "0", "1"},
+         [](World &w) { return kvl_attention_workspace_size(w.attention.get(), 1, 4, 1, 0, &w.size); }},
         {"workspace, many tasks",
          KVL_ERROR_RANGE,
-         {"tasks", "2147483647"},
-         [](World &w) { return kvl_attention_workspace_size(w.attention.get(), UINT32_MAX, KVL_MAX_TOKENS, 1, &w.size); }},
+         {"max_tasks", "65537", "65536"},
+         [](World &w) { return kvl_attention_workspace_size(w.attention.get(), 1, 4, 1, KVL_MAX_TASKS + 1, &w.size); }},
     };
 }
 
@@ -795,7 +806,7 @@ Failures failures_of_blocks(kvl_status (World::*call)()) {
              v.v_block_stride_bytes = 31;
          })},
         {"out in a block", KVL_ERROR_OVERLAP, {"sequences[1]", "out", "sequences[0]'s k "}, with([](World &w, kvl_view &) {
-             w.pair[1].out = w.pool.data() + 3 * 16 * 16 - 1;
+             w.pair[1].out = w.pool.data() + w.pool.size() - 32;
          })},
     };
 }
@@ -1300,6 +1311,26 @@ Failures failures_of_workspace(kvl_status (World::*call)(void *, size_t)) {
     };
 }
 
+// 2^22 chunks of 2^16 KV heads for 2^24 blocks of 128 queries; of memory that is not there, and not looked at.
+kvl_status begin_with_most_items(World &w) {
+    constexpr uint32_t n_heads = KVL_MAX_HEADS;
+    const kvlane::Attention attention({.n_query_heads = n_heads, .n_kv_heads = n_heads, .head_dim = 1});
+    kvl_view view = w.view;
+    view.n_kv_heads = n_heads;
+    view.head_dim = view.v_head_dim = 1;
+    view.k_format = view.v_format = KVL_F16;
+    view.k_token_stride_bytes = view.k_head_stride_bytes = 2;
+    view.v_token_stride_bytes = view.v_head_stride_bytes = 2;
+    view.len = KVL_MAX_TOKENS;
+    const kvl_span span{w.values.data(), w.values.data(), view.len};
+    view.spans = &span;
+    kvl_sequence sequence = w.pair[0];
+    sequence.view = &view;
+    sequence.len = view.len;
+    sequence.n_queries = uint32_t{1} << 31;
+    return kvl_attend_begin(attention.get(), &sequence, 1, w.workspace.data(), w.workspace.size(), 1, &w.n_tasks);
+}
+
 Failures failures_of_calls() {
     return {
         {"attend without attention",
@@ -1316,13 +1347,53 @@ Failures failures_of_calls() {
          KVL_ERROR_NULL,
          {"executor", "parallel_for"},
          [](World &w) {
-             const kvl_executor executor{nullptr, nullptr};
+             const kvl_executor executor{nullptr, nullptr, 1};
              return kvl_attend(w.attention.get(), w.pair, 2, w.workspace.data(), w.workspace.size(), &executor);
          }},
+        {"executor without threads",
+         KVL_ERROR_RANGE,
+         {"executor", "n_threads", "0", "1"},
+         [](World &w) {
+             const kvl_executor executor{run_in_place, nullptr, 0};
+             return kvl_attend(w.attention.get(), w.pair, 2, w.workspace.data(), w.workspace.size(), &executor);
+         }},
+        {"executor of many threads",
+         KVL_ERROR_RANGE,
+         {"executor", "n_threads", "65537", "65536"},
+         [](World &w) {
+             const kvl_executor executor{run_in_place, nullptr, KVL_MAX_TASKS + 1};
+             return kvl_attend(w.attention.get(), w.pair, 2, w.workspace.data(), w.workspace.size(), &executor);
+         }},
+        {"executor of more threads than the workspace is for",
+         KVL_ERROR_WORKSPACE_SIZE,
+         {"workspace_bytes"},
+         [](World &w) {
+             const kvl_executor executor{run_in_place, nullptr, n_workers + 1};
+             return kvl_attend(w.attention.get(), w.pair, 2, w.workspace.data(), w.workspace.size(), &executor);
+         }},
+        {"begin for no tasks",
+         KVL_ERROR_RANGE,
+         {"max_tasks", "0", "1"},
+         [](World &w) {
+             return kvl_attend_begin(w.attention.get(), w.pair, 2, w.workspace.data(), w.workspace.size(), 0, &w.n_tasks);
+         }},
+        {"begin for many tasks",
+         KVL_ERROR_RANGE,
+         {"max_tasks", "65537", "65536"},
+         [](World &w) {
+             return kvl_attend_begin(w.attention.get(), w.pair, 2, w.workspace.data(), w.workspace.size(), KVL_MAX_TASKS + 1,
+                                     &w.n_tasks);
+         }},
+        {"begin with too many items to count",
+         KVL_ERROR_RANGE,
+         {"sequences[0]", "work items", "4611686018427387904"},
+         begin_with_most_items},
         {"begin without attention",
          KVL_ERROR_NULL,
          {"attention"},
-         [](World &w) { return kvl_attend_begin(nullptr, w.pair, 2, w.workspace.data(), w.workspace.size(), &w.n_tasks); }},
+         [](World &w) {
+             return kvl_attend_begin(nullptr, w.pair, 2, w.workspace.data(), w.workspace.size(), 1, &w.n_tasks);
+         }},
         {"out in the sequences",
          KVL_ERROR_OVERLAP,
          {"sequences[1]'s out", "and sequences is"},
@@ -1336,7 +1407,7 @@ Failures failures_of_calls() {
          {"sequences[0]'s out", "n_tasks"},
          [](World &w) {
              w.pair[0].out = w.arena.data();
-             return kvl_attend_begin(w.attention.get(), w.pair, 2, w.workspace.data(), w.workspace.size(),
+             return kvl_attend_begin(w.attention.get(), w.pair, 2, w.workspace.data(), w.workspace.size(), 1,
                                      reinterpret_cast<uint32_t *>(w.arena.data() + 3));
          }},
         {"n_tasks in blocks",
@@ -1345,34 +1416,35 @@ Failures failures_of_calls() {
          [](World &w) {
              w.use_blocks();
              w.pair[0].len = w.pair[1].len = w.view.len;
-             return kvl_attend_begin(w.attention.get(), w.pair, 2, w.workspace.data(), w.workspace.size(),
+             return kvl_attend_begin(w.attention.get(), w.pair, 2, w.workspace.data(), w.workspace.size(), 1,
                                      reinterpret_cast<uint32_t *>(&w.blocks[1]));
          }},
         {"n_tasks in a view",
          KVL_ERROR_OVERLAP,
          {"n_tasks", "sequences[0]'s view is"},
          [](World &w) {
-             return kvl_attend_begin(w.attention.get(), w.pair, 2, w.workspace.data(), w.workspace.size(), &w.view.n_blocks);
+             return kvl_attend_begin(w.attention.get(), w.pair, 2, w.workspace.data(), w.workspace.size(), 1,
+                                     &w.view.n_blocks);
          }},
         {"n_tasks in the sequences",
          KVL_ERROR_OVERLAP,
          {"n_tasks", "and sequences is"},
          [](World &w) {
-             return kvl_attend_begin(w.attention.get(), w.pair, 2, w.workspace.data(), w.workspace.size(),
+             return kvl_attend_begin(w.attention.get(), w.pair, 2, w.workspace.data(), w.workspace.size(), 1,
                                      &w.pair[1].n_queries);
          }},
         {"n_tasks in the workspace",
          KVL_ERROR_OVERLAP,
          {"workspace", "n_tasks"},
          [](World &w) {
-             return kvl_attend_begin(w.attention.get(), w.pair, 2, w.workspace.data(), w.workspace.size(),
+             return kvl_attend_begin(w.attention.get(), w.pair, 2, w.workspace.data(), w.workspace.size(), 1,
                                      static_cast<uint32_t *>(w.workspace.data()));
          }},
         {"begin without n_tasks",
          KVL_ERROR_NULL,
          {"n_tasks"},
          [](World &w) {
-             return kvl_attend_begin(w.attention.get(), w.pair, 2, w.workspace.data(), w.workspace.size(), nullptr);
+             return kvl_attend_begin(w.attention.get(), w.pair, 2, w.workspace.data(), w.workspace.size(), 1, nullptr);
          }},
         {"task of null", KVL_ERROR_NULL, {"workspace"}, [](World &) { return kvl_attend_run_task(nullptr, 0); }},
         {"task of no call",
@@ -1507,7 +1579,7 @@ TEST_CASE("a task out of range runs nothing") {
     REQUIRE(world.begin() == KVL_OK);
     const World::State before = world.state();
     CHECK(kvl_attend_run_task(world.workspace.data(), world.n_tasks) == KVL_ERROR_TASK);
-    CHECK(std::string(kvl_last_error()).find("task is 4; the call has 4") != std::string::npos);
+    CHECK(std::string(kvl_last_error()).find("task is 3; the call has 3") != std::string::npos);
     CHECK(world.state() == before);
 }
 
@@ -1638,7 +1710,7 @@ TEST_CASE("tiles that only look wrong are allowed") {
 TEST_CASE("an output may not overlap the last query's row of a mask") {
     World w;
     w.ask_twice();
-    w.workspace = w.attention.workspace(2, 4, 2);
+    w.workspace = w.attention.workspace(2, 4, 2, n_workers);
     w.pair[1].mask = &w.mask;
     CHECK(w.begin() == KVL_OK);
     w.pair[0].lse = w.biases.data() + 5;

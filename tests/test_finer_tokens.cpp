@@ -79,7 +79,7 @@ Floats queries() { return test::random_values(size_t{n_kv_heads} * group * head_
 Floats attend(const Attention &attention, const kvl_view &view, int64_t len, const kvl_executor *executor = nullptr) {
     const Floats q = queries();
     Floats out(size_t{n_kv_heads} * group * v_head_dim, 7.0f);
-    kvlane::Workspace workspace = attention.workspace(1, len);
+    kvlane::Workspace workspace = attention.workspace(1, len, 1, kvlane::max_tasks(executor));
     const kvl_sequence sequence{sizeof sequence, 0, 0, &view, len, q.data(), out.data(), nullptr, nullptr, nullptr};
     attention.attend(std::span(&sequence, 1), workspace, executor);
     return out;

@@ -83,7 +83,8 @@ std::vector<Partial> partials_of(const Attention &attention, const kvl_view &vie
         sequences.push_back(
             {sizeof(kvl_sequence), 0, n_queries, &view, len, q.data(), nullptr, nullptr, &ranges[i], nullptr});
     }
-    kvlane::Workspace workspace = attention.workspace(static_cast<uint32_t>(ends.size()), len, n_queries);
+    kvlane::Workspace workspace =
+        attention.workspace(static_cast<uint32_t>(ends.size()), len, n_queries, kvlane::max_tasks(executor));
     attention.attend(sequences, workspace, executor);
     return partials;
 }
@@ -313,6 +314,20 @@ TEST_CASE("partials: m, l and o are those of the tokens, in natural log") {
     CHECK(test::relative_error(out, want.out) <= test::bound(g));
 }
 
+TEST_CASE("partials: the first may be of several chunks, with the bits of the whole call where there are no sinks") {
+    for (const Format format : test::all_formats()) {
+        const Attention attention(plain(format));
+        const Cache cache = cache_of(plain(format), 0, 1900);
+        const Floats q = queries_of(3);
+        const Answer want = attend(attention, cache.view(0), 1900, q, 3);
+        for (const std::vector<int64_t> &ends :
+             {std::vector<int64_t>{1900}, {2 * chunk, 3 * chunk, 1900}, {3 * chunk, 1900}}) {
+            INFO(std::string(test::name_of(format)) << ", " << ends.size() << " ranges");
+            CHECK(merged(attention, cache.view(0), 1900, q, 3, ends) == want);
+        }
+    }
+}
+
 TEST_CASE("partials: another's, relative to any m, merges with ours") {
     const Geometry g = plain(Format::f16);
     const Attention attention(g);
@@ -406,7 +421,7 @@ TEST_CASE("partials: ranges and whole sequences share a call, on any threads") {
     const kvl_sequence sequences[] = {sequence(nullptr, nullptr, &ranges[2]),
                                       sequence(whole.out.data(), whole.lse.data(), nullptr),
                                       sequence(nullptr, nullptr, &ranges[0]), sequence(nullptr, nullptr, &ranges[1])};
-    kvlane::Workspace workspace = attention.workspace(4, 1300, 20);
+    kvlane::Workspace workspace = attention.workspace(4, 1300, 20, 3);
     for (const int n_threads : {1, 3}) {
         test::ThreadPool pool(n_threads);
         const kvl_executor executor = pool.executor();

@@ -98,7 +98,8 @@ struct Texts {
             sequences.push_back({sizeof(kvl_sequence), 0, texts[i].n_queries, &views[i], views[i].len, queries[i].data(),
                                  got[i].out.data(), got[i].lse.data(), nullptr, nullptr});
         }
-        kvlane::Workspace workspace = attention.workspace(static_cast<uint32_t>(texts.size()), most, most_queries);
+        kvlane::Workspace workspace =
+            attention.workspace(static_cast<uint32_t>(texts.size()), most, most_queries, kvlane::max_tasks(executor));
         attention.attend(sequences, workspace, executor);
         CHECK(got == want);
         uint64_t bytes = 0;

@@ -177,7 +177,7 @@ TEST_CASE("queries: sequences with different numbers of them share a call, on an
         sequences.push_back({sizeof(kvl_sequence), 0, n_queries[i], &view, lens[i], q.data(), answers[i].out.data(),
                              answers[i].lse.data(), nullptr, nullptr});
     }
-    kvlane::Workspace workspace = attention.workspace(4, 1100, 20);
+    kvlane::Workspace workspace = attention.workspace(4, 1100, 20, 3);
     test::ThreadPool pool(3);
     const kvl_executor executor = pool.executor();
     attention.attend(sequences, workspace, &executor);

@@ -199,7 +199,7 @@ TEST_CASE("rules: a workspace for a length is enough for every shorter one") {
                 const kvl_sequence sequence{sizeof(kvl_sequence), 0,       0,       &view,  len, q.data(),
                                             out.data(),           nullptr, nullptr, nullptr};
                 uint32_t n_tasks;
-                REQUIRE(kvl_attend_begin(attention.get(), &sequence, 1, workspace.data(), workspace.size(), &n_tasks) ==
+                REQUIRE(kvl_attend_begin(attention.get(), &sequence, 1, workspace.data(), workspace.size(), 1, &n_tasks) ==
                         KVL_OK);
             }
         }

@@ -72,8 +72,8 @@ TEST_CASE("time: begin grows as n log n with what it checks for overlaps, on wha
         kvlane::Workspace workspace = attention.workspace(n, n_spans);
         uint32_t n_tasks;
         return seconds_of([&] {
-            REQUIRE(kvl_attend_begin(attention.get(), sequences.data(), n, workspace.data(), workspace.size(), &n_tasks) ==
-                    KVL_OK);
+            REQUIRE(kvl_attend_begin(attention.get(), sequences.data(), n, workspace.data(), workspace.size(), 1,
+                                     &n_tasks) == KVL_OK);
         });
     };
     // 16 times as much takes 20 to 40 times as long, since it leaves the caches; by squares it would be 256 at least.
@@ -398,7 +398,7 @@ size_t stack_of_call(const Geometry &g, const kvl_view &view, uint32_t n_queries
     const kvl_sequence sequence{sizeof sequence, 0,          n_queries, &view,   view.len,
                                 q.data(),        out.data(), nullptr,   nullptr, mask};
     uint32_t n_tasks;
-    REQUIRE(kvl_attend_begin(attention.get(), &sequence, 1, workspace.data(), workspace.size(), &n_tasks) == KVL_OK);
+    REQUIRE(kvl_attend_begin(attention.get(), &sequence, 1, workspace.data(), workspace.size(), 1, &n_tasks) == KVL_OK);
     const size_t bytes = stack_of(workspace.data(), n_tasks);
     REQUIRE(kvl_attend_finish(workspace.data()) == KVL_OK);
     return bytes;

@@ -36,6 +36,7 @@ constexpr uint32_t n_query_heads = 6;
 constexpr uint32_t n_kv_heads = 2;
 constexpr uint32_t head_dim = 40;
 constexpr uint32_t v_head_dim = 24;
+constexpr uint32_t max_tasks = 8;
 
 struct Output {
     std::vector<float> out, lse;
@@ -65,7 +66,7 @@ public:
                 {sizeof(kvl_sequence), 0, 0, &view, view.len, q_.data() + (first + i) * n_query_heads * head_dim,
                  to.out.data() + i * n_query_heads * v_head_dim, to.lse.data() + i * n_query_heads, nullptr, nullptr});
         }
-        kvlane::Workspace workspace = attention_.workspace(n, 1500);
+        kvlane::Workspace workspace = attention_.workspace(n, 1500, 1, max_tasks);
         run(sequences, workspace);
         return to;
     }
@@ -82,7 +83,7 @@ public:
         return attend(0, n_sequences, [&](std::span<const kvl_sequence> sequences, kvlane::Workspace &workspace) {
             uint32_t n_tasks = 0;
             kvlane::check(kvl_attend_begin(attention_.get(), sequences.data(), n_sequences, workspace.data(),
-                                           workspace.size(), &n_tasks));
+                                           workspace.size(), max_tasks, &n_tasks));
             std::vector<uint32_t> order(n_tasks);
             std::iota(order.begin(), order.end(), 0);
             arrange(order);
@@ -125,6 +126,63 @@ TEST_CASE("tasks may be run in any order and by any threads") {
     }
 }
 
+TEST_CASE("tasks: there are as many as asked for, but no more than there is work for") {
+    const kvlane::Attention attention({.n_query_heads = 4, .n_kv_heads = 2, .head_dim = 8});
+    kvlane::Cache cache(1, {.n_kv_heads = 2, .head_dim = 8}, 1500);
+    test::fill_random(cache, 1500, 1);
+    const kvl_view view = cache.view(0);
+    const std::vector<float> q(4 * 8);
+    std::vector<float> out(4 * 8);
+    kvlane::Workspace workspace = attention.workspace(1, 1500, 1, 8);
+    for (const int64_t len : {0, 512, 513, 1500}) {
+        const uint32_t n_items = 2 * std::max(1u, static_cast<uint32_t>((len + 511) / 512));  // KV heads by chunks
+        for (uint32_t asked = 1; asked <= 8; ++asked) {
+            CAPTURE(len);
+            CAPTURE(asked);
+            const kvl_sequence sequence{sizeof sequence, 0, 0, &view, len, q.data(), out.data(), nullptr, nullptr, nullptr};
+            uint32_t n_tasks = 0;
+            REQUIRE(kvl_attend_begin(attention.get(), &sequence, 1, workspace.data(), workspace.size(), asked, &n_tasks) ==
+                    KVL_OK);
+            CHECK(n_tasks == std::min(asked, n_items));
+        }
+    }
+}
+
+TEST_CASE("workspace: it grows with tasks and sequences, not with the product of tokens and queries") {
+    const kvlane::Attention attention({.n_query_heads = 32, .n_kv_heads = 8, .head_dim = 128});
+    constexpr size_t mb = 1 << 20;
+    CHECK(attention.workspace(1, 131072, 512, 2).size() <= 2 * mb);
+    CHECK(attention.workspace(64, 131072, 1, 2).size() <= 2 * mb);
+    CHECK(attention.workspace(64, 131072, 512, 64).size() <= 64 * mb);
+    // Latent attention, whose items have 128 rows of 512 elements.
+    const kvlane::Attention latent({.n_query_heads = 128, .n_kv_heads = 1, .head_dim = 576, .v_head_dim = 512});
+    CHECK(latent.workspace(1, 131072, 512, 2).size() <= 16 * mb);
+}
+
+TEST_CASE("workspace: what is enough for a call is enough for one with less of anything") {
+    const kvlane::Geometry windowed{
+        .n_query_heads = 12, .n_kv_heads = 2, .head_dim = 40, .window = 700, .n_sink_tokens = 70};
+    for (const kvlane::Geometry &geometry : {kvlane::Geometry{12, 2, 40}, kvlane::Geometry{200, 1, 16}, windowed}) {
+        const kvlane::Attention attention(geometry);
+        const auto bytes = [&](uint32_t n_sequences, int64_t max_len, uint32_t max_queries, uint32_t max_tasks) {
+            return attention.workspace(n_sequences, max_len, max_queries, max_tasks).size();
+        };
+        for (const uint32_t n : {0u, 1u, 2u, 5u, 40u}) {
+            for (const int64_t len : {0, 1, 512, 513, 870, 1500, 9000}) {
+                for (const uint32_t n_queries : {1u, 2u, 21u, 22u, 100u, 300u}) {
+                    for (const uint32_t n_tasks : {1u, 2u, 9u, 300u}) {
+                        const size_t least = bytes(n, len, n_queries, n_tasks);
+                        CHECK(least <= bytes(n + 1, len, n_queries, n_tasks));
+                        CHECK(least <= bytes(n, len + 200, n_queries, n_tasks));
+                        CHECK(least <= bytes(n, len, n_queries + 1, n_tasks));
+                        CHECK(least <= bytes(n, len, n_queries, n_tasks + 1));
+                    }
+                }
+            }
+        }
+    }
+}
+
 TEST_CASE("a sequence's result does not depend on the others in the call") {
     Batch batch;
     const Output together = batch.attend(0, n_sequences);
@@ -142,7 +200,7 @@ TEST_CASE("a call of no sequences does nothing") {
     const kvlane::Attention attention({.n_query_heads = 1, .n_kv_heads = 1, .head_dim = 8});
     kvlane::Workspace workspace = attention.workspace(0, 0);
     uint32_t n_tasks = 7;
-    CHECK(kvl_attend_begin(attention.get(), nullptr, 0, workspace.data(), workspace.size(), &n_tasks) == KVL_OK);
+    CHECK(kvl_attend_begin(attention.get(), nullptr, 0, workspace.data(), workspace.size(), 1, &n_tasks) == KVL_OK);
     CHECK(n_tasks == 0);
     CHECK(kvl_attend_finish(workspace.data()) == KVL_OK);
 }
@@ -203,7 +261,7 @@ struct OneCall {
     }
 
     void start() {
-        workspace = std::make_unique<kvlane::Workspace>(attention.workspace(1, view.len));
+        workspace = std::make_unique<kvlane::Workspace>(attention.workspace(1, view.len, 1, max_tasks));
         out = std::make_unique<std::vector<float>>(q.size(), 7.0f);
         sequence = {sizeof sequence, 0, 0, &view, view.len, q.data(), out->data(), nullptr, nullptr, nullptr};
     }
@@ -233,7 +291,7 @@ struct Executor {
         return {[](void *pool, uint32_t n_tasks, Task task, void *context) {
                     static_cast<Executor *>(pool)->body(n_tasks, task, context);
                 },
-                this};
+                this, 4};
     }
 };
 
@@ -332,8 +390,8 @@ TEST_CASE("tasks: finish is refused while one is running") {
         call.start();
         void *const workspace = call.workspace->data();
         uint32_t n_tasks;
-        REQUIRE(kvl_attend_begin(call.attention.get(), &call.sequence, 1, workspace, call.workspace->size(), &n_tasks) ==
-                KVL_OK);
+        REQUIRE(kvl_attend_begin(call.attention.get(), &call.sequence, 1, workspace, call.workspace->size(), max_tasks,
+                                 &n_tasks) == KVL_OK);
         REQUIRE(n_tasks == 1);
         std::atomic<bool> is_started{false};
         std::thread thread([&] {
@@ -361,7 +419,7 @@ TEST_CASE("tasks: an executor may be entered again from within it, to any depth"
     executor.body = [&](uint32_t n_tasks, Executor::Task task, void *of) {
         if (++depth < KVL_MAX_EXECUTOR_CALLS + 10) {
             std::vector<float> out(call.q.size());
-            kvlane::Workspace workspace = call.attention.workspace(1, call.view.len);
+            kvlane::Workspace workspace = call.attention.workspace(1, call.view.len, 1, max_tasks);
             kvl_sequence inner = call.sequence;
             inner.out = out.data();
             const kvl_executor again = executor.get();

@@ -212,6 +212,7 @@ Answer attend(const Case &c, const std::vector<float> &q, std::vector<float> k, 
     Answer answer{std::vector<float>(c.n_rows * c.v_head_dim), std::vector<float>(c.n_rows), std::vector<float>(c.n_rows),
                   0};
     const kvlane::Query query{q.data(), c.len - 1};
+    const auto scratch = std::make_unique<kvlane::ChunkRows>();
     kernels().attend_chunk({.kernels = &kernels(),
                             .view = &view,
                             .kv_head = 0,
@@ -234,7 +235,8 @@ Answer attend(const Case &c, const std::vector<float> &q, std::vector<float> k, 
                             .window = KVL_MAX_TOKENS,
                             .n_sink_tokens = 0,
                             .mask = nullptr,
-                            .first_query = 0});
+                            .first_query = 0,
+                            .scratch = scratch.get()});
     for (int r = 0; r < c.n_rows; ++r) {
         for (int d = 0; d < c.v_head_dim; ++d) {
             answer.out[r * c.v_head_dim + d] = o[r * stride + d] / answer.l[r];

@@ -26,7 +26,7 @@ Model::Model(const Checkpoint &checkpoint, const CacheFormat &format, const kvl_
       executor_(executor),
       format_(format),
       attention_(attention_geometry(config_, format)),
-      workspace_(attention_.workspace(most_feeds_, config_.seq_len, most_tokens_)) {}
+      workspace_(attention_.workspace(most_feeds_, config_.seq_len, most_tokens_, kvlane::max_tasks(executor))) {}
 
 std::span<const float> Model::forward(std::span<const Feed> feeds) {
     make_room(feeds);
@@ -53,7 +53,7 @@ void Model::make_room(std::span<const Feed> feeds) {
     if (feeds.size() > most_feeds_ || most_tokens > most_tokens_) {
         most_feeds_ = std::max(most_feeds_, static_cast<uint32_t>(feeds.size()));
         most_tokens_ = most_tokens;
-        workspace_ = attention_.workspace(most_feeds_, config_.seq_len, most_tokens_);
+        workspace_ = attention_.workspace(most_feeds_, config_.seq_len, most_tokens_, kvlane::max_tasks(executor_));
     }
     for (std::vector<float> *const of_dim : {&x_, &normed_, &added_, &q_, &attended_}) {
         of_dim->resize(n_tokens_ * config_.dim);

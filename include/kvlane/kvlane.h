@@ -48,8 +48,9 @@
 #define KVL_MIN_BLOCK_TOKENS 16
 #define KVL_MAX_EXTENT_BYTES ((int64_t)1 << 47) /* upper bound of stride * (n - 1), for n rows */
 #define KVL_WORKSPACE_ALIGNMENT 64
-#define KVL_MAX_EXECUTOR_CALLS 256 /* calls of a process that run on executors at the same time; others run in place */
-#define KVL_TASK_STACK_BYTES (192 * 1024) /* upper bound of the stack that a task uses */
+#define KVL_MAX_EXECUTOR_CALLS 256       /* calls of a process that run on executors at the same time; others run in place */
+#define KVL_MAX_TASKS 65536              /* of a call */
+#define KVL_TASK_STACK_BYTES (16 * 1024) /* upper bound of the stack that a task uses */
 
 /* Packed tiles: tokens of one tile, and the alignment of tiles and of the strides between them. */
 #define KVL_TILE_TOKENS 64
@@ -487,13 +488,16 @@ KVL_API void kvl_attention_destroy(kvl_attention *attention);
 KVL_API const char *kvl_attention_kernel(const kvl_attention *attention);
 
 /// Computes the workspace that is enough for every call of up to n_sequences sequences of up to max_len tokens each, with
-/// up to max_queries queries each.
+/// up to max_queries queries each, that up to max_tasks tasks run at once: the executor's n_threads, or 1 without one.
 /// Units:  bytes
-/// Errors: KVL_ERROR_NULL; KVL_ERROR_RANGE when max_len is negative or over KVL_MAX_TOKENS, max_queries is 0, or the
-///         tasks exceed 2^31 - 1
+/// Errors: KVL_ERROR_NULL; KVL_ERROR_RANGE when max_len is negative or over KVL_MAX_TOKENS, max_queries is 0, or max_tasks
+///         is 0 or over KVL_MAX_TASKS
+/// Bound:  each task needs 0.7 MB, or what it computes in and four partial states of 128 (query, query head) pairs, or of
+///         one query's group, where that is more; each sequence 32 bytes for each KVL_CHUNK_TOKENS of max_len, and 8 for
+///         each query and head of a group
 /// Threads: any   Allocates: no
 KVL_API kvl_status kvl_attention_workspace_size(const kvl_attention *attention, uint32_t n_sequences, int64_t max_len,
-                                                uint32_t max_queries, size_t *bytes);
+                                                uint32_t max_queries, uint32_t max_tasks, size_t *bytes);
 
 /// The partial state of queries' attention to some of their tokens, to be merged with that to the others. Of each row
 ///         m = max over t of s[t],  l = sum over t of exp(s[t] - m),  o = sum over t of exp(s[t] - m) v[t]
@@ -572,7 +576,8 @@ typedef struct kvl_sequence {
 } kvl_sequence;
 
 /// Runs task(context, i) once for every i in [0, n_tasks), in any order, on any threads, and returns when all are done;
-/// the calling thread may take part. A task throws nothing, takes no lock and uses at most KVL_TASK_STACK_BYTES of stack.
+/// the calling thread may take part. There are at most kvl_executor.n_threads tasks, which divide the call's work among
+/// themselves as they run. A task throws nothing, takes no lock and uses at most KVL_TASK_STACK_BYTES of stack.
 ///
 /// If a task is not run, kvl_attend returns KVL_ERROR_TASK. Running a task a second time has no effect. An exception that
 /// this function throws propagates out of kvl_attend; the outputs are incomplete then, and the workspace can be used for
@@ -584,7 +589,8 @@ typedef void (*kvl_parallel_for)(void *pool, uint32_t n_tasks, void (*task)(void
 /// The caller's threads.
 typedef struct kvl_executor {
     kvl_parallel_for parallel_for;
-    void *pool; /* handed to parallel_for */
+    void *pool;         /* handed to parallel_for */
+    uint32_t n_threads; /* that run tasks at the same time, 1 to KVL_MAX_TASKS: a call has no more tasks than that */
 } kvl_executor;
 
 /// Computes attention for the newest tokens' queries of each of n_sequences sequences.
@@ -593,12 +599,12 @@ typedef struct kvl_executor {
 /// (spans or blocks), in the first view of a chain. The prefix counts in whole chunks of KVL_CHUNK_TOKENS that no window
 /// hides any part of. Sequences with a range, a mask, or more queries than share a read are left out.
 /// Shape:  as in kvl_sequence
-/// Pre:    workspace is aligned to KVL_WORKSPACE_ALIGNMENT, of at least kvl_attention_workspace_size bytes, and used by
-///         one call at a time. Its contents are lost, a call that was begun in it included, even if this one fails with
-///         KVL_ERROR_OVERLAP
+/// Pre:    workspace is aligned to KVL_WORKSPACE_ALIGNMENT, of at least kvl_attention_workspace_size bytes for as many tasks
+///         as the executor has threads, and used by one call at a time. Its contents are lost, a call that was begun in it
+///         included, even if this one fails with KVL_ERROR_OVERLAP
 /// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _GEOMETRY, _FORMAT, _ROTATION, _LENGTH, _STRIDE, _BLOCK, _MASK, _OVERLAP,
-///         _WORKSPACE_SIZE, _WORKSPACE_ALIGNMENT, _RANGE, all before anything is written; KVL_ERROR_TASK when the executor
-///         did not run every task: the outputs are incomplete then, and the call is over
+///         _WORKSPACE_SIZE, _WORKSPACE_ALIGNMENT, _RANGE (also for an executor's n_threads), all before anything is written;
+///         KVL_ERROR_TASK when the executor did not run every task: the outputs may be incomplete then, and the call is over
 /// Bound:  relative L2 error against exact arithmetic on the decoded values <= 2e-6 for scores of unit variance and 4096
 ///         tokens; <= 2e-4 where keys or values are q8 or q4 and multiplied by integers of 16 bits, see kvl_precision. The
 ///         weight of a row's largest score is exactly 1 before the division by their sum. The relative error of a
@@ -615,11 +621,14 @@ KVL_API kvl_status kvl_attend(const kvl_attention *attention, const kvl_sequence
 
 /// Begins a call whose tasks the caller runs: for runtimes whose threads are all inside the operator already.
 /// One thread begins; every task in [0, n_tasks) is run exactly once, by any thread, at any time; when all have returned,
-/// one thread finishes. The sequences, their views and the attention object must live until then.
+/// one thread finishes. The sequences, their views and the attention object must live until then. There are at most
+/// max_tasks tasks, one for each thread that is to take part: a task computes what others have not begun, until nothing is
+/// left, so that tasks that are run one after another do not share the work.
 /// Pre:    as kvl_attend; n_tasks does not overlap anything else that the call uses
-/// Errors: as kvl_attend; KVL_ERROR_NULL also when n_tasks is null
+/// Errors: as kvl_attend; KVL_ERROR_NULL also when n_tasks is null; KVL_ERROR_RANGE also when max_tasks is 0 or over
+///         KVL_MAX_TASKS
 KVL_API kvl_status kvl_attend_begin(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences,
-                                    void *workspace, size_t workspace_bytes, uint32_t *n_tasks);
+                                    void *workspace, size_t workspace_bytes, uint32_t max_tasks, uint32_t *n_tasks);
 
 /// Runs one task of the call that was begun in this workspace.
 /// Errors: KVL_ERROR_NULL; KVL_ERROR_WORKSPACE_STATE when no call is begun; KVL_ERROR_TASK when task >= n_tasks or was
@@ -635,8 +644,10 @@ KVL_API kvl_status kvl_attend_finish(void *workspace);
 /// Merges n_partials partial states of the same n_queries queries, in the order of the array. They come from calls with
 /// kvl_sequence.range, on any machine and isa, with an attention object of the same descriptor, or from the caller.
 ///         out[h] = sum over p of exp(m[p] - M) o[p] / L,  L = exp(sink_logits[h] - M) + sum over p of exp(m[p] - M) l[p]
-/// Partials of one chunk of KVL_CHUNK_TOKENS positions each, of which the last may hold fewer, in order of position, give
-/// the bits of the whole call on the same isa; others agree within kvl_attend's bound.
+/// One is merged after another: m' = max(m, m[p]), l' = exp(m - m') l + exp(m[p] - m') l[p], and o alike; one that saw no
+/// token changes no bit. Partials of one chunk of KVL_CHUNK_TOKENS positions each, of which the last may hold fewer, in
+/// order of position, give the bits of the whole call on the same isa; without sink logits the first one may hold any number
+/// of whole chunks. Others agree within kvl_attend's bound.
 /// Shape:  partials [n_partials], each of n_queries; out [n_queries, n_query_heads, v_head_dim] f32; lse [n_queries,
 ///         n_query_heads] f32 or null
 /// Units:  lse in natural log: M + log(L). Where every l is 0, out is 0 and lse -infinity or the sink's logit
@@ -649,8 +660,8 @@ KVL_API kvl_status kvl_merge(const kvl_attention *attention, const kvl_partial *
 
 /// Computes the bytes of the keys and values that a call's queries see. Each row counts once, with its scales and without
 /// padding. Values that are what the keys begin with (MLA) do not count again, and the memory of masks does not count. A
-/// call may read more: stored tiles are read whole, and at most 32 rows of queries and heads share a read, fewer where
-/// head_dim is over 288.
+/// call may read more: stored tiles are read whole, and a chunk is read again, then mostly from caches, for every 32 rows of
+/// queries and heads, fewer where head_dim is over 288.
 /// Errors: as kvl_attend for sequences, except KVL_ERROR_OVERLAP: no output is written, so overlaps are not looked for
 KVL_API kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences,
                                     uint64_t *bytes);

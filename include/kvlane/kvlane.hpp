@@ -200,6 +200,9 @@ private:
     std::unique_ptr<kvl_cache, Destroy> cache_;
 };
 
+/// Returns how many tasks a call has at most on an executor, or without one where it is null: those of its workspace.
+inline uint32_t max_tasks(const kvl_executor *executor) noexcept { return executor ? executor->n_threads : 1; }
+
 /// Memory for calls, aligned as they want it. One call at a time.
 class Workspace {
 public:
@@ -278,10 +281,11 @@ public:
         attention_.reset(attention);
     }
 
-    /// Makes a workspace for calls of up to n_sequences sequences of up to max_len tokens and max_queries queries each.
-    Workspace workspace(uint32_t n_sequences, int64_t max_len, uint32_t max_queries = 1) const {
+    /// Makes a workspace for calls of up to n_sequences sequences of up to max_len tokens and max_queries queries each, on
+    /// executors of up to max_tasks threads.
+    Workspace workspace(uint32_t n_sequences, int64_t max_len, uint32_t max_queries = 1, uint32_t max_tasks = 1) const {
         size_t bytes;
-        check(kvl_attention_workspace_size(get(), n_sequences, max_len, max_queries, &bytes));
+        check(kvl_attention_workspace_size(get(), n_sequences, max_len, max_queries, max_tasks, &bytes));
         return Workspace(bytes);
     }
 

@@ -25,15 +25,12 @@ public:
     OpenMpPool(const OpenMpPool &) = delete;
     OpenMpPool &operator=(const OpenMpPool &) = delete;
 
-    kvl_executor executor() { return {&parallel_for, this}; }
+    kvl_executor executor() { return {&parallel_for, this, static_cast<uint32_t>(n_threads_)}; }
 
 private:
     static void parallel_for(void *pool, uint32_t n_tasks, void (*task)(void *, uint32_t), void *context) {
-        // A task mostly goes on in memory where the one before it ends, so a thread takes runs of them; four for each thread
-        // are enough to even out what threads are slower at.
         const int n_threads = static_cast<const OpenMpPool *>(pool)->n_threads_;
-        const uint32_t run = std::max(1u, n_tasks / (4 * static_cast<uint32_t>(n_threads)));
-#pragma omp parallel for num_threads(n_threads) schedule(dynamic, run)
+#pragma omp parallel for num_threads(n_threads) schedule(dynamic)
         for (uint32_t i = 0; i < n_tasks; ++i) {
             task(context, i);
         }

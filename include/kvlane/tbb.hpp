@@ -27,14 +27,12 @@ public:
     TbbPool(const TbbPool &) = delete;
     TbbPool &operator=(const TbbPool &) = delete;
 
-    kvl_executor executor() { return {&parallel_for, this}; }
+    kvl_executor executor() { return {&parallel_for, this, static_cast<uint32_t>(n_threads())}; }
 
     /// Maximum number of threads that run a call, the calling one included.
     int n_threads() const { return arena_.max_concurrency(); }
 
 private:
-    // The default partitioner gives each thread subranges of consecutive tasks, which it processes in order; a thread that
-    // has none left steals from the far end of another's. Consecutive tasks mostly read adjacent memory.
     static void parallel_for(void *pool, uint32_t n_tasks, void (*task)(void *, uint32_t), void *context) {
         static_cast<TbbPool *>(pool)->arena_.execute([=] {
             tbb::parallel_for(tbb::blocked_range<uint32_t>(0, n_tasks), [=](const tbb::blocked_range<uint32_t> &range) {

@@ -18,7 +18,7 @@ bool attends(const kvl_executor *executor) {
     cache.append(0, ones, ones);
     cache.advance(1000);
     const kvlane::Attention attention({.n_query_heads = 4, .n_kv_heads = 2, .head_dim = 4});
-    kvlane::Workspace workspace = attention.workspace(1, cache.len());
+    kvlane::Workspace workspace = attention.workspace(1, cache.len(), 1, kvlane::max_tasks(executor));
     std::vector<float> out(4 * 4);
     attention.attend(cache.view(0), ones.data(), out.data(), workspace, executor);
     return out == std::vector<float>(4 * 4, 1.0f);

@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <tuple>
 
-#include "error.hpp"
-#include "planes.hpp"
+#include "../error.hpp"
+#include "../planes.hpp"
 #include "validate.hpp"
 
 namespace kvlane {

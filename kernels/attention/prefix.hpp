@@ -2,7 +2,7 @@
 
 // Which sequences of a call begin with the same memory, that is then read once for all of them.
 
-#include "attend.hpp"
+#include "attention.hpp"
 
 namespace kvlane {
 

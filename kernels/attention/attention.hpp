@@ -2,7 +2,14 @@
 
 #include <memory>
 
-#include "kernel_table.hpp"
+#include "../kernel_table.hpp"
+
+namespace kvlane {
+
+// The most (query, query head) pairs of a work item: enough for arithmetic to take longer than to load the chunk once.
+inline constexpr uint32_t block_rows = 128;
+
+}  // namespace kvlane
 
 // What kvl_attention_create makes of its descriptor: immutable, shared by threads.
 struct kvl_attention {
@@ -21,7 +28,7 @@ struct kvl_attention {
     float scale;
     int64_t window;  // 0: all
     int64_t n_sink_tokens;
-    uint32_t block_queries;  // that share reads
+    uint32_t block_queries;  // of an item
     float softcap;
     std::unique_ptr<float[]> slopes;       // [n_query_heads] or null
     std::unique_ptr<float[]> sink_logits;  // [n_query_heads] or null

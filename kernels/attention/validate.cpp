@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cstddef>
 
-#include "error.hpp"
-#include "planes.hpp"
+#include "../error.hpp"
+#include "../planes.hpp"
 
 namespace kvlane {
 namespace {

@@ -1,9 +1,9 @@
-#include "sharing.hpp"
+#include "prefix.hpp"
 
 #include <algorithm>
 
-#include "kernel_table.hpp"
-#include "planes.hpp"
+#include "../kernel_table.hpp"
+#include "../planes.hpp"
 #include "validate.hpp"
 
 namespace kvlane {

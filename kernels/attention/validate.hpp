@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "attend.hpp"
+#include "attention.hpp"
 
 namespace kvlane {
 

@@ -2,7 +2,7 @@
 
 // That a call writes nothing twice, and nothing that it reads.
 
-#include "attend.hpp"
+#include "attention.hpp"
 
 namespace kvlane {
 

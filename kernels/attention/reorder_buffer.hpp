@@ -1,0 +1,72 @@
+#pragma once
+
+// Work items that any number of tasks compute at the same time, and whose results are folded one after another, in order.
+
+#include <atomic>
+#include <cstdint>
+#include <new>
+
+namespace kvlane {
+
+// A ring of slots for results: that of item i is i modulo their number. An item may be claimed once its slot is free, so the
+// memory of results does not grow with the number of items. A task that finds the slot taken need not wait: the task that
+// holds the oldest item goes on to claim the others.
+//
+// An item is folded by the task that computed it if all before it are folded by then, else by the task that folds those. One
+// atomic exchange by each of the two on the slot's state decides which: no lock, no waiting.
+class ReorderBuffer {
+public:
+    using State = std::atomic<uint8_t>;
+    static constexpr uint64_t none = UINT64_MAX;
+
+    // states: memory for n_slots of them, at least one where there are items.
+    ReorderBuffer(State *states, uint32_t n_slots, uint64_t n_items)
+        : states_(states), n_slots_(n_slots), n_items_(n_items) {
+        for (uint32_t slot = 0; slot < n_slots; ++slot) {
+            new (&states[slot]) State(slot == 0 ? turn : pending);
+        }
+    }
+
+    uint64_t n_items() const { return n_items_; }
+    uint32_t slot_of(uint64_t item) const { return static_cast<uint32_t>(item % n_slots_); }
+
+    // The next item, or none: all are claimed, or the next one's slot is taken.
+    uint64_t claim() {
+        uint64_t item = next_.load(std::memory_order_relaxed);
+        do {
+            if (item >= n_items_ || item >= n_folded_.load(std::memory_order_acquire) + n_slots_) {
+                return none;
+            }
+        } while (!next_.compare_exchange_weak(item, item + 1, std::memory_order_relaxed));
+        return item;
+    }
+
+    // The item's result is in its slot. Calls fold(i) for each item i that is now to be folded by this task: the item itself
+    // if all before it are folded, and then those after it whose results are there already.
+    template <class Fold>
+    void complete(uint64_t item, Fold &&fold) {
+        if (states_[slot_of(item)].exchange(computed, std::memory_order_acq_rel) != turn) {
+            return;
+        }
+        do {
+            fold(item);
+            states_[slot_of(item)].store(pending, std::memory_order_relaxed);
+            n_folded_.store(++item, std::memory_order_release);
+        } while (item < n_items_ && states_[slot_of(item)].exchange(turn, std::memory_order_acq_rel) == computed);
+    }
+
+private:
+    enum : uint8_t {
+        pending,   // not computed yet, and items before it are not folded
+        computed,  // but items before it are not folded
+        turn       // not computed yet, and all items before it are folded
+    };
+
+    alignas(64) std::atomic<uint64_t> next_{0};
+    alignas(64) std::atomic<uint64_t> n_folded_{0};
+    State *states_;
+    uint32_t n_slots_;
+    uint64_t n_items_;
+};
+
+}  // namespace kvlane

@@ -1,0 +1,234 @@
+// The tasks of a call: each claims items until none is left for it, computes their partial states, and folds what is next.
+
+#include <algorithm>
+
+#include "../error.hpp"
+#include "gate.hpp"
+#include "merge.hpp"
+#include "overlaps.hpp"
+#include "plan.hpp"
+
+using namespace kvlane;
+
+namespace {
+
+constexpr size_t alignment = KVL_WORKSPACE_ALIGNMENT;
+
+kvl_status check_workspace(const void *workspace, uint64_t bytes, uint64_t needed) {
+    KVLANE_TRY(check_not_null(workspace, "workspace"));
+    if (reinterpret_cast<uintptr_t>(workspace) % alignment != 0) {
+        return fail(KVL_ERROR_WORKSPACE_ALIGNMENT, "workspace is at %p; it must be aligned to %zu bytes", workspace,
+                    alignment);
+    }
+    return bytes >= needed
+               ? KVL_OK
+               : fail(KVL_ERROR_WORKSPACE_SIZE, "workspace_bytes is %" PRIu64 "; this call needs %" PRIu64, bytes, needed);
+}
+
+kvl_status begun_call(void *workspace, Call *&call) {
+    KVLANE_TRY(check_not_null(workspace, "workspace"));
+    call = static_cast<Call *>(workspace);
+    return call->magic == call_magic
+               ? KVL_OK
+               : fail(KVL_ERROR_WORKSPACE_STATE, "workspace at %p holds no call; kvl_attend_begin makes one", workspace);
+}
+
+Query query_of(const kvl_attention &a, const kvl_sequence &s, uint32_t query) {
+    return {s.q + uint64_t{query} * a.n_query_heads * a.head_dim, s.len - (queries_of(s) - query)};
+}
+
+// The partial state of an item's rows, to its place among the results.
+void compute(const Call &call, uint64_t index, TaskScratch &scratch) {
+    const kvl_attention &a = *call.attention;
+    const Item item = item_at(call, index);
+    if (item.tokens.n() == 0) {
+        return;
+    }
+    const Place &place = place_of(call, item);
+    for_each_query(call, item, [&](uint32_t i, uint32_t sequence, uint32_t query) {
+        scratch.queries[i] = query_of(a, call.sequences[sequence], query);
+    });
+    a.kernels->attend_chunk({.kernels = a.kernels,
+                             .view = place.view,
+                             .kv_head = item.kv_head,
+                             .first = place.token,
+                             .run = place.run,
+                             .run_first = place.run_first,
+                             .n_tokens = item.tokens.n(),
+                             .queries = scratch.queries,
+                             .first_element = int64_t{item.kv_head} * a.group * a.head_dim,
+                             .n_queries = static_cast<int>(item.n_queries),
+                             .group = static_cast<int>(a.group),
+                             .out = result_of(call, index),
+                             .rotates_q = a.k_rotation == KVL_ROTATION_HADAMARD,
+                             .k_numbers = a.k_numbers,
+                             .v_numbers = a.v_numbers,
+                             .scale = a.scale,
+                             .softcap = a.softcap,
+                             .slopes = a.slopes ? &a.slopes[uint64_t{item.kv_head} * a.group] : nullptr,
+                             .position = item.tokens.first,
+                             .window = a.window > 0 ? a.window : KVL_MAX_TOKENS,
+                             .n_sink_tokens = a.n_sink_tokens,
+                             .mask = call.sequences[item.sequence].mask,
+                             .first_query = item.first_query,
+                             .scratch = &scratch.rows});
+}
+
+// A query's rows of a KV head: m and l in the workspace, o where it is wanted.
+struct OutputRows {
+    PartialRows rows;
+    uint64_t first;  // among all of the sequence's rows
+};
+
+OutputRows rows_of(const Call &call, uint32_t kv_head, uint32_t sequence, uint32_t query) {
+    const kvl_attention &a = *call.attention;
+    const kvl_sequence &s = call.sequences[sequence];
+    const uint64_t first = uint64_t{query} * a.n_query_heads + uint64_t{kv_head} * a.group;
+    const uint64_t state = (uint64_t{call.plans[sequence].first_query} + query) * a.group;
+    float *const o = s.range ? s.range->out.o : s.out;
+    return {{call.m + state, call.l + state, o + first * a.v_head_dim, a.v_head_dim}, first};
+}
+
+// All chunks are in the rows: their output and lse, or their partial.
+void finish(const Call &call, const kvl_sequence &s, const OutputRows &out) {
+    const kvl_attention &a = *call.attention;
+    const PartialRows &rows = out.rows;
+    if (s.range) {
+        std::copy_n(rows.m, a.group, s.range->out.m + out.first);
+        std::copy_n(rows.l, a.group, s.range->out.l + out.first);
+        return;
+    }
+    a.kernels->finish_rows(rows, static_cast<int>(a.group), a.v_head_dim, a.v_rotation == KVL_ROTATION_HADAMARD,
+                           s.lse ? s.lse + out.first : nullptr);
+}
+
+// Merges an item's result into its rows.
+void fold(const Call &call, uint64_t index) {
+    const kvl_attention &a = *call.attention;
+    const Item item = item_at(call, index);
+    const kvl_partial result = result_of(call, index);
+    const int64_t o_stride = partial_stride(a.v_head_dim);
+    for_each_query(call, item, [&](uint32_t i, uint32_t sequence, uint32_t query) {
+        const kvl_sequence &s = call.sequences[sequence];
+        const OutputRows out = rows_of(call, item.kv_head, sequence, query);
+        if (item.is_first) {
+            clear_rows(out.rows, a.group, a.v_head_dim,
+                       a.sink_logits && !s.range ? &a.sink_logits[uint64_t{item.kv_head} * a.group] : nullptr);
+        }
+        if (item.tokens.n() > 0) {
+            const uint64_t row = uint64_t{i} * a.group;
+            a.kernels->merge(out.rows, {result.m + row, result.l + row, result.o + row * o_stride, o_stride},
+                             static_cast<int>(a.group), a.v_head_dim);
+        }
+        if (item.is_last) {
+            finish(call, s, out);
+        }
+    });
+}
+
+void run_items(Call &call, uint32_t task) {
+    for (uint64_t item; (item = call.items.claim()) != ReorderBuffer::none;) {
+        compute(call, item, call.scratch[task]);
+        call.items.complete(item, [&](uint64_t next) { fold(call, next); });
+    }
+}
+
+// Once all tasks are done, so are all items: a task returns while there are any only if others hold older ones.
+kvl_status check_done(const Call &call) {
+    uint32_t n_left = 0, n_running = 0;
+    for (uint32_t task = 0; task < call.n_tasks; ++task) {
+        const uint8_t state = call.task_states[task].load(std::memory_order_acquire);
+        n_left += state == not_run;
+        n_running += state == running;
+    }
+    return n_left == 0 && n_running == 0
+               ? KVL_OK
+               : fail(KVL_ERROR_TASK,
+                      "%u of the call's %u tasks were not run and %u are still running; each must be run once", n_left,
+                      call.n_tasks, n_running);
+}
+
+// Ends a call, whether the executor returns or throws: its gate is closed first, so that no task is in it and none comes.
+class Ending {
+public:
+    Ending(Call &call, Gate *gate) : call_(call), gate_(gate) {}
+    Ending(const Ending &) = delete;
+    Ending &operator=(const Ending &) = delete;
+    ~Ending() {
+        if (gate_) {
+            gate_->close();
+        }
+        call_.magic = 0;
+    }
+
+private:
+    Call &call_;
+    Gate *gate_;
+};
+
+// On the executor, or on the calling thread where there is none, or no gate for it.
+void run_tasks(Call &call, const kvl_executor &executor) {
+    Gate *const gate = executor.parallel_for ? Gate::open(&call) : nullptr;
+    const Ending ending(call, gate);
+    if (gate) {
+        executor.parallel_for(executor.pool, call.n_tasks, Gate::run_task, gate->ticket());
+        return;
+    }
+    for (uint32_t task = 0; task < call.n_tasks; ++task) {
+        (void)kvl_attend_run_task(&call, task);
+    }
+}
+
+}  // namespace
+
+kvl_status kvl_attend_begin(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences,
+                            void *workspace, size_t workspace_bytes, uint32_t max_tasks, uint32_t *n_tasks) {
+    KVLANE_TRY(check_not_null(n_tasks, "n_tasks"));
+    KVLANE_TRY(check_range(max_tasks, 1, KVL_MAX_TASKS, "max_tasks"));
+    KVLANE_TRY(check_sequences(attention, sequences, n_sequences));
+    Layout layout;
+    KVLANE_TRY(layout_of_call(*attention, sequences, n_sequences, max_tasks, layout));
+    KVLANE_TRY(check_workspace(workspace, workspace_bytes, layout.bytes));
+    KVLANE_TRY(check_overlaps(*attention, sequences, n_sequences, n_tasks, workspace, layout.bytes,
+                              static_cast<Output *>(workspace)));
+    *n_tasks = lay_out_call(*attention, sequences, n_sequences, max_tasks, layout, workspace).n_tasks;
+    return KVL_OK;
+}
+
+kvl_status kvl_attend_run_task(void *workspace, uint32_t task) {
+    Call *call;
+    KVLANE_TRY(begun_call(workspace, call));
+    if (task >= call->n_tasks) {
+        return fail(KVL_ERROR_TASK, "task is %u; the call has %u", task, call->n_tasks);
+    }
+    std::atomic<uint8_t> &state = call->task_states[task];
+    uint8_t expected = not_run;
+    if (!state.compare_exchange_strong(expected, running, std::memory_order_relaxed)) {
+        return fail(KVL_ERROR_TASK, "task is %u; it was run already, and each must be once", task);
+    }
+    run_items(*call, task);
+    state.store(done, std::memory_order_release);
+    return KVL_OK;
+}
+
+kvl_status kvl_attend_finish(void *workspace) {
+    Call *call;
+    KVLANE_TRY(begun_call(workspace, call));
+    KVLANE_TRY(check_done(*call));
+    call->magic = 0;
+    return KVL_OK;
+}
+
+kvl_status kvl_attend(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences, void *workspace,
+                      size_t workspace_bytes, const kvl_executor *executor) {
+    const kvl_executor threads = executor ? *executor : kvl_executor{nullptr, nullptr, 1};  // may lie in the workspace
+    if (executor) {
+        KVLANE_TRY(threads.parallel_for ? KVL_OK : check_not_null(nullptr, "executor: parallel_for"));
+        KVLANE_TRY(check_range(threads.n_threads, 1, KVL_MAX_TASKS, "executor: n_threads"));
+    }
+    uint32_t n_tasks;
+    KVLANE_TRY(kvl_attend_begin(attention, sequences, n_sequences, workspace, workspace_bytes, threads.n_threads, &n_tasks));
+    Call &call = *static_cast<Call *>(workspace);
+    run_tasks(call, threads);
+    return check_done(call);
+}
