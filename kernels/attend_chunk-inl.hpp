@@ -132,6 +132,7 @@ static void attend_part(const Part &part, bool is_careful, ChunkRows &rows) {
             continue;
         }
         source.tile = has_tiles(view) ? stored_tile(source) : nullptr;
+        rows.block.n_tokens = static_cast<int>(panel::round_up(std::bit_width(source.needed), panel::columns));
         const auto scales_at = [&](kvl_format format, int64_t offset) {
             return format::is_scaled(format) ? reinterpret_cast<const float *>(source.tile + offset) : nullptr;
         };

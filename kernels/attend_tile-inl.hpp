@@ -31,7 +31,7 @@ void score_tile(const TileSource &source, const Queries &queries, RowBlock &rows
                                  : source.tile     ? 0
                                                    : source.layout.k_panel_bytes;
     for_each_staged(
-        panel::key_panels, staged_bytes,
+        rows.n_tokens / panel::columns, staged_bytes,
         [&](int first, int n) { return stage_keys<Isa, Format>(source, first, n, rows.room); },
         [&](int first, int n, const Panels &panels) {
             gemm<Isa, Operand, false>({.a = static_cast<const typename Operand::Element *>(queries.elements),
@@ -72,7 +72,7 @@ void sum_tile(const TileSource &source, RowBlock &rows) {
                  .panels = panels.at,
                  .panel_bytes = panels.bytes,
                  .n_panels = n,
-                 .k = panel::tile_tokens,
+                 .k = rows.n_tokens,
                  .c = rows.o + first * panel::columns,
                  .ldc = rows.ldo,
                  .row_scales = rows.weight_scales,
@@ -112,7 +112,7 @@ template <class Isa>
 KVLANE_INLINE void update_maximum(const float *scores, int r, RowBlock &rows) {
     using Vec = typename Isa::Vec;
     Vec largest = Isa::load(scores);
-    for (int t = Isa::lanes; t < panel::tile_tokens; t += Isa::lanes) {
+    for (int t = Isa::lanes; t < rows.n_tokens; t += Isa::lanes) {
         largest = Isa::max(largest, Isa::load(scores + t));
     }
     const float m = Isa::reduce_max(largest), before = rows.m[r];
@@ -148,19 +148,19 @@ KVLANE_INLINE void quantize_weights(const float *weights, float largest, int r, 
     rows.weight_starts[r] = 0;
     if constexpr (V == Numbers::words) {
         auto *const words = reinterpret_cast<int16_t *>(rows.weights[r]);
-        for (int t = 0; t < panel::tile_tokens; t += Isa::lanes) {
+        for (int t = 0; t < rows.n_tokens; t += Isa::lanes) {
             Isa::store_int16s(words + t, Isa::load(weights + t) * factor);
         }
-        order_words(words, panel::tile_tokens);
+        order_words(words, rows.n_tokens);
     } else {
         constexpr int bias = 128;  // stored with a sign, then without
         uint8_t *const bytes = rows.weights[r];
         int sum = 0;
-        for (int t = 0; t < panel::tile_tokens; t += Isa::lanes) {
+        for (int t = 0; t < rows.n_tokens; t += Isa::lanes) {
             Isa::store(format::q8{}, reinterpret_cast<std::byte *>(bytes + t),
                        Isa::fma(Isa::load(weights + t), factor, Isa::broadcast(-bias)));
         }
-        for (int t = 0; t < panel::tile_tokens; ++t) {
+        for (int t = 0; t < rows.n_tokens; ++t) {
             bytes[t] ^= bias;
             sum += bytes[t];
         }
@@ -175,7 +175,7 @@ KVLANE_INLINE void exponentiate(float *scores, const float *value_scales, uint64
     using Vec = typename Isa::Vec;
     const Vec m = Isa::broadcast(reference_of(rows.m[r]));
     Vec sum = Isa::load(rows.l[r]);
-    for (int t = 0; t < panel::tile_tokens; t += Isa::lanes) {
+    for (int t = 0; t < rows.n_tokens; t += Isa::lanes) {
         Vec weight = exp<Isa>(Isa::load(scores + t) - m);
         sum = sum + weight;
         if constexpr (V != Numbers::floats) {
@@ -190,7 +190,7 @@ KVLANE_INLINE void exponentiate(float *scores, const float *value_scales, uint64
         }
     }
     if constexpr (are_integers(V)) {
-        quantize_weights<Isa, V>(scores, largest_of<Isa>(reinterpret_cast<const std::byte *>(scores), panel::tile_tokens), r,
+        quantize_weights<Isa, V>(scores, largest_of<Isa>(reinterpret_cast<const std::byte *>(scores), rows.n_tokens), r,
                                  rows);
     }
 }
@@ -198,9 +198,9 @@ KVLANE_INLINE void exponentiate(float *scores, const float *value_scales, uint64
 // s = softcap * tanh(scale * query_factors[r] * key_scales[t] * S[t] / softcap) + slope * distance + biases[t]; minus
 // infinity where hidden.
 template <class Isa>
-KVLANE_INLINE void modify_scores(const ScoreRules &rules, int r, float *scores) {
+KVLANE_INLINE void modify_scores(const ScoreRules &rules, int r, int n_tokens, float *scores) {
     const auto factor = Isa::broadcast(rules.scale * rules.query_factors[r]);
-    for (int t = 0; t < panel::tile_tokens; t += Isa::lanes) {
+    for (int t = 0; t < n_tokens; t += Isa::lanes) {
         auto score = Isa::load(scores + t);
         if (rules.key_scales) {
             score = score * Isa::load(rules.key_scales + t);
@@ -208,10 +208,10 @@ KVLANE_INLINE void modify_scores(const ScoreRules &rules, int r, float *scores) 
         Isa::store(scores + t, score * factor);
     }
     if (rules.softcap != 0) {
-        cap_scores<Isa>(scores, panel::tile_tokens, rules.softcap);
+        cap_scores<Isa>(scores, n_tokens, rules.softcap);
     }
     if (rules.slopes) {
-        add_distances<Isa>(scores, rules.slopes[r], rules.distances[r]);
+        add_distances<Isa>(scores, n_tokens, rules.slopes[r], rules.distances[r]);
     }
     uint64_t visible = rules.visible[r];
     if (rules.biases) {
@@ -220,7 +220,7 @@ KVLANE_INLINE void modify_scores(const ScoreRules &rules, int r, float *scores) 
             scores[t] += rules.biases[r][t];
         }
     }
-    for (uint64_t hidden = ~visible; hidden != 0; hidden &= hidden - 1) {
+    for (uint64_t hidden = ~visible & low_bits(n_tokens); hidden != 0; hidden &= hidden - 1) {
         scores[std::countr_zero(hidden)] = minus_infinity;
     }
 }
@@ -230,9 +230,9 @@ template <class Isa, Numbers V>
 void softmax_tile(const ScoreRules &rules, RowBlock &rows) {
     for (int r = 0; r < rows.n_rows; ++r) {
         float *const scores = rows.scores[r];
-        modify_scores<Isa>(rules, r, scores);
+        modify_scores<Isa>(rules, r, rows.n_tokens, scores);
         update_maximum<Isa>(scores, r, rows);
-        exponentiate<Isa, V>(scores, rules.value_scales, ~rules.visible[r], r, rows);
+        exponentiate<Isa, V>(scores, rules.value_scales, ~rules.visible[r] & low_bits(rows.n_tokens), r, rows);
     }
 }
 

@@ -26,9 +26,9 @@ static void cap_scores(float *scores, int n, float softcap) {
 
 // first: of the tile's first token, its position less the query's.
 template <class Isa>
-static void add_distances(float *scores, float slope, int64_t first) {
+static void add_distances(float *scores, int n, float slope, int64_t first) {
     const auto factor = Isa::broadcast(slope), start = Isa::broadcast(static_cast<float>(first));
-    for (int t = 0; t < panel::tile_tokens; t += Isa::lanes) {
+    for (int t = 0; t < n; t += Isa::lanes) {
         const auto offset = Isa::broadcast(static_cast<float>(t)) + Isa::lane_numbers();
         Isa::store(scores + t, Isa::fma(factor, start + offset, Isa::load(scores + t)));
     }

@@ -42,8 +42,9 @@ struct Queries {
 // The state of a block of rows, and room for what is computed of a tile.
 struct RowBlock {
     int n_rows;
-    int ldo;   // floats from one row of o to the next
-    float *o;  // [n_rows][ldo]
+    int n_tokens;  // of the tile that are computed: whole panels up to the last token that a row sees
+    int ldo;       // floats from one row of o to the next
+    float *o;      // [n_rows][ldo]
     float m[max_rows];
     alignas(64) float l[max_rows][panel::columns];                  // lane by lane
     alignas(64) float scores[max_rows][panel::tile_tokens];         // then weights, if values are multiplied as f32
