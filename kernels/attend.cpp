@@ -132,10 +132,11 @@ Visible visible_to_any(const kvl_attention &a, const kvl_sequence &s) {
     return visible_to(a, s, s.len - (queries_of(s) - 1), s.len);
 }
 
-// Of the tokens at positions [first, first + n), those that any of the queries sees.
-int64_t count_seen(const kvl_attention &a, const kvl_sequence &s, int64_t first, int64_t n) {
+// Of the tokens of a view that begins at position `first`, those that any of the queries reads from it.
+int64_t count_seen(const kvl_attention &a, const kvl_sequence &s, const kvl_view &view, int64_t first) {
     const uint32_t n_queries = queries_of(s);
-    if (!s.mask) {
+    const int64_t n = own_tokens(view);
+    if (!s.mask && view.n_overlap == 0 && n == tokens_before_next(view)) {
         return visible_to_any(a, s).count(first, n);
     }
     const Tokens asked = Tokens{first, first + n}.within(asked_of(s)).within({0, s.len});
@@ -145,7 +146,9 @@ int64_t count_seen(const kvl_attention &a, const kvl_sequence &s, int64_t first,
         uint64_t by_any = 0;
         for (uint32_t query = 0; query < n_queries; ++query) {
             const int64_t len = s.len - (n_queries - 1 - query);
-            by_any |= visible_to(a, s, len, len).word(position) & unmasked(*s.mask, query, position, in_word);
+            const ReadTokens read = read_tokens(view, first, len - 1);
+            const uint64_t shown = s.mask ? unmasked(*s.mask, query, position, in_word) : low_bits(in_word);
+            by_any |= visible_to(a, s, len, len).word(position) & Tokens{read.first, read.end}.word(position) & shown;
         }
         seen += std::popcount(by_any);
     }
@@ -341,7 +344,7 @@ int64_t first_chunk_of(const Call &call, uint32_t sequence) {
 // Goes on to a position that the views hold.
 void move_to(Place &place, int64_t &view_first, int64_t position) {
     while (position - view_first >= own_tokens(*place.view)) {
-        view_first += own_tokens(*place.view);
+        view_first += tokens_before_next(*place.view);
         place = {place.view->next, 0, 0, 0};
     }
     place.token = position - view_first;
@@ -845,9 +848,8 @@ kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *
         }
         int64_t first = view_first_of(s);
         for (const kvl_view *view = s.view; view; view = view->next) {
-            const int64_t own = own_tokens(*view);
-            sum += static_cast<uint64_t>(count_seen(*attention, s, first, own) * view->n_kv_heads * read_bytes(*view));
-            first += own;
+            sum += static_cast<uint64_t>(count_seen(*attention, s, *view, first) * view->n_kv_heads * read_bytes(*view));
+            first += tokens_before_next(*view);
         }
     }
     *bytes = sum;
