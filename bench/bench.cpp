@@ -1,6 +1,6 @@
 // The benchmarks: decode/<model>/<format>/ctx:<n>[/queries:<n>]/threads:<n>/<cold|hot>; naive/…, batch/…, append/… and, by
 // score rule, window/…, softcap/…, alibi/… and mask/…, by layout of the memory, token-major/…, blocks:<n>/…, prefix/… and
-// latent/… alike, finer/… of caches that keep some tokens in f16; exact/… with that precision.
+// latent/… alike, f16-window/… of caches that keep some tokens in f16; exact/… with that precision.
 
 #include <benchmark/benchmark.h>
 
@@ -148,7 +148,7 @@ void add_details(const Model &model, int all_threads) {
         add("prefix", {model, Format::f16, Format::f16, 8192, threads, true, 8, Rule::none, 1, Layout::prefix}, decode);
     }
     for (const Format format : {Format::q8, Format::q4}) {
-        add("finer", {model, format, format, 8192, 1, true, 1, Rule::none, 1, Layout::finer}, decode);
+        add("f16-window", {model, format, format, 8192, 1, true, 1, Rule::none, 1, Layout::f16_window}, decode);
     }
     for (const Format format : {Format::f16, Format::q8, Format::q4}) {
         add("append", {model, format, format, 1, 1, true}, append, 0.002);

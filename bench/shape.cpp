@@ -31,9 +31,9 @@ uint64_t Shape::row_bytes() const { return model.head_dim * element_bytes(k_form
 kvlane::Layer Shape::layer() const {
     kvlane::Layer layer{
         .n_kv_heads = model.n_kv_heads, .head_dim = model.head_dim, .k_format = k_format, .v_format = v_format};
-    if (layout == Layout::finer) {
-        layer.n_first_f16 = finer_first;
-        layer.n_recent_f16 = finer_newest;
+    if (layout == Layout::f16_window) {
+        layer.n_first_f16 = n_first_f16;
+        layer.n_recent_f16 = n_recent_f16;
     }
     return layer;
 }

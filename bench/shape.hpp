@@ -39,7 +39,7 @@ inline constexpr int64_t own_tokens = 128;      // behind a prefix
 enum class Layout {
     tiles,
     prefix,       // tiles; all sequences begin with the first one's tokens
-    finer,        // tiles; the first and the newest tokens in f16
+    f16_window,   // tiles; the first and the recent tokens in f16
     head_major,   // rows: [kv_head][token][dim]
     token_major,  // rows: [token][kv_head][dim]
     blocks_16,    // rows: [block][kv_head][token][dim], blocks of so many tokens in random order
@@ -48,7 +48,7 @@ enum class Layout {
 };
 
 inline constexpr uint32_t latent_v_head_dim = 512;
-inline constexpr int64_t finer_first = 64, finer_newest = 256;  // tokens
+inline constexpr int64_t n_first_f16 = 64, n_recent_f16 = 256;  // tokens
 
 // What else an attention object is made with, or a call.
 enum class Rule { none, window, softcap, alibi, mask, exact };

@@ -142,6 +142,9 @@ kvl_status kvl_cache_advance(kvl_cache *cache, int64_t n_tokens) {
                         n_tokens, layer, cache->pending[layer]);
         }
     }
+    for (uint32_t layer = 0; layer < cache->storage.n_layers(); ++layer) {
+        cache->storage.advance(layer);
+    }
     std::fill(cache->pending.begin(), cache->pending.end(), 0);
     cache->len += n_tokens;
     return KVL_OK;

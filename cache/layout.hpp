@@ -1,11 +1,11 @@
 #pragma once
 
-// Where a layer's tiles lie in the reservation: [kv_head][tile], then [kv_head][tile] of those that are kept in f16.
+// Where a layer's tiles lie in the reservation: [kv_head][tile], then [kv_head][tile] of those that are kept in
+// f16. A token has the same tile in both.
 
 #include <cstdint>
 
 #include "../kernels/formats/panel.hpp"
-#include "finer_tokens.hpp"
 #include "memory.hpp"
 
 namespace kvlane {
@@ -18,24 +18,24 @@ struct PoolLayout {
 };
 
 struct LayerLayout {
-    PoolLayout pools[2];  // of the layer's formats, and of finer ones
+    PoolLayout pools[2];  // of the layer's formats, and of f16 beside q8 and q4
     int64_t offset = 0;
     int64_t bytes = 0;
 };
 
-inline LayerLayout layer_at(int64_t offset, const kvl_layer_desc &layer, int64_t n_tiles, int64_t n_finer_tiles) {
+inline LayerLayout layer_at(int64_t offset, const kvl_layer_desc &layer, int64_t n_tiles, bool has_f16_window) {
     LayerLayout layout;
     layout.offset = offset;
     int64_t end = offset;
     const auto on_page = [](int64_t bytes) {
         return panel::round_up(bytes, bytes >= huge_page_bytes ? huge_page_bytes : panel::part_alignment);
     };
-    for (const bool is_finer : {false, true}) {
-        PoolLayout &pool = layout.pools[is_finer];
-        const auto stored = [&](kvl_format format) { return is_finer ? format::finer_of(format) : format; };
+    for (const bool is_f16 : {false, true}) {
+        PoolLayout &pool = layout.pools[is_f16];
+        const auto stored = [&](kvl_format format) { return is_f16 ? format::in_f16_window(format) : format; };
         pool.tile = panel::tile_layout(stored(layer.k_format), layer.head_dim, stored(layer.v_format), layer.v_head_dim);
-        pool.offset = end;
-        pool.head_stride_bytes = on_page((is_finer ? n_finer_tiles : n_tiles) * pool.tile.bytes);
+        pool.offset = end = offset + on_page(end - offset);  // of huge pages only what is not f16
+        pool.head_stride_bytes = on_page((is_f16 && !has_f16_window ? 0 : n_tiles) * pool.tile.bytes);
         end += layer.n_kv_heads * pool.head_stride_bytes;
     }
     // The next layer's tiles start on a huge page where this one's do.

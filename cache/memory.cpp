@@ -1,9 +1,11 @@
 #include "memory.hpp"
 
+#include <algorithm>
 #include <cstdlib>
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <sys/mman.h>
+#include <unistd.h>
 #define KVLANE_HAS_MMAP 1
 #endif
 
@@ -65,6 +67,22 @@ void Memory::collapse(int64_t offset, int64_t bytes) const {
 #endif
 }
 
+void Memory::release(int64_t first, int64_t end, int64_t free_first, int64_t free_end) const {
+#if defined(__linux__)
+    constexpr int advice = MADV_DONTNEED;
+#else
+    constexpr int advice = MADV_FREE;
+#endif
+    // data_ lies on a page.
+    const int64_t page = sysconf(_SC_PAGESIZE);
+    const auto up = [page](int64_t offset) { return (offset + page - 1) / page * page; };
+    const auto down = [page](int64_t offset) { return offset / page * page; };
+    const int64_t from = std::max(down(first), up(free_first)), to = std::min(up(end), down(free_end));
+    if (from < to) {
+        (void)madvise(data_ + from, static_cast<size_t>(to - from), advice);
+    }
+}
+
 Memory::~Memory() {
     if (reservation_) {
         munmap(reservation_, static_cast<size_t>(reserved_bytes_));
@@ -83,6 +101,8 @@ bool Memory::reserve(int64_t bytes) {
 void Memory::ask_for_huge_pages(int64_t, int64_t) const {}
 
 void Memory::collapse(int64_t, int64_t) const {}
+
+void Memory::release(int64_t, int64_t, int64_t, int64_t) const {}
 
 Memory::~Memory() { std::free(reservation_); }
 

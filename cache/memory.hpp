@@ -25,6 +25,10 @@ public:
     // Makes huge pages of those that hold [offset, offset + bytes), for which they were asked. A hint too.
     void collapse(int64_t offset, int64_t bytes) const;
 
+    // Gives pages back to the system that hold some of [first, end) and, of all memory, only such in [free_first, free_end).
+    // What they held is lost, and unspecified from then on.
+    void release(int64_t first, int64_t end, int64_t free_first, int64_t free_end) const;
+
     std::byte *data() const { return data_; }
 
 private:

@@ -25,13 +25,13 @@ kvl_status Storage::create(const KernelTable &kernels, const std::vector<kvl_lay
     int64_t bytes = 0;
     for (const kvl_layer_desc &desc : layers) {
         Layer &layer = layers_.emplace_back();
-        layer.finer = desc.n_first_f16 > 0 || desc.n_recent_f16 > 0
-                          ? FinerTokens(desc.n_first_f16, desc.n_recent_f16, max_tokens)
-                          : FinerTokens(max_tokens);
+        if (desc.n_first_f16 > 0 || desc.n_recent_f16 > 0) {
+            layer.window = F16Window(desc.n_first_f16, desc.n_recent_f16);
+        }
         layer.desc = desc;
-        layer.desc.n_first_f16 = layer.finer.n_first();
-        layer.desc.n_recent_f16 = layer.finer.n_recent();
-        layer.layout = layer_at(bytes, desc, tiles_of(max_tokens), layer.finer.n_tiles());
+        layer.desc.n_first_f16 = layer.window.n_first();
+        layer.desc.n_recent_f16 = layer.window.n_recent();
+        layer.layout = layer_at(bytes, desc, tiles_of(max_tokens), layer.window.is_used());
         bytes += layer.layout.bytes;
         if (bytes > max_bytes) {
             break;
@@ -72,75 +72,78 @@ int64_t Storage::bytes_per_token(uint32_t layer) const { return stored_bytes(lay
 int64_t Storage::bytes(uint32_t index) const {
     const Layer &layer = layers_[index];
     int64_t bytes = 0;
-    for_each_piece(layer, 0, layer.views[0].len,
-                   [&](const Piece &piece) { bytes += stored_bytes(layer.shapes[piece.is_finer], piece.n_tokens); });
+    for (const Section &section : layer.window.sections(layer.views[0].len)) {
+        bytes += stored_bytes(layer.shapes[section.is_f16], section.end - section.first);
+    }
     return bytes;
 }
 
-kvl_view Storage::shape_of(const Layer &layer, bool is_finer) const {
+kvl_view Storage::shape_of(const Layer &layer, bool is_f16) const {
     kvl_view shape = tiles_of(layer.desc);
-    if (is_finer) {
-        shape.k_format = format::finer_of(shape.k_format);
-        shape.v_format = format::finer_of(shape.v_format);
+    if (is_f16) {
+        shape.k_format = format::in_f16_window(shape.k_format);
+        shape.v_format = format::in_f16_window(shape.v_format);
     }
-    shape.k_token_stride_bytes = layer.layout.pools[is_finer].tile.bytes;
-    shape.k_head_stride_bytes = layer.layout.pools[is_finer].head_stride_bytes;
+    shape.k_token_stride_bytes = layer.layout.pools[is_f16].tile.bytes;
+    shape.k_head_stride_bytes = layer.layout.pools[is_f16].head_stride_bytes;
     return shape;
 }
 
-std::byte *Storage::tile_at(const Layer &layer, bool is_finer, uint32_t kv_head, int64_t token) const {
-    const PoolLayout &pool = layer.layout.pools[is_finer];
-    const int64_t tile = is_finer ? layer.finer.tile(token) : token / panel::tile_tokens;
-    return memory_.data() + pool.offset + kv_head * pool.head_stride_bytes + tile * pool.tile.bytes;
+int64_t Storage::offset_of(const Layer &layer, bool is_f16, uint32_t kv_head, int64_t token) const {
+    const PoolLayout &pool = layer.layout.pools[is_f16];
+    return pool.offset + kv_head * pool.head_stride_bytes + token / panel::tile_tokens * pool.tile.bytes;
+}
+
+std::byte *Storage::tile_at(const Layer &layer, bool is_f16, uint32_t kv_head, int64_t token) const {
+    return memory_.data() + offset_of(layer, is_f16, kv_head, token);
 }
 
 // Of a piece's tokens, but for the rows themselves.
 PackRows Storage::rows_at(const Layer &layer, const Piece &piece, bool keys, uint32_t kv_head) const {
-    return rows_of_tile(layer.shapes[piece.is_finer], layer.layout.pools[piece.is_finer].tile,
-                        tile_at(layer, piece.is_finer, kv_head, piece.first), keys,
+    return rows_of_tile(layer.shapes[piece.is_f16], layer.layout.pools[piece.is_f16].tile,
+                        tile_at(layer, piece.is_f16, kv_head, piece.first), keys,
                         static_cast<int>(piece.first % panel::tile_tokens), piece.n_tokens);
 }
 
 template <class Body>
-void Storage::for_each_piece(const Layer &layer, int64_t first, int64_t end, Body &&body) {
+void Storage::for_each_piece(const Section &section, Body &&body) {
     int n_tokens;
-    for (int64_t t = first; t < end; t += n_tokens) {
-        n_tokens = static_cast<int>(std::min(end - t, panel::tile_tokens - t % panel::tile_tokens));
-        body(Piece{layer.finer.is_finer(t), t, n_tokens});
+    for (int64_t t = section.first; t < section.end; t += n_tokens) {
+        n_tokens = static_cast<int>(std::min(section.end - t, panel::tile_tokens - t % panel::tile_tokens));
+        body(Piece{section.is_f16, t, n_tokens});
     }
 }
 
 void Storage::set_len(Layer &layer, int64_t len) const {
     layer.views[0].len = len;
-    if (layer.finer.is_used()) {
+    if (layer.window.is_used()) {
         make_views(layer, len);
     }
 }
 
-// A view for every section that has tokens; the first one always, so that there is one.
+// A view for every section that has tokens; one at least.
 void Storage::make_views(Layer &layer, int64_t len) const {
-    kvl_view *view = layer.views;
-    kvl_span *span = layer.spans;
-    for (const Section &section : layer.finer.sections()) {
-        if (section.first == section.end || section.first > std::max<int64_t>(0, len - 1)) {
+    int n_views = 0;
+    int64_t end = 0;  // of the sections before
+    for (const Section &section : layer.window.sections(len)) {
+        if (section.first == section.end && !(len == 0 && n_views == 0)) {
             continue;
         }
-        *view = layer.shapes[section.is_finer];
-        view->len = len - section.first;
-        view->spans = span;
-        int64_t n_tokens;
-        for (int64_t t = section.first; t < section.end; t += n_tokens) {
-            n_tokens = section.end - t;
-            if (section.is_finer) {
-                n_tokens = std::min(n_tokens, layer.finer.straight_tokens(t));
-            }
-            *span++ = {tile_at(layer, section.is_finer, 0, t), nullptr, n_tokens};
+        kvl_view &view = layer.views[n_views];
+        kvl_span &span = layer.spans[n_views];
+        const int64_t room = section.end == len ? max_tokens_ : section.end;
+        span = {tile_at(layer, section.is_f16, 0, section.first), nullptr, room - section.first};
+        view = layer.shapes[section.is_f16];
+        view.len = len - section.first;
+        view.spans = &span;
+        view.n_spans = 1;
+        view.n_overlap = std::max<int64_t>(0, end - section.first);
+        view.n_recent = layer.window.n_recent();
+        if (n_views > 0) {
+            layer.views[n_views - 1].next = &view;
         }
-        view->n_spans = static_cast<uint32_t>(span - view->spans);
-        if (view != layer.views) {
-            view[-1].next = view;
-        }
-        ++view;
+        end = section.end;
+        ++n_views;
     }
 }
 
@@ -159,7 +162,7 @@ void Storage::use_huge_pages(Layer &layer, int64_t n_before, int64_t n_tokens) c
             pages.small_tokens = std::max(pages.small_tokens, n_before + n_tokens);
             return;
         }
-        memory_.ask_for_huge_pages(layer.layout.offset, layer.layout.bytes);
+        memory_.ask_for_huge_pages(layer.layout.offset, layer.layout.pools[true].offset - layer.layout.offset);
         pages.asked = true;
     }
     for (int64_t left = 1 + n_tokens / panel::tile_tokens;
@@ -169,31 +172,37 @@ void Storage::use_huge_pages(Layer &layer, int64_t n_before, int64_t n_tokens) c
     }
 }
 
-// Tiles that begin among tokens [first, end), but are not filled by them, are zero before they are written: those that have
-// never been are.
-void Storage::clear_stale(Layer &layer, int64_t first, int64_t end) const {
-    for_each_piece(layer, first, end, [&](const Piece &piece) {
-        const bool was_written = piece.first < layer.n_written ||
-                                 (piece.is_finer && layer.finer.tile(piece.first) != piece.first / panel::tile_tokens);
-        if (piece.first % panel::tile_tokens == 0 && piece.n_tokens < panel::tile_tokens && was_written) {
-            clear_tiles(layer.shapes[piece.is_finer], layer.layout.pools[piece.is_finer].tile,
-                        tile_at(layer, piece.is_finer, 0, piece.first));
+// Tiles that begin in a section, but are not filled by it, are zero before they are written: those that have never been are.
+void Storage::clear_stale(Layer &layer, const Section &section) const {
+    for_each_piece(section, [&](const Piece &piece) {
+        if (piece.first % panel::tile_tokens == 0 && piece.n_tokens < panel::tile_tokens && piece.first < layer.n_written) {
+            clear_tiles(layer.shapes[piece.is_f16], layer.layout.pools[piece.is_f16].tile,
+                        tile_at(layer, piece.is_f16, 0, piece.first));
         }
     });
-    layer.n_written = std::max(layer.n_written, end);
+    layer.n_written = std::max(layer.n_written, section.end);
 }
 
-void Storage::pack(const Layer &layer, int64_t first, int64_t end, const float *k, const float *v) const {
-    for_each_piece(layer, first, end, [&](const Piece &piece) {
-        const int64_t offset = (piece.first - first) * layer.desc.n_kv_heads;
-        pack_tokens(*kernels_, layer.shapes[piece.is_finer], layer.layout.pools[piece.is_finer].tile,
-                    tile_at(layer, piece.is_finer, 0, piece.first), static_cast<int>(piece.first % panel::tile_tokens),
+// After the last of len tokens.
+void Storage::clear_rest_of_tile(const Layer &layer, bool is_f16, int64_t len) const {
+    const kvl_view &shape = layer.shapes[is_f16];
+    for (uint32_t head = 0; len % panel::tile_tokens != 0 && head < shape.n_kv_heads; ++head) {
+        panel::clear_tokens(shape.k_format, shape.head_dim, shape.v_format, shape.v_head_dim,
+                            static_cast<int>(len % panel::tile_tokens), tile_at(layer, is_f16, head, len));
+    }
+}
+
+void Storage::pack(const Layer &layer, const Section &section, const float *k, const float *v) const {
+    for_each_piece(section, [&](const Piece &piece) {
+        const int64_t offset = (piece.first - section.first) * layer.desc.n_kv_heads;
+        pack_tokens(*kernels_, layer.shapes[piece.is_f16], layer.layout.pools[piece.is_f16].tile,
+                    tile_at(layer, piece.is_f16, 0, piece.first), static_cast<int>(piece.first % panel::tile_tokens),
                     piece.n_tokens, k + offset * layer.desc.head_dim, v + offset * layer.desc.v_head_dim);
     });
 }
 
 // Tiles of tokens [first, end) from one pool to the other, by way of f32, as they are: what is rotated stays so.
-void Storage::convert(const Layer &layer, int64_t first, int64_t end, bool to_finer) const {
+void Storage::convert(const Layer &layer, int64_t first, int64_t end, bool to_f16) const {
     constexpr int at_once = panel::columns;
     float rows[at_once * KVL_MAX_HEAD_DIM];
     int n_tokens;
@@ -202,9 +211,9 @@ void Storage::convert(const Layer &layer, int64_t first, int64_t end, bool to_fi
         for (const bool keys : {true, false}) {
             for (uint32_t head = 0; head < layer.desc.n_kv_heads; ++head) {
                 for (const bool is_target : {false, true}) {
-                    const bool is_finer = is_target == to_finer;
-                    const kvl_view &shape = layer.shapes[is_finer];
-                    PackRows of = rows_at(layer, {is_finer, t, n_tokens}, keys, head);
+                    const bool is_f16 = is_target == to_f16;
+                    const kvl_view &shape = layer.shapes[is_f16];
+                    PackRows of = rows_at(layer, {is_f16, t, n_tokens}, keys, head);
                     of.rows = reinterpret_cast<std::byte *>(rows);
                     of.stride_bytes = of.dim * static_cast<int64_t>(sizeof(float));
                     of.is_rotated = false;
@@ -215,46 +224,68 @@ void Storage::convert(const Layer &layer, int64_t first, int64_t end, bool to_fi
     }
 }
 
+// Gives back the memory of f16 tokens [first, end), beside which nothing in [free_first, free_end) is in use.
+void Storage::release(const Layer &layer, int64_t first, int64_t end, int64_t free_first, int64_t free_end) const {
+    const auto on_tile = [](int64_t token) { return panel::round_up(token, panel::tile_tokens); };
+    for (uint32_t head = 0; first < end && head < layer.desc.n_kv_heads; ++head) {
+        const auto offset = [&](int64_t token) { return offset_of(layer, true, head, on_tile(token)); };
+        memory_.release(offset(first), offset(end), offset(free_first), offset(free_end));
+    }
+}
+
 void Storage::write(uint32_t index, int64_t first, int64_t n_tokens, const float *k, const float *v) {
     Layer &layer = layers_[index];
     use_huge_pages(layer, first, n_tokens);
     const int64_t end = first + n_tokens;
+    const bool is_f16 = layer.window.is_used();
     int64_t stop;
     for (int64_t t = first; t < end; t = stop) {
-        // The ring has room for one tile more than it keeps: each is filled before what it replaces is due.
-        stop = layer.finer.is_used() ? std::min(end, panel::round_up(t + 1, panel::tile_tokens)) : end;
+        // A tile that is to be quantized is so while it is in the CPU's caches.
+        stop = is_f16 ? std::min(end, panel::round_up(t + 1, panel::tile_tokens)) : end;
+        const Section section{is_f16, t, stop};
         const uint64_t offset = static_cast<uint64_t>(t - first) * layer.desc.n_kv_heads;
-        clear_stale(layer, t, stop);
-        pack(layer, t, stop, k + offset * layer.desc.head_dim, v + offset * layer.desc.v_head_dim);
-        convert(layer, layer.finer.encoded(), layer.finer.quantized_at(stop), false);
-        layer.finer.grow(stop);
+        clear_stale(layer, section);
+        pack(layer, section, k + offset * layer.desc.head_dim, v + offset * layer.desc.v_head_dim);
+        if (is_f16) {
+            const int64_t due = std::min(layer.window.cut(end), stop);
+            convert(layer, layer.window.quantized(), due, false);
+            layer.window.quantize(due);
+        }
     }
     set_len(layer, end);
 }
 
+void Storage::advance(uint32_t index) {
+    Layer &layer = layers_[index];
+    if (!layer.window.is_used()) {
+        return;
+    }
+    const int64_t first = layer.window.first_held();
+    layer.window.advance(layer.views[0].len);
+    release(layer, first, layer.window.first_held(), layer.window.n_first(), layer.window.first_held());
+    set_len(layer, layer.views[0].len);
+}
+
 void Storage::truncate(uint32_t index, int64_t len) {
     Layer &layer = layers_[index];
-    const int64_t quantized = layer.finer.quantized();
-    const int64_t first = layer.finer.truncate(len);
-    if (layer.finer.is_used() && first < quantized) {
-        clear_stale(layer, first, std::min(len, quantized));
-        convert(layer, first, std::min(len, quantized), true);
+    F16Window &window = layer.window;
+    const int64_t len_before = layer.views[0].len;
+    if (window.is_used() && window.truncate(len)) {
+        clear_stale(layer, {true, window.first_held(), len});
+        convert(layer, window.first_held(), len, true);
     }
-    if (len % panel::tile_tokens != 0) {
-        const Piece open{layer.finer.is_finer(len), len, 0};
-        const kvl_view &shape = layer.shapes[open.is_finer];
-        for (uint32_t head = 0; head < shape.n_kv_heads; ++head) {
-            panel::clear_tokens(shape.k_format, shape.head_dim, shape.v_format, shape.v_head_dim,
-                                static_cast<int>(len % panel::tile_tokens), tile_at(layer, open.is_finer, head, len));
-        }
+    clear_rest_of_tile(layer, window.is_used(), len);
+    if (window.is_used()) {
+        release(layer, std::max(len, window.n_first()), len_before, std::max(len, window.n_first()), max_tokens_);
     }
     set_len(layer, len);
 }
 
 void Storage::read(bool keys, uint32_t index, int64_t first, int64_t n_tokens, float *out) const {
     const Layer &layer = layers_[index];
-    for_each_piece(layer, first, first + n_tokens, [&](const Piece &piece) {
-        const kvl_view &shape = layer.shapes[piece.is_finer];
+    for_each_piece({false, first, first + n_tokens}, [&](Piece piece) {
+        piece.is_f16 = layer.window.is_f16(piece.first, layer.views[0].len);
+        const kvl_view &shape = layer.shapes[piece.is_f16];
         for (uint32_t head = 0; head < shape.n_kv_heads; ++head) {
             PackRows rows = rows_at(layer, piece, keys, head);
             rows.rows =
@@ -270,18 +301,16 @@ void Storage::copy_tokens(const Storage &from, uint32_t index) {
     const Layer &source = from.layers_[index];
     const int64_t len = source.views[0].len;
     use_huge_pages(layer, 0, len);
-    layer.finer = source.finer;
+    layer.window = source.window;
     layer.n_written = len;
-    const auto copy = [&](const Piece &piece) {
-        for (uint32_t head = 0; head < layer.desc.n_kv_heads; ++head) {
-            std::memcpy(tile_at(layer, piece.is_finer, head, piece.first),
-                        from.tile_at(source, piece.is_finer, head, piece.first),
-                        static_cast<size_t>(layer.layout.pools[piece.is_finer].tile.bytes));
-        }
-    };
-    for_each_piece(source, 0, len, copy);
-    if (layer.finer.is_used() && layer.finer.encoded() > layer.finer.quantized()) {
-        copy({false, layer.finer.quantized(), 0});
+    for (const Section &section : source.window.sections(len)) {
+        for_each_piece(section, [&](const Piece &piece) {
+            for (uint32_t head = 0; head < layer.desc.n_kv_heads; ++head) {
+                std::memcpy(tile_at(layer, piece.is_f16, head, piece.first),
+                            from.tile_at(source, piece.is_f16, head, piece.first),
+                            static_cast<size_t>(layer.layout.pools[piece.is_f16].tile.bytes));
+            }
+        });
     }
     set_len(layer, len);
 }

@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "../kernels/kernel_table.hpp"
-#include "finer_tokens.hpp"
+#include "f16_window.hpp"
 #include "layout.hpp"
 #include "memory.hpp"
 
@@ -25,11 +25,16 @@ public:
     int64_t bytes_per_token(uint32_t layer) const;  // in the layer's formats
     int64_t bytes(uint32_t layer) const;            // of its tokens, each in its own
 
-    // A view of the layer's tokens. What it points to changes with the next write or truncate where tokens are kept finer.
+    // A view of the layer's tokens. Where it has an f16 window, what it points to changes with the next write, advance or
+    // truncate.
     const kvl_view &view(uint32_t layer) const { return *layers_[layer].views; }
 
-    // Packs tokens [first, first + n_tokens) from [n_tokens, n_kv_heads, dim] f32. They are the layer's last ones then.
+    // Packs tokens [first, first + n_tokens) from [n_tokens, n_kv_heads, dim] f32. They are the layer's last ones then, and
+    // pending.
     void write(uint32_t layer, int64_t first, int64_t n_tokens, const float *k, const float *v);
+
+    // No token is pending any more.
+    void advance(uint32_t layer);
 
     // Forgets tokens from len on.
     void truncate(uint32_t layer, int64_t len);
@@ -51,35 +56,38 @@ private:
     // What an append reads comes first: of a model's many layers, none is in the CPU's caches then.
     struct Layer {
         kvl_layer_desc desc;
-        FinerTokens finer;
+        F16Window window;
         HugePages huge_pages;
         LayerLayout layout;
         int64_t n_written = 0;  // the most tokens that there were: tiles behind them are still zero
         kvl_view shapes[2];     // of the pools, without tokens
         kvl_view views[3];      // of the sections that have tokens
-        kvl_span spans[4];      // of those: the newest tokens may have two
+        kvl_span spans[3];      // of those
     };
 
     // Tokens of one tile.
     struct Piece {
-        bool is_finer;
+        bool is_f16;
         int64_t first;
         int n_tokens;
     };
 
-    // body(piece) for the tiles that hold tokens [first, end).
+    // body(piece) for the tiles that hold tokens of a section.
     template <class Body>
-    static void for_each_piece(const Layer &layer, int64_t first, int64_t end, Body &&body);
+    static void for_each_piece(const Section &section, Body &&body);
 
-    std::byte *tile_at(const Layer &layer, bool is_finer, uint32_t kv_head, int64_t token) const;
+    int64_t offset_of(const Layer &layer, bool is_f16, uint32_t kv_head, int64_t token) const;
+    std::byte *tile_at(const Layer &layer, bool is_f16, uint32_t kv_head, int64_t token) const;
     PackRows rows_at(const Layer &layer, const Piece &piece, bool keys, uint32_t kv_head) const;
-    kvl_view shape_of(const Layer &layer, bool is_finer) const;
+    kvl_view shape_of(const Layer &layer, bool is_f16) const;
     void set_len(Layer &layer, int64_t len) const;
     void make_views(Layer &layer, int64_t len) const;
     void use_huge_pages(Layer &layer, int64_t n_before, int64_t n_tokens) const;
-    void clear_stale(Layer &layer, int64_t first, int64_t end) const;
-    void pack(const Layer &layer, int64_t first, int64_t end, const float *k, const float *v) const;
-    void convert(const Layer &layer, int64_t first, int64_t end, bool to_finer) const;
+    void clear_stale(Layer &layer, const Section &section) const;
+    void clear_rest_of_tile(const Layer &layer, bool is_f16, int64_t len) const;
+    void pack(const Layer &layer, const Section &section, const float *k, const float *v) const;
+    void convert(const Layer &layer, int64_t first, int64_t end, bool to_f16) const;
+    void release(const Layer &layer, int64_t first, int64_t end, int64_t free_first, int64_t free_end) const;
 
     const KernelTable *kernels_ = nullptr;
     std::vector<Layer> layers_;

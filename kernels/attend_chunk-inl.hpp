@@ -12,34 +12,39 @@ namespace kvlane {
 struct Part {
     const AttendChunk &chunk;
     const kvl_view *view;
-    int64_t first;     // token of the view,
-    int64_t position;  // and its position
+    int64_t view_first;  // position of the view's first token
+    int64_t first;       // token of the view
     int64_t n_tokens;
     uint32_t run;
     int64_t run_first;
 };
 
-// body(part) for every view that has some of the chunk's tokens.
+// body(part) for every view that holds some of the chunk's tokens.
 template <class Body>
 static void for_each_part(const AttendChunk &c, Body &&body) {
-    Part part{c, c.view, c.first, c.position, 0, c.run, c.run_first};
-    for (int64_t left = c.n_tokens; left > 0; left -= part.n_tokens, part.view = part.view->next) {
-        part.n_tokens = std::min(left, own_tokens(*part.view) - part.first);
+    const int64_t end = c.position + c.n_tokens;
+    Part part{c, c.view, c.position - c.first, c.first, 0, c.run, c.run_first};
+    while (part.view && part.view_first + part.first < end) {
+        part.n_tokens = std::min(own_tokens(*part.view), end - part.view_first) - part.first;
         body(part);
-        part.position += part.n_tokens;
-        part.first = part.run_first = 0;
+        part.view_first += tokens_before_next(*part.view);
+        part.view = part.view->next;
+        part.first = std::max<int64_t>(0, c.position - part.view_first);
         part.run = 0;
+        part.run_first = 0;
     }
 }
 
 // Tokens of the tile from `tile_first` on that a query sees, a bit each.
 static inline uint64_t visible_word(const Part &part, int64_t tile_first, int query) {
     const AttendChunk &c = part.chunk;
-    const int64_t first = std::max(tile_first, part.first), position = part.position + (first - part.first);
+    const int64_t first = std::max(tile_first, part.first), position = part.view_first + first;
     const int64_t end = c.queries[query].position + 1;
     const int64_t n =
         std::min({tile_first + panel::tile_tokens, part.first + part.n_tokens, first + end - position}) - first;
-    uint64_t visible = low_bits(n) & (low_bits(c.n_sink_tokens - position) | ~low_bits(end - c.window - position));
+    const ReadTokens read = read_tokens(*part.view, part.view_first, c.queries[query].position);
+    uint64_t visible = low_bits(n) & (low_bits(c.n_sink_tokens - position) | ~low_bits(end - c.window - position)) &
+                       low_bits(read.end - position) & ~low_bits(read.first - position);
     if (c.mask && visible != 0) {
         visible &= unmasked(*c.mask, c.first_query + query, position, static_cast<int>(n));
     }
@@ -87,7 +92,7 @@ static void pack_queries(Numbers k_numbers, ChunkRows &rows) {
 // What rows see of a tile, and how their scores are modified. Returns what any of them sees.
 static uint64_t show_tile(const Part &part, int64_t tile_first, ChunkRows &rows) {
     const AttendChunk &c = part.chunk;
-    const int64_t position = part.position + (tile_first - part.first);
+    const int64_t position = part.view_first + tile_first;
     uint64_t any = 0;
     for (int r = 0; r < rows.block.n_rows; ++r) {
         const int row = rows.first + r, query = row / c.group;

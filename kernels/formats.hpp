@@ -54,8 +54,8 @@ static constexpr int group_of[count] = {
 // Whether rows are integers that a scale of their own multiplies.
 static inline bool is_scaled(kvl_format format) { return scale_bytes_of[format] > 0; }
 
-// What tokens are kept in that are to be finer than integers.
-static inline kvl_format finer_of(kvl_format format) { return is_scaled(format) ? +KVL_F16 : format; }
+// That of the tokens of a layer that are kept in f16.
+static inline kvl_format in_f16_window(kvl_format format) { return is_scaled(format) ? +KVL_F16 : format; }
 
 // Bytes of the scales of one row of dim elements: f32, and a byte a group.
 static inline int64_t entry_bytes(kvl_format format, uint32_t dim) {

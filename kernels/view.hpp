@@ -1,7 +1,7 @@
 #pragma once
 
-// Where a view's rows lie: the only place that multiplies strides.
-// A view that has a next one holds the first of the tokens only, the other the rest.
+// Where a view's rows lie: the only place that multiplies strides. And which tokens of a sequence the views of a chain hold:
+// each those from its first one to the first of its next one, and that one's n_overlap.
 
 #include <cstddef>
 #include <cstdint>
@@ -56,7 +56,33 @@ static inline uint32_t run_of(const kvl_view &view, uint32_t i, int64_t &token) 
     return i;
 }
 
-// Visible tokens of this view alone.
-static inline int64_t own_tokens(const kvl_view &view) { return view.len - (view.next ? view.next->len : 0); }
+// Tokens from this view's first to that of the next view.
+static inline int64_t tokens_before_next(const kvl_view &view) { return view.len - (view.next ? view.next->len : 0); }
+
+// Visible tokens that this view holds, those that its next one holds too included.
+static inline int64_t own_tokens(const kvl_view &view) {
+    return tokens_before_next(view) + (view.next ? view.next->n_overlap : 0);
+}
+
+// Positions [first, end) of the tokens for which a query reads a view that begins at view_first: others of those that it
+// holds are read from the view before or after it.
+struct ReadTokens {
+    int64_t first;
+    int64_t end;
+};
+
+// Where a query goes over from the view before to this one.
+static inline int64_t overlap_cut(const kvl_view &view, int64_t view_first, int64_t query_position) {
+    const int64_t whole_tiles = (query_position + 1) / panel::tile_tokens * panel::tile_tokens;
+    const int64_t most = view_first + view.n_overlap;
+    const int64_t cut = whole_tiles - (view.n_overlap > 0 ? view.n_recent : 0);
+    return cut < view_first ? view_first : cut > most ? most : cut;
+}
+
+static inline ReadTokens read_tokens(const kvl_view &view, int64_t view_first, int64_t query_position) {
+    const int64_t next_first = view_first + tokens_before_next(view);
+    return {overlap_cut(view, view_first, query_position),
+            view.next ? overlap_cut(*view.next, next_first, query_position) : next_first};
+}
 
 }  // namespace kvlane

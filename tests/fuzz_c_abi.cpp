@@ -589,14 +589,16 @@ private:
             call.view.next = &next;
         }
         kvl_view &view = call.view.next && input_.one_in(2) ? next : call.view;
-        const uint32_t field = input_.byte() % 8;
+        const uint32_t field = input_.byte() % 10;
         uint32_t *const fields[] = {&view.flags,      &view.n_kv_heads, &view.head_dim,
                                     &view.v_head_dim, &view.k_format,   &view.v_format};
         const bool spoils_shape = field < std::size(fields);
         if (spoils_shape) {
             *fields[field] = input_.any<uint32_t>();
-        } else {
+        } else if (field < 8) {
             view.len = std::max(input_.any<int64_t>(), field == 6 ? view.len : INT64_MIN);
+        } else {
+            (field == 8 ? view.n_overlap : view.n_recent) = input_.any<int64_t>();
         }
         uint64_t bytes = 0;
         const kvl_status counted = kvl_attend_bytes(attention_, &call.sequence, 1, &bytes);

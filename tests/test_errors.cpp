@@ -82,7 +82,9 @@ struct World {
                        .n_blocks = 7,
                        .block_tokens = 7,
                        .k_block_stride_bytes = 7,
-                       .v_block_stride_bytes = 7};
+                       .v_block_stride_bytes = 7,
+                       .n_overlap = 7,
+                       .n_recent = 7};
     size_t size = 7;
     uint64_t n_bytes = 7;
     uint32_t n_tasks = 7;

@@ -127,6 +127,7 @@ struct Littered {
         view.n_spans = 2;
         view.k_head_stride_bytes = view.v_head_stride_bytes = garbage;
         view.k_block_stride_bytes = view.v_block_stride_bytes = garbage;
+        view.n_recent = garbage;
         if (kvlane::has_tiles(plain)) {
             view.v_token_stride_bytes = garbage;
         }

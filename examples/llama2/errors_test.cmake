@@ -29,6 +29,6 @@ expect_error("f64.*f32" ${wrong} --tokenizer ${wrong} --cache f64)
 expect_error("f16\\+f64|f64.*f32" ${wrong} --tokenizer ${wrong} --cache f16+f64)
 expect_error("--rotation" ${wrong} --tokenizer ${wrong} --rotation 90)
 expect_error("--precision" ${wrong} --tokenizer ${wrong} --precision half)
-expect_error("--draft is 4; it must be 0 with --recent-f16"
-  ${wrong} --tokenizer ${wrong} --cache q8 --recent-f16 64 --draft 4)
+expect_error("--draft is 65; it must be at most 64 with --first-f16 or --recent-f16"
+  ${wrong} --tokenizer ${wrong} --cache q8 --first-f16 1 --draft 65)
 expect_error("--unknown" ${wrong} --tokenizer ${wrong} --unknown)

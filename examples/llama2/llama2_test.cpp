@@ -79,7 +79,8 @@ class RandomModel {
 public:
     explicit RandomModel(uint32_t seed) : file_("llama2_test_random.bin", bytes(seed)), checkpoint_(file_.path()) {}
 
-    Model model(kvlane::Format format) const { return Model(checkpoint_, {format, format}, nullptr); }
+    Model model(const CacheFormat &format) const { return Model(checkpoint_, format, nullptr); }
+    Model model(kvlane::Format format) const { return model({.k = format, .v = format}); }
 
 private:
     static std::string bytes(uint32_t seed) {
@@ -126,6 +127,23 @@ Tokens joined(Tokens begin, const Tokens &end) {
 }
 
 const kvlane::Format formats[] = {kvlane::Format::f32, kvlane::Format::f16, kvlane::Format::q8, kvlane::Format::q4};
+
+// Of a text of 150 tokens, some are in f16 and others quantized.
+const CacheFormat with_f16_window[] = {
+    {.k = kvlane::Format::q4, .v = kvlane::Format::q4, .n_first_f16 = 1},
+    {.k = kvlane::Format::q8, .v = kvlane::Format::q4, .n_recent_f16 = 1},
+    {.k = kvlane::Format::q4, .v = kvlane::Format::q8, .n_first_f16 = 1, .n_recent_f16 = 1},
+};
+
+std::vector<float> logits_one_by_one(Model &model, const Tokens &tokens) {
+    Sequence sequence = model.sequence();
+    std::vector<float> all;
+    for (const uint32_t token : tokens) {
+        const auto logits = model.forward(sequence, Tokens{token});
+        all.insert(all.end(), logits.begin(), logits.end());
+    }
+    return all;
+}
 
 std::string checkpoint_error(const std::string &bytes) {
     const TemporaryFile file("llama2_test_checkpoint.bin", bytes);
@@ -234,12 +252,7 @@ TEST_CASE("tokens have the same logits one by one, together, behind a prefix and
     const Tokens tokens = text_of(n_prefix + 5);
     for (const kvlane::Format format : formats) {
         Model model = random.model(format);
-        Sequence alone = model.sequence();
-        std::vector<float> want;
-        for (const uint32_t token : tokens) {
-            const auto logits = model.forward(alone, Tokens{token});
-            want.insert(want.end(), logits.begin(), logits.end());
-        }
+        const std::vector<float> want = logits_one_by_one(model, tokens);
         Sequence together = model.sequence();
         CHECK(std::ranges::equal(model.forward(together, tokens), want));
 
@@ -259,6 +272,24 @@ TEST_CASE("tokens have the same logits one by one, together, behind a prefix and
         second.truncate(n_prefix + 2);
         CHECK(std::ranges::equal(model.forward(second, std::span(tokens).subspan(n_prefix + 2)),
                                  behind_prefix.subspan(2 * 10)));
+    }
+}
+
+TEST_CASE("tokens have the same logits, and so a text its perplexity, one by one and at once, where some are kept in f16") {
+    const RandomModel random(1);
+    const Tokens tokens = text_of(150);
+    for (const CacheFormat &format : with_f16_window) {
+        Model model = random.model(format);
+        const std::vector<float> want = logits_one_by_one(model, tokens);
+        for (const size_t n : {150, 100, 64, 1}) {
+            Sequence sequence = model.sequence();
+            const auto begin = model.forward(sequence, std::span(tokens).first(n));
+            CHECK(std::ranges::equal(begin, std::span(want).first(n * 10)));
+            if (n < tokens.size()) {
+                CHECK(std::ranges::equal(model.forward(sequence, std::span(tokens).subspan(n)),
+                                         std::span(want).subspan(n * 10)));
+            }
+        }
     }
 }
 
@@ -292,9 +323,11 @@ TEST_CASE("a draft is what followed the newest tokens when they last stood in th
 
 TEST_CASE("drafts change how many steps a text takes, and not the text") {
     uint32_t n_accepted = 0, n_refused = 0;
-    for (uint32_t seed = 0; seed < 12; ++seed) {
+    for (uint32_t seed = 0; seed < 21; ++seed) {
         const RandomModel random(seed);
-        Model model = random.model(formats[seed % std::size(formats)]);
+        const size_t kind = seed % (std::size(formats) + std::size(with_f16_window));
+        Model model = kind < std::size(formats) ? random.model(formats[kind])
+                                                : random.model(with_f16_window[kind - std::size(formats)]);
         for (const float temperature : {0.0f, 1.0f}) {
             const Written plain = written(model, {1, 5, 6, 5}, 0, temperature);
             CHECK(plain.effort.n_steps == plain.text.size() - 3 - (plain.effort.n_tokens == 150));

@@ -63,11 +63,12 @@ void check_temperature(float temperature) {
     }
 }
 
-// A guess would turn tokens to integers before their time, and to forget it would not turn them back.
+// A cache that keeps tokens in f16 forgets no more guesses without loss.
 void check_draft(const Options &options) {
-    if (options.most_drafted > 0 && options.n_recent_f16 > 0) {
-        throw std::runtime_error("--draft is " + std::to_string(options.most_drafted) +
-                                 "; it must be 0 with --recent-f16, or the text would be another");
+    if (options.most_drafted > KVL_TRUNCATABLE_TOKENS && (options.n_first_f16 > 0 || options.n_recent_f16 > 0)) {
+        throw std::runtime_error("--draft is " + std::to_string(options.most_drafted) + "; it must be at most " +
+                                 std::to_string(KVL_TRUNCATABLE_TOKENS) +
+                                 " with --first-f16 or --recent-f16, or the text would be another");
     }
 }
 

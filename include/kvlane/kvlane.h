@@ -59,6 +59,9 @@
 /* Tokens whose sums are merged as one: those of positions c * KVL_CHUNK_TOKENS to (c + 1) * KVL_CHUNK_TOKENS - 1. */
 #define KVL_CHUNK_TOKENS 512
 
+/* Tokens that kvl_cache_truncate can remove without loss from a cache that keeps tokens in f16. */
+#define KVL_TRUNCATABLE_TOKENS 64
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -192,6 +195,13 @@ enum {
 /// the attention object's, except that f16 may stand for q8 or q4; all views of a chain have the same rotations. A view
 /// that does not begin at a multiple of 64 tokens may change the last bits of a result.
 ///
+/// A view and the one before it may both hold the same tokens, in different formats: the first n_overlap of this view are
+/// the last ones of the view before, in the order of their positions. The query at position p, counted from the sequence's
+/// first token, reads those at positions less than
+///             cut = (p + 1) rounded down to a multiple of 64, less n_recent
+/// from the view before, and the others from this one. So the queries of a prompt read what they would if its tokens had
+/// been appended one by one.
+///
 /// Without KVL_VIEW_TILES the keys and values are rows in f32, f16 or bf16, as a caller's own cache may have them; q8 and
 /// q4 fail with KVL_ERROR_FORMAT. Spans may hold any number of tokens. Attention packs the rows that it needs into tiles,
 /// 64 tokens from the view's start at a time; results have the bits of packed tiles with the same contents.
@@ -232,18 +242,21 @@ typedef struct kvl_view {
     int64_t k_head_stride_bytes;
     int64_t v_token_stride_bytes;
     int64_t v_head_stride_bytes;
-    int64_t len;           /* visible tokens, those of next included; its own are at most the sum of the spans' n_tokens */
+    int64_t len;           /* visible tokens from its first one on, those of next included; len - next->len + next->n_overlap
+                              of them are its own, at most the sum of the spans' n_tokens */
     const kvl_span *spans; /* in order of position */
     uint32_t n_spans;
     uint32_t reserved;       /* 0 */
     kvl_rotation k_rotation; /* KVL_ROTATION_NONE or KVL_ROTATION_HADAMARD */
     kvl_rotation v_rotation;
-    const struct kvl_view *next; /* the tokens after these, 1 or more of which are its own; null: none */
+    const struct kvl_view *next; /* the tokens after these, with n_overlap of these; holds 1 or more. null: none */
     const int32_t *blocks;       /* [n_blocks] in order of position, each from 0 on; those after len are not read */
     uint32_t n_blocks;
     uint32_t block_tokens; /* KVL_MIN_BLOCK_TOKENS or more, with tiles a multiple of 64; 0: no blocks, and n_blocks is 0 */
     int64_t k_block_stride_bytes;
     int64_t v_block_stride_bytes;
+    int64_t n_overlap; /* 0 to len - next->len; 0 in the first view of a chain */
+    int64_t n_recent;  /* 0 to KVL_MAX_TOKENS; ignored where n_overlap is 0 */
 } kvl_view;
 
 /* ---- Cache ------------------------------------------------------------------------------------------------------- */
@@ -252,10 +265,15 @@ typedef struct kvl_cache kvl_cache;
 
 /// Geometry of one layer's keys and values.
 ///
-/// Where keys or values are q8 or q4, the first tokens and the newest ones may be kept in f16: those that receive most of
-/// the attention. Both numbers are rounded up to multiples of 64, whole tiles. New tokens are then stored in f16. A tile is
-/// quantized as a whole once all of its tokens are older than the newest n_recent_f16, so that up to n_recent_f16 + 63
-/// recent tokens are in f16. Elements over 65504 are infinite in f16.
+/// Where keys or values are q8 or q4, the first tokens and the recent ones may be kept in f16: those that receive most of
+/// the attention. Both numbers are rounded up to multiples of 64, whole tiles. New tokens are then stored in f16, and later
+/// quantized by whole tiles. The query at position p sees in f16 the first n_first_f16 tokens and, up to its own, those
+/// from position
+///             (p + 1) rounded down to a multiple of 64, less n_recent_f16
+/// on: up to n_recent_f16 + 63 recent tokens. The tokens between are quantized. That depends on p alone: the queries of a
+/// prompt that is appended at once, and attended to before kvl_cache_advance, give the bits that they give if its tokens are
+/// appended one by one, or in any other pieces. For that, tokens that some pending query sees in f16, and
+/// KVL_TRUNCATABLE_TOKENS more, are held in both formats. Elements over 65504 are infinite in f16.
 typedef struct kvl_layer_desc {
     size_t struct_size;
     uint32_t flags; /* none are defined */
@@ -320,24 +338,28 @@ KVL_API kvl_status kvl_cache_copy(const kvl_cache *source, kvl_cache **copy);
 /// Allocates:no; where huge pages are used, a few appends of a layer wait about a millisecond each for the system to make
 ///         them of small ones. Memory is committed as it is first written: if the system has none left then, Linux's OOM
 ///         killer may end the process. kvl_cache_bytes returns what is in use. It is at most the sum over layers of
-///         kvl_layer_info.bytes_per_token * max_tokens, plus n_first_f16 + n_recent_f16 + 64 tokens in f16 in layers that
-///         keep some in f16. Memory is written by whole tiles, of 64 tokens
+///         kvl_layer_info.bytes_per_token * max_tokens, plus, in layers that keep some in f16, n_first_f16 + n_recent_f16 +
+///         127 tokens and all pending ones in f16. kvl_cache_advance gives the memory of older ones in f16 back to the
+///         system, by whole pages. Memory is written by whole tiles, of 64 tokens
 KVL_API kvl_status kvl_cache_append(kvl_cache *cache, uint32_t layer, int64_t n_tokens, const float *k, size_t k_len,
                                     const float *v, size_t v_len);
 
-/// Makes the n_tokens pending tokens of every layer part of the cache.
+/// Makes the n_tokens pending tokens of every layer part of the cache. Of recent tokens in f16 those are kept that the
+/// newest KVL_TRUNCATABLE_TOKENS queries see; older queries that attend from now on see others quantized.
 /// Errors: KVL_ERROR_NULL; _RANGE when n_tokens < 1; _LAYER_MISSING when a layer has not exactly n_tokens pending
 /// Threads: one, while no other uses the cache   Allocates: no
 KVL_API kvl_status kvl_cache_advance(kvl_cache *cache, int64_t n_tokens);
 
-/// Forgets all tokens from position len on, and every pending one. Quantized tokens do not regain their precision: where
-/// some tokens are kept in f16 and the new end lies within a quantized tile, its tokens are kept in f16 again, with their
-/// dequantized values. When the tile is quantized once more, they have the same bits as before.
+/// Forgets all tokens from position len on, and every pending one. With a len up to KVL_TRUNCATABLE_TOKENS less than the
+/// largest since the last clear, the cache is as it was at that length, to the bit. With a smaller one, tokens that are
+/// quantized only do not regain their precision: where some tokens are kept in f16 and the new end lies within such a
+/// tile, its tokens are kept in f16 again, with their dequantized values. When the tile is quantized once more, they have
+/// the same bits as before.
 /// Errors: KVL_ERROR_NULL; KVL_ERROR_LENGTH when len < 0 or len > kvl_cache_len
 /// Threads: one, while no other uses the cache   Allocates: no
 KVL_API kvl_status kvl_cache_truncate(kvl_cache *cache, int64_t len);
 
-/// Forgets all tokens. The memory stays with the cache, for the next sequence.
+/// Forgets all tokens. The memory stays with the cache, for the next sequence, except that of recent tokens in f16.
 /// Errors: KVL_ERROR_NULL
 /// Threads: one, while no other uses the cache   Allocates: no
 KVL_API kvl_status kvl_cache_clear(kvl_cache *cache);
@@ -348,8 +370,8 @@ KVL_API int64_t kvl_cache_len(const kvl_cache *cache);
 /// Returns the capacity in tokens; 0 for a null cache.
 KVL_API int64_t kvl_cache_max_tokens(const kvl_cache *cache);
 
-/// Returns the memory that the tokens of all layers take, pending ones included, each in its format with its share of the
-/// tile's padding; 0 for a null cache.
+/// Returns the memory that the tokens of all layers take, pending ones included, each in its formats, of which it may have
+/// two, with its share of the tile's padding; 0 for a null cache.
 /// Units:  bytes
 KVL_API uint64_t kvl_cache_bytes(const kvl_cache *cache);
 
@@ -380,11 +402,10 @@ typedef struct kvl_layer_info {
 KVL_API kvl_status kvl_cache_layer_info(const kvl_cache *cache, uint32_t layer, kvl_layer_info *info);
 
 /// Makes a view of one layer's packed tiles, its pending tokens included. Its pointers stay good as long as the cache lives,
-/// or, where first or recent tokens are kept in f16, until the layer's next append or truncate; its len is that of now.
-/// After kvl_cache_truncate or kvl_cache_clear an older view may cover tokens that no longer exist. Attention to it stays
-/// within the cache's memory, and sees removed tokens, zeros, or those appended in their place; where tokens are kept in
-/// f16 it may also fail with KVL_ERROR_LENGTH or KVL_ERROR_RANGE. The library cannot detect more than that: make a new view
-/// for every step. view->struct_size is set by the caller.
+/// or, where first or recent tokens are kept in f16, until the layer's next append, advance or truncate; its len is that of
+/// now. After a truncate or clear an older view may cover tokens that no longer exist. Attention to it stays within the
+/// cache's memory, and sees removed tokens, zeros, or those appended in their place; or it may fail, with KVL_ERROR_LENGTH
+/// or _RANGE. No more is detected: make a new view for every step. view->struct_size is set by the caller.
 /// Errors: KVL_ERROR_NULL, KVL_ERROR_LAYER, KVL_ERROR_STRUCT_SIZE
 /// Threads: any that do not change this layer meanwhile   Allocates: no
 KVL_API kvl_status kvl_cache_view(const kvl_cache *cache, uint32_t layer, kvl_view *view);

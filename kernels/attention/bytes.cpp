@@ -51,9 +51,8 @@ kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *
         }
         int64_t first = view_first_of(s);
         for (const kvl_view *view = s.view; view; view = view->next) {
-            const int64_t own = own_tokens(*view);
-            sum += static_cast<uint64_t>(count_seen(*attention, s, first, own) * view->n_kv_heads * read_bytes(*view));
-            first += own;
+            sum += static_cast<uint64_t>(count_seen(*attention, s, *view, first) * view->n_kv_heads * read_bytes(*view));
+            first += tokens_before_next(*view);
         }
     }
     *bytes = sum;

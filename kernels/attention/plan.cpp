@@ -113,7 +113,7 @@ kvl_status extent_of(const kvl_attention &a, const kvl_sequence *sequences, uint
 // Goes on to a position that the views hold.
 void move_to(Place &place, int64_t &view_first, int64_t position) {
     while (position - view_first >= own_tokens(*place.view)) {
-        view_first += own_tokens(*place.view);
+        view_first += tokens_before_next(*place.view);
         place = {place.view->next, 0, 0, 0};
     }
     place.token = position - view_first;

@@ -9,12 +9,12 @@
 namespace kvlane {
 namespace {
 
-// Tokens that both views begin with.
+// Tokens that both views begin with, and that no query reads from a next one.
 int64_t common_tokens(const kvl_view &a, const kvl_view &b) {
     if (a.k_format != b.k_format || a.v_format != b.v_format || has_tiles(a) != has_tiles(b)) {
         return 0;
     }
-    const int64_t most = std::min(own_tokens(a), own_tokens(b));
+    const int64_t most = std::min(tokens_before_next(a), tokens_before_next(b));
     int64_t n_tokens = 0;
     for (uint32_t i = 0; n_tokens < most; ++i) {
         const Run run_of_a = run_at(a, i), run_of_b = run_at(b, i);

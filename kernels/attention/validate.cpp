@@ -51,7 +51,7 @@ kvl_status check_stated(kvl_rotation rotation, const char *name) {
 // these are.
 kvl_status check_stored(kvl_format format, kvl_rotation rotation, kvl_format expected_format, kvl_rotation expected_rotation,
                         const char *name) {
-    const bool fits = format == expected_format || format == format::finer_of(expected_format);
+    const bool fits = format == expected_format || format == format::in_f16_window(expected_format);
     if (fits && rotation == expected_rotation) {
         return KVL_OK;
     }
@@ -179,8 +179,8 @@ kvl_status check_memory(const kvl_view &view) {
     });
 }
 
-// A view alone, not its next ones: min_len is the least that its len may be, max_len the most.
-kvl_status check_one_view(const kvl_attention &a, const kvl_view &view, int64_t min_len, int64_t max_len) {
+// A view alone, but for how many tokens it has and where.
+kvl_status check_one_view(const kvl_attention &a, const kvl_view &view) {
     KVLANE_TRY(check_header(view, KVL_VIEW_TILES));
     KVLANE_TRY(check_reserved(view.reserved));
     KVLANE_TRY(check_geometry(view.n_kv_heads, a.n_kv_heads, "n_kv_heads"));
@@ -189,23 +189,41 @@ kvl_status check_one_view(const kvl_attention &a, const kvl_view &view, int64_t 
     KVLANE_TRY(check_stored(view.k_format, view.k_rotation, a.k_format, a.k_rotation, "k"));
     KVLANE_TRY(check_stored(view.v_format, view.v_rotation, a.v_format, a.v_rotation, "v"));
     KVLANE_TRY(check_rows(view, view.k_format, "k"));
-    KVLANE_TRY(check_rows(view, view.v_format, "v"));
-    return check_range(view.len, min_len, max_len, "len");
+    return check_rows(view, view.v_format, "v");
 }
 
-// A chain of views: each has tokens of its own, so that the chain ends.
-kvl_status check_view(const kvl_attention &a, const kvl_view *view) {
-    KVLANE_TRY(check_not_null(view, "view"));
-    KVLANE_TRY_IN(check_one_view(a, *view, 0, KVL_MAX_TOKENS), "view[0]: ");
-    for (uint32_t i = 0; view; view = view->next, ++i) {
-        if (view->next && view->len < 2) {
-            return fail(KVL_ERROR_RANGE,
-                        "view[%u]: len is %" PRId64 "; before a next view it must be at least 2, one of its own", i,
-                        view->len);
+// Tokens that the view before holds too; three views that follow each other hold none together.
+kvl_status check_overlap(const kvl_view &view, bool is_first) {
+    const int64_t most = is_first ? 0 : tokens_before_next(view);
+    if (view.n_overlap < 0 || view.n_overlap > most) {
+        return fail(KVL_ERROR_RANGE, "n_overlap is %" PRId64 "; it must be from 0 to %" PRId64 ", %s", view.n_overlap, most,
+                    is_first ? "as no view is before this one" : "its tokens before those of the next view");
+    }
+    return view.n_overlap == 0 ? KVL_OK : check_range(view.n_recent, 0, KVL_MAX_TOKENS, "n_recent");
+}
+
+// A chain of views: each holds a token at least that no other holds, or that the next one alone holds too, so that the chain
+// ends.
+kvl_status check_view(const kvl_attention &a, const kvl_view *first) {
+    KVLANE_TRY(check_not_null(first, "view"));
+    KVLANE_TRY_IN(check_one_view(a, *first), "view[0]: ");
+    KVLANE_TRY_IN(check_range(first->len, 0, KVL_MAX_TOKENS, "len"), "view[0]: ");
+    uint32_t i = 0;
+    for (const kvl_view *view = first; view; view = view->next, ++i) {
+        if (const kvl_view *const next = view->next) {
+            KVLANE_TRY_IN(check_one_view(a, *next), "view[%u]: ", i + 1);
+            const int n_alone = next->n_overlap > 0 ? 0 : 1;
+            if (view->len < n_alone + 1) {
+                return fail(KVL_ERROR_RANGE,
+                            "view[%u]: len is %" PRId64 "; before a next view it must be at least %d, one of its own", i,
+                            view->len, n_alone + 1);
+            }
+            KVLANE_TRY_IN(check_range(next->len, 1, view->len - n_alone, "len"), "view[%u]: ", i + 1);
         }
-        if (view->next) {
-            KVLANE_TRY_IN(check_one_view(a, *view->next, 1, view->len - 1), "view[%u]: ", i + 1);
-        }
+        KVLANE_TRY_IN(check_overlap(*view, view == first), "view[%u]: ", i);
+    }
+    i = 0;
+    for (const kvl_view *view = first; view; view = view->next, ++i) {
         KVLANE_TRY_IN(check_memory(*view), "view[%u]: ", i);
     }
     return KVL_OK;

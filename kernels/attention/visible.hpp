@@ -6,6 +6,7 @@
 #include <bit>
 
 #include "../mask.hpp"
+#include "../view.hpp"
 #include "attention.hpp"
 #include "validate.hpp"
 
@@ -70,10 +71,11 @@ inline Visible visible_to_any(const kvl_attention &a, const kvl_sequence &s) {
     return visible_to(a, s, s.len - (queries_of(s) - 1), s.len);
 }
 
-// Of the tokens at positions [first, first + n), those that any of the queries sees.
-inline int64_t count_seen(const kvl_attention &a, const kvl_sequence &s, int64_t first, int64_t n) {
+// Of the tokens of a view that begins at position `first`, those that any of the queries reads from it.
+inline int64_t count_seen(const kvl_attention &a, const kvl_sequence &s, const kvl_view &view, int64_t first) {
     const uint32_t n_queries = queries_of(s);
-    if (!s.mask) {
+    const int64_t n = own_tokens(view);
+    if (!s.mask && view.n_overlap == 0 && n == tokens_before_next(view)) {
         return visible_to_any(a, s).count(first, n);
     }
     const Tokens asked = Tokens{first, first + n}.within(asked_of(s)).within({0, s.len});
@@ -83,7 +85,9 @@ inline int64_t count_seen(const kvl_attention &a, const kvl_sequence &s, int64_t
         uint64_t by_any = 0;
         for (uint32_t query = 0; query < n_queries; ++query) {
             const int64_t len = s.len - (n_queries - 1 - query);
-            by_any |= visible_to(a, s, len, len).word(position) & unmasked(*s.mask, query, position, in_word);
+            const ReadTokens read = read_tokens(view, first, len - 1);
+            const uint64_t shown = s.mask ? unmasked(*s.mask, query, position, in_word) : low_bits(in_word);
+            by_any |= visible_to(a, s, len, len).word(position) & Tokens{read.first, read.end}.word(position) & shown;
         }
         seen += std::popcount(by_any);
     }
