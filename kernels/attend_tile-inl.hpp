@@ -22,86 +22,121 @@ using OperandOf = std::conditional_t<
     std::conditional_t<N == Numbers::scaled, operand::Floats<Isa, format::q8>,
                        std::conditional_t<N == Numbers::words, operand::Words<Isa>, operand::Bytes<Isa, Keys>>>>;
 
+// body(first, n) for panels [first, first + n) of rows, which are packed before they are multiplied: `most` at once, where
+// there is room for them.
+template <class Body>
+static void for_each_packed(int n_panels, int64_t panel_bytes, int most, Body &&body) {
+    const int at_once = static_cast<int>(std::min<int64_t>(most, staging_bytes / panel_bytes));
+    for (int first = 0; first < n_panels; first += at_once) {
+        body(first, std::min(at_once, n_panels - first));
+    }
+}
+
 // Scores without their scales: S[r][t] = q[r] . k[t]
 template <class Isa, class Format, Numbers N>
 void score_tile(const TileSource &source, const Queries &queries, RowBlock &rows) {
-    using Operand = OperandOf<Isa, Format, N, true>;
-    const auto head_dim = static_cast<int>(source.view->head_dim);
-    const int64_t staged_bytes = Format::group > 0 ? unpacked_bytes(head_dim)
-                                 : source.tile     ? 0
-                                                   : source.layout.k_panel_bytes;
-    for_each_staged(
-        rows.n_tokens / panel::columns, staged_bytes,
-        [&](int first, int n) { return stage_keys<Isa, Format>(source, first, n, rows.room); },
-        [&](int first, int n, const Panels &panels) {
-            gemm<Isa, Operand, false>({.a = static_cast<const typename Operand::Element *>(queries.elements),
-                                       .lda = queries.ld,
-                                       .n_rows = rows.n_rows,
-                                       .panels = panels.at,
-                                       .panel_bytes = panels.bytes,
-                                       .n_panels = n,
-                                       .k = queries.ld,
-                                       .c = rows.scores[0] + first * panel::columns,
-                                       .ldc = panel::tile_tokens,
-                                       .row_scales = queries.scales,
-                                       .starts = queries.starts,
-                                       .prefetch = prefetch<Format>(source, rows.n_rows, source.layout.v_panels,
-                                                                    source.layout.bytes - source.layout.v_panels, panels.at),
-                                       .prefetch_step = 0});
-        });
+    const auto multiply = [&](auto operand, int first, int n, const Panels &panels, const Prefetch &next) {
+        using Operand = decltype(operand);
+        gemm<Isa, Operand, false>({.a = static_cast<const typename Operand::Element *>(queries.elements),
+                                   .lda = queries.ld,
+                                   .n_rows = rows.n_rows,
+                                   .panels = panels.at,
+                                   .panel_bytes = panels.bytes,
+                                   .n_panels = n,
+                                   .k = queries.ld,
+                                   .c = rows.scores[0] + first * panel::columns,
+                                   .ldc = panel::tile_tokens,
+                                   .row_scales = queries.scales,
+                                   .starts = queries.starts,
+                                   .prefetch = next,
+                                   .prefetch_step = 0});
+    };
+    const int n_panels = rows.n_tokens / panel::columns;
+    const panel::TileLayout &layout = source.layout;
+    if (source.tile) {
+        return multiply(OperandOf<Isa, Format, N, true>{}, 0, n_panels,
+                        stored_keys<Isa, Format>(source, n_panels, rows.room),
+                        prefetch<Format>(source, rows.n_rows, layout.v_panels, layout.bytes - layout.v_panels));
+    }
+    if constexpr (!Format::is_scaled) {
+        for_each_packed(n_panels, panel::bytes(format::index_f32, source.view->head_dim),
+                        panels_at_once<Isa>(std::min(rows.n_rows, Isa::gemm_rows)), [&](int first, int n) {
+                            const Panels panels = pack_keys<Isa, Format>(source, first, n, rows.room);
+                            const int64_t token = source.first + first * panel::columns;
+                            prefetch_rows<true>(source, token + n * panel::columns, n * panel::columns);
+                            prefetch_rows<false>(source, token, n * panel::columns);
+                            multiply(operand::Floats<Isa, format::f32>{}, first, n, panels, {panels.at, 0});
+                        });
+    }
 }
 
 // O[r] += sum over t of P[r][t] v[t]
 template <class Isa, class Format, Numbers N>
 void sum_tile(const TileSource &source, RowBlock &rows) {
-    using Operand = OperandOf<Isa, Format, N, false>;
-    using Element = typename Operand::Element;
-    const int64_t staged_bytes = Format::group > 0 ? unpacked_bytes(panel::tile_tokens)
-                                 : source.tile     ? 0
-                                                   : source.layout.v_panel_bytes;
-    const void *const weights = Operand::is_integer ? static_cast<const void *>(rows.weights) : rows.scores;
-    constexpr int lda = Operand::is_integer ? sizeof rows.weights[0] / sizeof(Element) : panel::tile_tokens;
-    for_each_staged(
-        static_cast<int>(panel::round_up(source.view->v_head_dim, panel::columns) / panel::columns), staged_bytes,
-        [&](int first, int n) { return stage_values<Isa, Format>(source, first, n, rows.room); },
-        [&](int first, int n, const Panels &panels) {
-            gemm<Isa, Operand, true>(
-                {.a = static_cast<const Element *>(weights),
-                 .lda = lda,
-                 .n_rows = rows.n_rows,
-                 .panels = panels.at,
-                 .panel_bytes = panels.bytes,
-                 .n_panels = n,
-                 .k = rows.n_tokens,
-                 .c = rows.o + first * panel::columns,
-                 .ldc = rows.ldo,
-                 .row_scales = rows.weight_scales,
-                 .starts = rows.weight_starts,
-                 .prefetch = prefetch<Format>(source, rows.n_rows, source.layout.bytes, source.layout.v_panels, panels.at),
-                 .prefetch_step = 0});
+    const auto multiply = [&](auto operand, int first, int n, const Panels &panels, const Prefetch &next) {
+        using Operand = decltype(operand);
+        using Element = typename Operand::Element;
+        const void *const weights = Operand::is_integer ? static_cast<const void *>(rows.weights) : rows.scores;
+        gemm<Isa, Operand, true>(
+            {.a = static_cast<const Element *>(weights),
+             .lda = Operand::is_integer ? static_cast<int>(sizeof rows.weights[0] / sizeof(Element)) : panel::tile_tokens,
+             .n_rows = rows.n_rows,
+             .panels = panels.at,
+             .panel_bytes = panels.bytes,
+             .n_panels = n,
+             .k = rows.n_tokens,
+             .c = rows.o + first * panel::columns,
+             .ldc = rows.ldo,
+             .row_scales = rows.weight_scales,
+             .starts = rows.weight_starts,
+             .prefetch = next,
+             .prefetch_step = 0});
+    };
+    const auto n_panels = static_cast<int>(panel::round_up(source.view->v_head_dim, panel::columns) / panel::columns);
+    if (source.tile) {
+        return multiply(OperandOf<Isa, Format, N, false>{}, 0, n_panels,
+                        stored_values<Isa, Format>(source, n_panels, rows.room),
+                        prefetch<Format>(source, rows.n_rows, source.layout.bytes, source.layout.v_panels));
+    }
+    if constexpr (!Format::is_scaled) {
+        prefetch_rows<true>(source, source.first + panel::tile_tokens, panel::columns);
+        for_each_packed(n_panels, packed_value_bytes, n_panels, [&](int first, int n) {
+            const Panels panels = pack_values<Isa, Format>(source, first, n, rows.room);
+            multiply(operand::Floats<Isa, format::f32>{}, first, n, panels, {panels.at, 0});
         });
+    }
 }
 
-// The same of floats where hidden tokens' values may be NaN or infinite: visible ones alone, in the same order.
+// O[r][column, column + lanes) += sum over visible tokens t of P[r][t] v[t], of a panel of values.
+template <class Isa, class Stored>
+static void sum_visible_lanes(const std::byte *panel, const float *weights, uint64_t visible, int column, float *o) {
+    constexpr int granule = panel::granule<Stored>;
+    auto sum = Isa::broadcast(0);
+    for (uint64_t left = visible; left != 0; left &= left - 1) {
+        const int t = std::countr_zero(left);
+        const std::byte *at = panel + panel::offset(Stored::index, t - t % granule, column);
+        const auto value = t % granule == 0 ? Isa::template granule_element<0>(Stored{}, at)
+                                            : Isa::template granule_element<granule - 1>(Stored{}, at);
+        sum = Isa::fma(Isa::broadcast(weights[t]), value, sum);
+    }
+    Isa::store(o + column, Isa::load(o + column) + sum);
+}
+
+// The same as sum_tile of floats where hidden tokens' values may be NaN or infinite: visible ones alone, in the same order.
 template <class Isa, class Format>
 void sum_visible(const TileSource &source, const uint64_t *visible, RowBlock &rows) {
-    constexpr int granule = panel::granule<Format>, lane_bytes = granule * Format::bytes;
     const auto n_panels = static_cast<int>(panel::round_up(source.view->v_head_dim, panel::columns) / panel::columns);
     for (int p = 0; p < n_panels; ++p) {
-        const Panels panels = stage_values<Isa, Format>(source, p, 1, rows.room);
+        const std::byte *const panel = source.tile ? source.tile + source.layout.v_panels + p * source.layout.v_panel_bytes
+                                                   : pack_values<Isa, Format>(source, p, 1, rows.room).at;
         for (int r = 0; r < rows.n_rows; ++r) {
+            float *const o = rows.o + r * rows.ldo + p * panel::columns;
             for (int column = 0; column < panel::columns; column += Isa::lanes) {
-                float *const o = rows.o + r * rows.ldo + p * panel::columns + column;
-                auto sum = Isa::broadcast(0);
-                for (uint64_t left = visible[r]; left != 0; left &= left - 1) {
-                    const int t = std::countr_zero(left);
-                    const std::byte *at = panels.at + panel::offset(Format::index, t - t % granule, column);
-                    static_assert(granule <= 2 && lane_bytes > 0);
-                    const auto value = t % granule == 0 ? Isa::template granule_element<0>(Format{}, at)
-                                                        : Isa::template granule_element<granule - 1>(Format{}, at);
-                    sum = Isa::fma(Isa::broadcast(rows.scores[r][t]), value, sum);
+                if (source.tile) {
+                    sum_visible_lanes<Isa, Format>(panel, rows.scores[r], visible[r], column, o);
+                } else {
+                    sum_visible_lanes<Isa, format::f32>(panel, rows.scores[r], visible[r], column, o);
                 }
-                Isa::store(o, Isa::load(o) + sum);
             }
         }
     }

@@ -99,17 +99,19 @@ static void pack_columns(const PreparedRows<Isa, Source> &rows, int row, int tok
     }
 }
 
-// Values of a granule's tokens.
+// Values of a granule's tokens, panel by panel.
 template <class Isa, class Source, class Format>
 static void pack_tokens(const PreparedRows<Isa, Source> &rows, int row, int token, const PackRows &p) {
-    constexpr int granule = panel::granule<Format>;
-    const int64_t line = panel::offset(Format::index, token, 0);
-    for (int d = 0; d < rows.dim; d += Isa::lanes) {
-        typename Isa::Vec elements[granule];
-        unroll<granule>([&](auto e) __attribute__((always_inline)) { elements[e] = rows.load(row + e, d); });
-        std::byte *const to =
-            p.panels + d / panel::columns * p.panel_bytes + line + d % panel::columns * (granule * Format::bits / 8);
-        store_granules<Isa, Format>(to, elements);
+    constexpr int granule = panel::granule<Format>, vectors = panel::columns / Isa::lanes;
+    constexpr int vector_bytes = Isa::lanes * granule * Format::bits / 8;
+    std::byte *to = p.panels + panel::offset(Format::index, token, 0);
+    for (int d = 0; d < rows.dim; d += panel::columns, to += p.panel_bytes) {
+        unroll<vectors>([&](auto i) __attribute__((always_inline)) {
+            typename Isa::Vec elements[granule];
+            unroll<granule>([&](auto e)
+                                __attribute__((always_inline)) { elements[e] = rows.load(row + e, d + i * Isa::lanes); });
+            store_granules<Isa, Format>(to + i * vector_bytes, elements);
+        });
     }
 }
 
@@ -156,10 +158,10 @@ static void prepare_row(float *x, int token, const PackRows &p) {
     }
 }
 
-// Rows to panels of their own format.
+// Rows that are not quantized to panels of f32.
 template <class Isa, class Format, bool Keys>
-KVLANE_INLINE void pack_as_stored(const PackRows &p) {
-    pack_prepared<Isa, Format, Format, Keys>({p.rows, p.stride_bytes, p.dim}, p.n, p.first, p);
+KVLANE_INLINE void pack_as_f32(const PackRows &p) {
+    pack_prepared<Isa, Format, format::f32, Keys>({p.rows, p.stride_bytes, p.dim}, p.n, p.first, p);
 }
 
 // f32 rows to panels of any format.
@@ -179,7 +181,7 @@ void pack(const PackRows &p) {
             const std::byte *const from = p.rows + (first + row) * p.stride_bytes;
             const auto row_bytes = static_cast<int64_t>(p.dim * sizeof(float));
             for (int64_t at = row_bytes; at < 2 * row_bytes; at += 64) {
-                __builtin_prefetch(from + at);  // the next KV head's
+                prefetch_line(from + at);  // the next KV head's
             }
             std::memcpy(x, from, row_bytes);
             std::fill(x + p.dim, x + padded, 0.0f);

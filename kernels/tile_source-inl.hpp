@@ -33,63 +33,90 @@ static void for_each_piece(const TileSource &s, Body &&body) {
     }
 }
 
-// Panels [first, first + n) of keys.
+// A stored tile's first n panels of keys, and all of its n panels of values; those of q4 dequantized to bytes in `room`.
 template <class Isa, class Format>
-static Panels stage_keys(const TileSource &s, int first, int n, std::byte *room) {
-    const int64_t bytes = s.layout.k_panel_bytes;
+static Panels stored_keys(const TileSource &s, int n, std::byte *room) {
     if constexpr (Format::group > 0) {
-        return {room, unpack_keys<Isa>(s.tile, s.layout, static_cast<int>(s.view->head_dim), first, n, room)};
+        return {room, unpack_keys<Isa>(s.tile, s.layout, static_cast<int>(s.view->head_dim), 0, n, room)};
     }
-    if (s.tile) {
-        return {s.tile + first * bytes, bytes};
+    return {s.tile, s.layout.k_panel_bytes};
+}
+template <class Isa, class Format>
+static Panels stored_values(const TileSource &s, int n, std::byte *room) {
+    if constexpr (Format::group > 0) {
+        return {room, unpack_values<Isa>(s.tile, s.layout, 0, n, room)};
     }
-    if constexpr (!Format::is_scaled) {
+    return {s.tile + s.layout.v_panels, s.layout.v_panel_bytes};
+}
+
+// From one panel of values in f32 to the next: not a multiple of a page, or the same lines of all share a cache set.
+static constexpr int64_t packed_value_bytes =
+    (panel::tile_tokens + 1) * panel::columns * static_cast<int64_t>(sizeof(float));
+
+// Panels [first, first + n) of a tile of rows, as f32 in `room`: keys of 16 tokens each, or 16 elements each of the values
+// of all tokens.
+template <class Isa, class Format>
+static Panels pack_keys(const TileSource &s, int first, int n, std::byte *room) {
+    const int64_t bytes = panel::bytes(format::index_f32, s.view->head_dim);
+    const uint64_t tokens = low_bits(n * panel::columns) << first * panel::columns;
+    TileSource part = s;
+    part.needed &= tokens;
+    if (part.needed != tokens || s.view->head_dim % panel::k_multiple != 0) {
         std::fill_n(room, n * bytes, std::byte{0});
-        const uint64_t tokens = low_bits(n * panel::columns) << first * panel::columns;
-        TileSource part = s;
-        part.needed &= tokens;
-        for_each_piece(part, [&](int token, int64_t at, const Run &run, int n_tokens) {
-            pack_as_stored<Isa, Format, true>({.rows = k_row(*s.view, *run.span, s.kv_head, at, run.block),
-                                               .stride_bytes = s.view->k_token_stride_bytes,
-                                               .n = n_tokens,
-                                               .first = token - first * panel::columns,
-                                               .dim = static_cast<int>(s.view->head_dim),
-                                               .is_rotated = false,
-                                               .panels = room,
-                                               .panel_bytes = bytes,
-                                               .scales = nullptr});
-        });
     }
+    for_each_piece(part, [&](int token, int64_t at, const Run &run, int n_tokens) {
+        pack_as_f32<Isa, Format, true>({.rows = k_row(*s.view, *run.span, s.kv_head, at, run.block),
+                                        .stride_bytes = s.view->k_token_stride_bytes,
+                                        .n = n_tokens,
+                                        .first = token - first * panel::columns,
+                                        .dim = static_cast<int>(s.view->head_dim),
+                                        .is_rotated = false,
+                                        .panels = room,
+                                        .panel_bytes = bytes,
+                                        .scales = nullptr});
+    });
+    return {room, bytes};
+}
+template <class Isa, class Format>
+static Panels pack_values(const TileSource &s, int first, int n, std::byte *room) {
+    const int64_t bytes = packed_value_bytes;
+    if (s.needed != ~uint64_t{0} || s.view->v_head_dim % panel::columns != 0) {
+        std::fill_n(room, n * bytes, std::byte{0});
+    }
+    const int d = first * panel::columns;
+    for_each_piece(s, [&](int token, int64_t at, const Run &run, int n_tokens) {
+        pack_as_f32<Isa, Format, false>({.rows = v_row(*s.view, *run.span, s.kv_head, at, run.block) + d * Format::bytes,
+                                         .stride_bytes = s.view->v_token_stride_bytes,
+                                         .n = n_tokens,
+                                         .first = token,
+                                         .dim = std::min(n * panel::columns, static_cast<int>(s.view->v_head_dim) - d),
+                                         .is_rotated = false,
+                                         .panels = room,
+                                         .panel_bytes = bytes,
+                                         .scales = nullptr});
+    });
     return {room, bytes};
 }
 
-// Panels [first, first + n) of values.
-template <class Isa, class Format>
-static Panels stage_values(const TileSource &s, int first, int n, std::byte *room) {
-    const int64_t bytes = s.layout.v_panel_bytes;
-    if constexpr (Format::group > 0) {
-        return {room, unpack_values<Isa>(s.tile, s.layout, first, n, room)};
-    }
-    if (s.tile) {
-        return {s.tile + s.layout.v_panels + first * bytes, bytes};
-    }
-    if constexpr (!Format::is_scaled) {
-        std::fill_n(room, n * bytes, std::byte{0});
-        const int d = first * panel::columns;
-        for_each_piece(s, [&](int token, int64_t at, const Run &run, int n_tokens) {
-            pack_as_stored<Isa, Format, false>(
-                {.rows = v_row(*s.view, *run.span, s.kv_head, at, run.block) + d * Format::bytes,
-                 .stride_bytes = s.view->v_token_stride_bytes,
-                 .n = n_tokens,
-                 .first = token,
-                 .dim = std::min(n * panel::columns, static_cast<int>(s.view->v_head_dim) - d),
-                 .is_rotated = false,
-                 .panels = room,
-                 .panel_bytes = bytes,
-                 .scales = nullptr});
-        });
-    }
-    return {room, bytes};
+// Prefetches the rows of keys, or of values, of tokens [first, first + n) of the view: from the tile's first one on.
+template <bool Keys>
+static void prefetch_rows(const TileSource &s, int64_t first, int n) {
+    constexpr int64_t line_bytes = 64;
+    const kvl_view &view = *s.view;
+    TileSource part = s;
+    part.first = first;
+    part.needed = low_bits(std::clamp<int64_t>(own_tokens(view) - first, 0, n));
+    for_each_piece(part, [&](int, int64_t at, const Run &run, int n_tokens) {
+        const std::byte *row =
+            Keys ? k_row(view, *run.span, s.kv_head, at, run.block) : v_row(view, *run.span, s.kv_head, at, run.block);
+        const int64_t bytes =
+            Keys ? format::row_bytes(view.k_format, view.head_dim) : format::row_bytes(view.v_format, view.v_head_dim);
+        for (int i = 0; i < n_tokens; ++i, row += Keys ? view.k_token_stride_bytes : view.v_token_stride_bytes) {
+            for (int64_t at_byte = 0; at_byte < bytes; at_byte += line_bytes) {
+                prefetch_line(row + at_byte);
+            }
+        }
+    });
 }
 
 static inline const std::byte *stored_tile(const TileSource &s) {
@@ -98,22 +125,11 @@ static inline const std::byte *stored_tile(const TileSource &s) {
     return tile_of(*s.view, *run.span, s.kv_head, in_run, run.block);
 }
 
-// While a tile's keys are multiplied its values are prefetched, and while these are summed the next tile's keys. Nothing is
-// known of what rows come next. For one row of f32 the four panels that are read at once are streams enough.
+// While a stored tile's keys are multiplied its values are prefetched, and while these are summed the next tile's keys. For
+// one row of f32 the four panels that are read at once are streams enough.
 template <class Format>
-static Prefetch prefetch(const TileSource &s, int n_rows, int64_t offset, int64_t bytes, const std::byte *panels) {
-    const bool pays = s.tile && !(Format::bits == 32 && n_rows == 1);
-    return pays ? Prefetch{s.tile + offset, bytes / Prefetch::streams} : Prefetch{panels, 0};
-}
-
-// work(first, n, panels) for all of n_panels, as many at a time as there is room for.
-template <class Stage, class Work>
-static void for_each_staged(int n_panels, int64_t staged_bytes, Stage &&stage, Work &&work) {
-    const int at_once = staged_bytes == 0 ? n_panels : static_cast<int>(std::max<int64_t>(1, staging_bytes / staged_bytes));
-    for (int first = 0; first < n_panels; first += at_once) {
-        const int n = std::min(at_once, n_panels - first);
-        work(first, n, stage(first, n));
-    }
+static Prefetch prefetch(const TileSource &s, int n_rows, int64_t offset, int64_t bytes) {
+    return {s.tile + offset, Format::bits == 32 && n_rows == 1 ? 0 : bytes / Prefetch::streams};
 }
 
 }  // namespace kvlane

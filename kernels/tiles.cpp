@@ -3,10 +3,11 @@
 #include <algorithm>
 #include <cstring>
 
-#include "error.hpp"
 #include "attention/overlaps.hpp"
-#include "registry.hpp"
 #include "attention/validate.hpp"
+#include "error.hpp"
+#include "registry.hpp"
+#include "unroll.hpp"
 #include "view.hpp"
 
 namespace kvlane {
@@ -50,11 +51,11 @@ static void prefetch_token(const kvl_view &shape, const panel::TileLayout &layou
     constexpr int64_t line_bytes = 64;
     const std::byte *const keys = tile + token / panel::columns * layout.k_panel_bytes;
     for (int64_t at = 0; at < layout.k_panel_bytes; at += line_bytes) {
-        __builtin_prefetch(keys + at, 1);
+        prefetch_line(keys + at);
     }
     for (int64_t at = layout.v_panels + panel::offset(shape.v_format, token, 0); at < layout.v_scales;
          at += layout.v_panel_bytes) {
-        __builtin_prefetch(tile + at, 1);
+        prefetch_line(tile + at);
     }
 }
 
