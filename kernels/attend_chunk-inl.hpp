@@ -90,7 +90,7 @@ static void pack_queries(Numbers k_numbers, ChunkRows &rows) {
 }
 
 // What rows see of a tile, and how their scores are modified. Returns what any of them sees.
-static uint64_t show_tile(const Part &part, int64_t tile_first, ChunkRows &rows) {
+static inline uint64_t show_tile(const Part &part, int64_t tile_first, ChunkRows &rows) {
     const AttendChunk &c = part.chunk;
     const int64_t position = part.view_first + tile_first;
     uint64_t any = 0;
