@@ -23,8 +23,8 @@ std::vector<std::byte> bytes_of(const T &object) {
 // A cache of 2 layers with 2 tokens of at most 4, a third token pending in layer 0, an attention object for it, and one
 // variable for every output. Calls that fail must leave all of it as it was.
 struct World {
-    static constexpr uint32_t n_values = 16;                              // of one token: 2 heads of 8
-    static constexpr int64_t tile_bytes = 64 * (8 + 16) * sizeof(float);  // values are padded to 16
+    static constexpr uint32_t n_values = 16;                               // of one token: 2 heads of 8
+    static constexpr int64_t tile_bytes = 64 * (16 + 16) * sizeof(float);  // 8 elements are padded to 16
 
     kvlane::Cache cache{2, {.n_kv_heads = 2, .head_dim = 8, .k_format = Format::f32, .v_format = Format::f32}, 4};
     kvlane::Attention attention{
@@ -838,7 +838,7 @@ Failures failures_of_tiles(kvl_status (World::*call)()) {
          with(spans, [](World &w, kvl_view &) { w.tile_spans[1].k = nullptr; })},
         {"tile stride",
          KVL_ERROR_STRIDE,
-         {"view[0]", "k_token_stride_bytes is 6143", "6144 bytes", "KVL_MAX_EXTENT_BYTES / 1"},
+         {"view[0]", "k_token_stride_bytes is 8191", "8192 bytes", "KVL_MAX_EXTENT_BYTES / 1"},
          with(spans,
               [](World &w, kvl_view &v) {
                   w.tile_spans[0].n_tokens = 128;
@@ -855,7 +855,7 @@ Failures failures_of_tiles(kvl_status (World::*call)()) {
               })},
         {"tile stride of no whole cache lines",
          KVL_ERROR_STRIDE,
-         {"view[0]", "k_token_stride_bytes is 6176", "multiple of KVL_TILE_ALIGNMENT, 64"},
+         {"view[0]", "k_token_stride_bytes is 8224", "multiple of KVL_TILE_ALIGNMENT, 64"},
          with(spans,
               [](World &w, kvl_view &v) {
                   w.tile_spans[0].n_tokens = 128;
@@ -879,11 +879,11 @@ Failures failures_of_tiles(kvl_status (World::*call)()) {
          with(blocks, [](World &w, kvl_view &) { w.tile_spans[0].k = w.tiles.data() + 1; })},
         {"tiles' head stride",
          KVL_ERROR_STRIDE,
-         {"view[0]", "k_head_stride_bytes is 32", "6144"},
+         {"view[0]", "k_head_stride_bytes is 32", "8192"},
          with(spans, [](World &, kvl_view &v) { v.k_head_stride_bytes = 32; })},
         {"tiles' block stride",
          KVL_ERROR_STRIDE,
-         {"view[0]", "k_block_stride_bytes is 6143", "6144"},
+         {"view[0]", "k_block_stride_bytes is 8191", "8192"},
          with(blocks, [](World &, kvl_view &v) { v.k_block_stride_bytes = World::tile_bytes - 1; })},
         {"out in a tile",
          KVL_ERROR_OVERLAP,
