@@ -31,8 +31,8 @@ void run_in_place(void *, uint32_t n_tasks, void (*task)(void *, uint32_t), void
 // A cache of 2 layers with 2 tokens of at most 4, a third token pending in layer 0, an attention object for it, and one
 // variable for every output. Calls that fail must leave all of it as it was.
 struct World {
-    static constexpr uint32_t n_values = 16;                              // of one token: 2 heads of 8
-    static constexpr int64_t tile_bytes = 64 * (16 + 16) * sizeof(float);  // rows are padded to 16
+    static constexpr uint32_t n_values = 16;                               // of one token: 2 heads of 8
+    static constexpr int64_t tile_bytes = 64 * (16 + 16) * sizeof(float);  // 8 elements are padded to 16
 
     kvlane::Cache cache{2, {.n_kv_heads = 2, .head_dim = 8, .k_format = Format::f32, .v_format = Format::f32}, 4};
     kvlane::Attention attention{

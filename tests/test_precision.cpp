@@ -11,8 +11,6 @@
 #include <string>
 #include <vector>
 
-#include "../kernels/formats/panel.hpp"
-#include "../kernels/q4_levels.hpp"
 #include "accuracy.hpp"
 #include "answers.hpp"
 
@@ -43,26 +41,6 @@ Geometry geometry_of(Format k_format, Format v_format, uint32_t group, uint32_t 
 bool is_fast(const Geometry &g) { return test::is_fast(Attention(g)); }
 
 bool multiplies_bytes() { return is_fast(geometry_of(Format::q4, Format::q4, 1)); }
-
-// Makes all keys and values of a cache of q4 the largest integers that tiles may hold, 126 or -126, times their scales.
-void enlarge(const Cache &cache, bool are_keys_positive, bool are_values_positive) {
-    namespace panel = kvlane::panel;
-    static_assert(kvlane::q4::levels[0] == -127);  // what a byte of zeros stands for, twice
-    const kvl_view view = cache.view(0);
-    const auto layout = panel::tile_layout(view.k_format, view.head_dim, view.v_format, view.v_head_dim);
-    const auto set = [&](std::byte *panels, int64_t bytes, std::byte *scales, bool are_positive) {
-        const int multiplier = (are_positive ? -1 : 1) * kvlane::q4::max_multiplier;
-        std::memset(panels, 0, static_cast<size_t>(bytes));
-        std::memset(scales + panel::multiplier_offset(0, 0), multiplier, view.head_dim / 32 * panel::tile_tokens);
-    };
-    for (uint32_t head = 0; head < view.n_kv_heads; ++head) {
-        auto *tile = static_cast<std::byte *>(const_cast<void *>(view.spans->k)) + head * view.k_head_stride_bytes;
-        for (int64_t t = 0; t < view.len; t += panel::tile_tokens, tile += view.k_token_stride_bytes) {
-            set(tile, layout.k_scales, tile + layout.k_scales, are_keys_positive);
-            set(tile + layout.v_panels, layout.v_scales - layout.v_panels, tile + layout.v_scales, are_values_positive);
-        }
-    }
-}
 
 #if defined(__linux__)
 // A copy of memory whose last byte is the last that may be read.
@@ -170,11 +148,10 @@ TEST_CASE("precision: the largest integers are summed as they are") {
         Cache cache(1, {2, g.head_dim, 0, g.k_format, g.v_format, g.k_rotation, g.v_rotation}, 100, KVL_CACHE_NO_HUGE_PAGES);
         cache.append(0, Floats(200 * g.head_dim, key), Floats(200 * g.head_dim, value));
         const Floats q(g.n_query_heads * g.head_dim, 1);
-        if (g.k_format == Format::q4) {
-            enlarge(cache, key > 0, value > 0);
-            CHECK(cache.read_k(0)[0] * key > 1);
-            CHECK(cache.read_v(0)[0] * value > 1);
-        }
+        // Integers of 127 with a scale of 1 / 127; of q4 126, and a scale of 128 / 127 of the step, 1 / 127.
+        const double largest = g.k_format == Format::q4 ? 126 * (128 / 127.0 / 127) : 1;
+        CHECK(cache.read_k(0)[0] * key == doctest::Approx(largest).epsilon(1e-6));
+        CHECK(cache.read_v(0)[0] * value == doctest::Approx(largest).epsilon(1e-6));
         const test::Answer got = attend(Attention(g), cache.view(0), 100, q);
         const oracle::Answer want = test::expected(g, 100, q, cache.read_k(0), cache.read_v(0));
         CHECK(test::relative_error(got.out, want.out, test::usual_norm(got.out.size(), 100)) <= 1e-5);

@@ -107,7 +107,7 @@ double relative_error(std::span<const float> got, std::span<const float> want) {
 
 /// The most that storing normal data may cost, relative to it.
 double storing_error(kvl_format format) {
-    constexpr double of[] = {0, 2.5e-4, 2e-3, 8e-3, 0.085};
+    constexpr double of[] = {0, 2.5e-4, 2e-3, 8e-3, 0.081};
     return of[format];
 }
 

@@ -104,8 +104,9 @@ typedef enum kvl_status {
  *
  * q8: an element is an 8-bit integer from -127 to 127, times the row's scale.
  *
- * q4: an element is a 4-bit code. It selects one of 16 levels, unevenly spaced 8-bit integers that suit normally
- * distributed elements. Groups of 32 elements, the last of which may have fewer, have a multiplier from -127 to 127 each:
+ * q4: an element is a 4-bit code. It selects one of 16 levels, 8-bit integers that are spaced by 14 near 0 and by up to 19
+ * at the ends, which suits normally distributed elements. Groups of 32 elements, the last of which may have fewer, have a
+ * multiplier from -127 to 127 each:
  *
  *     element = scale * ((level * multiplier + 64) >> 7)
  *
@@ -329,7 +330,7 @@ KVL_API kvl_status kvl_cache_copy(const kvl_cache *source, kvl_cache **copy);
 ///         _APPEND_TWICE when the layer has pending tokens; _CAPACITY when len + n_tokens > max_tokens
 /// Bound:  f32, f16 and bf16: rounds to the nearest value of the format, ties to even; NaN stays NaN. For rotated rows the
 ///         bounds are those of the rotated row. Let M be the row's largest magnitude, and G that of a group of 32
-///         elements. q8: the error of an element is at most M / 254. q4: it is at most 0.3 G + M / 100; the relative RMS
+///         elements. q8: the error of an element is at most M / 253. q4: it is at most 0.22 G + M / 100; the relative RMS
 ///         error of a group of normally distributed elements is about 0.08. A row, or of q4 a group, so small that its
 ///         scale would be no normal f32 becomes 0; a row with NaN or infinity becomes NaN. Elements over 0.9 of the largest
 ///         f32, or of that / sqrt(head_dim) where rows are rotated, may come back infinite, or their row NaN

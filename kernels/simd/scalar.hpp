@@ -27,7 +27,6 @@ struct scalar {
     static constexpr int max_panels = 1;
     static constexpr bool has_byte_products = false;
 
-    // a, and b more where x > y.
     // q4, of q4-inl.hpp: codes and multipliers of the columns whose granules begin at p, four bytes of each.
     struct Codes {
         int8_t of[4];
@@ -90,6 +89,7 @@ struct scalar {
     static Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
     static Vec divide(Vec a, Vec b) { return a / b; }
     static Vec max(Vec a, Vec b) { return a.x > b.x ? a : b; }
+    static Vec min(Vec a, Vec b) { return a.x < b.x ? a : b; }
     static Vec lane_numbers() { return {0}; }
     static Vec round(Vec a) {
         const float big = 0x1.8p23f;  // |a| < 2^22 here

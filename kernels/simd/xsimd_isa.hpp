@@ -26,6 +26,7 @@ struct XsimdIsa {
     static Vec divide(Vec a, Vec b) { return a / b; }
     // The second operand where either is NaN, on x86.
     static Vec max(Vec a, Vec b) { return xsimd::max(a, b); }
+    static Vec min(Vec a, Vec b) { return xsimd::min(a, b); }
     // Lane i is i.
     static Vec lane_numbers() {
         alignas(64) static constexpr float number[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
