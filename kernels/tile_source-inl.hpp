@@ -107,13 +107,14 @@ static void prefetch_rows(const TileSource &s, int64_t first, int n) {
     part.first = first;
     part.needed = low_bits(std::clamp<int64_t>(own_tokens(view) - first, 0, n));
     for_each_piece(part, [&](int, int64_t at, const Run &run, int n_tokens) {
-        const std::byte *row =
+        const std::byte *const row =
             Keys ? k_row(view, *run.span, s.kv_head, at, run.block) : v_row(view, *run.span, s.kv_head, at, run.block);
         const int64_t bytes =
             Keys ? format::row_bytes(view.k_format, view.head_dim) : format::row_bytes(view.v_format, view.v_head_dim);
-        for (int i = 0; i < n_tokens; ++i, row += Keys ? view.k_token_stride_bytes : view.v_token_stride_bytes) {
+        const int64_t stride = Keys ? view.k_token_stride_bytes : view.v_token_stride_bytes;
+        for (int i = 0; i < n_tokens; ++i) {
             for (int64_t at_byte = 0; at_byte < bytes; at_byte += line_bytes) {
-                prefetch_line(row + at_byte);
+                prefetch_line(row + i * stride + at_byte);
             }
         }
     });
