@@ -3,10 +3,10 @@
 #include <memory>
 #include <new>
 
+#include "../kernels/attention/validate.hpp"
 #include "../kernels/error.hpp"
 #include "../kernels/registry.hpp"
 #include "../kernels/tiles.hpp"
-#include "../kernels/attention/validate.hpp"
 
 using namespace kvlane;
 
