@@ -142,7 +142,7 @@ static __attribute__((noinline)) void gemm_block(Gemm<Operand, Accumulates> &g, 
     using Acc = typename Operand::Acc;
     constexpr int vectors = panel::columns / Isa::lanes, n = P * vectors;
     constexpr int vector_bytes = Isa::lanes * Operand::column_bytes, step_bytes = panel::columns * Operand::column_bytes;
-    constexpr int line_bytes = 64, lines = 4, steps = std::max(1, lines * line_bytes / (P * step_bytes));
+    constexpr int lines = 4, steps = std::max(1, lines * static_cast<int>(cache_line_bytes) / (P * step_bytes));
     const typename Operand::Element *a = g.a + row * g.lda;
     float *const c = g.c + row * g.ldc + first * panel::columns;
     const std::byte *b = g.panels + first * g.panel_bytes;
@@ -163,7 +163,7 @@ static __attribute__((noinline)) void gemm_block(Gemm<Operand, Accumulates> &g, 
     const std::byte *next = g.prefetch.at;
     for (int k = 0; k < g.k; k += steps * Operand::granule, next += prefetch_step) {
         unroll<lines>([&](auto i) __attribute__((always_inline)) {
-            __builtin_prefetch(next + i % Prefetch::streams * stream_bytes + i / Prefetch::streams * line_bytes);
+            __builtin_prefetch(next + i % Prefetch::streams * stream_bytes + i / Prefetch::streams * cache_line_bytes);
         });
         for (int step = 0; step < steps; ++step, a += Operand::granule, b += step_bytes) {
             add_step<Operand>(

@@ -180,9 +180,7 @@ void pack(const PackRows &p) {
             float *const x = rows + row * padded;
             const std::byte *const from = p.rows + (first + row) * p.stride_bytes;
             const auto row_bytes = static_cast<int64_t>(p.dim * sizeof(float));
-            for (int64_t at = row_bytes; at < 2 * row_bytes; at += 64) {
-                prefetch_line(from + at);  // the next KV head's
-            }
+            prefetch_lines(from + row_bytes, row_bytes);  // the next KV head's
             std::memcpy(x, from, row_bytes);
             std::fill(x + p.dim, x + padded, 0.0f);
             prepare_row<Isa, Format>(x, p.first + first + row, p);

@@ -26,11 +26,6 @@ KVLANE_INLINE typename Isa::Vec clamp(typename Isa::Vec x, float lowest, float h
 }
 
 template <class Isa>
-KVLANE_INLINE typename Isa::Vec magnitude(typename Isa::Vec x) {
-    return Isa::max(x, Isa::broadcast(0) - x);
-}
-
-template <class Isa>
 KVLANE_INLINE typename Isa::Vec level_at(typename Isa::Vec index) {
     const auto half = Isa::broadcast(0.5f);
     const auto beyond = index - clamp<Isa>(index, -last_even_index, last_even_index);

@@ -22,6 +22,11 @@ KVLANE_INLINE void for_each_vector(const std::byte *x, int n, Take &&take) {
     }
 }
 
+template <class Isa>
+KVLANE_INLINE typename Isa::Vec magnitude(typename Isa::Vec x) {
+    return Isa::max(x, Isa::broadcast(0) - x);
+}
+
 // The largest magnitude of n elements; NaN where one is NaN or infinite.
 template <class Isa>
 KVLANE_INLINE float largest_of(const std::byte *x, int n) {
@@ -30,7 +35,7 @@ KVLANE_INLINE float largest_of(const std::byte *x, int n) {
     Vec largest = zero, not_a_number = zero;
     for_each_vector<Isa>(
         x, n, [&](Vec v) __attribute__((always_inline)) {
-            largest = Isa::max(largest, Isa::max(v, zero - v));
+            largest = Isa::max(largest, magnitude<Isa>(v));
             not_a_number = Isa::fma(v, zero, not_a_number);
         });
     return Isa::reduce_add(not_a_number) == 0 ? Isa::reduce_max(largest) : std::numeric_limits<float>::quiet_NaN();
@@ -71,11 +76,10 @@ static constexpr int products_in_32_bits = 512;
 // The sum of the magnitudes of n elements, of each this part of it.
 template <class Isa>
 KVLANE_INLINE float sum_of_magnitudes(const std::byte *x, int n, float part) {
-    const auto zero = Isa::broadcast(0), factor = Isa::broadcast(part);
-    auto sum = zero;
+    const auto factor = Isa::broadcast(part);
+    auto sum = Isa::broadcast(0);
     for_each_vector<Isa>(
-        x,
-        n, [&](typename Isa::Vec v) __attribute__((always_inline)) { sum = Isa::fma(Isa::max(v, zero - v), factor, sum); });
+        x, n, [&](typename Isa::Vec v) __attribute__((always_inline)) { sum = Isa::fma(magnitude<Isa>(v), factor, sum); });
     return Isa::reduce_add(sum);
 }
 

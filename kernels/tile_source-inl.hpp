@@ -101,7 +101,6 @@ static Panels pack_values(const TileSource &s, int first, int n, std::byte *room
 // Prefetches the rows of keys, or of values, of tokens [first, first + n) of the view: from the tile's first one on.
 template <bool Keys>
 static void prefetch_rows(const TileSource &s, int64_t first, int n) {
-    constexpr int64_t line_bytes = 64;
     const kvl_view &view = *s.view;
     TileSource part = s;
     part.first = first;
@@ -113,9 +112,7 @@ static void prefetch_rows(const TileSource &s, int64_t first, int n) {
             Keys ? format::row_bytes(view.k_format, view.head_dim) : format::row_bytes(view.v_format, view.v_head_dim);
         const int64_t stride = Keys ? view.k_token_stride_bytes : view.v_token_stride_bytes;
         for (int i = 0; i < n_tokens; ++i) {
-            for (int64_t at_byte = 0; at_byte < bytes; at_byte += line_bytes) {
-                prefetch_line(row + i * stride + at_byte);
-            }
+            prefetch_lines(row + i * stride, bytes);
         }
     });
 }

@@ -48,18 +48,14 @@ PackRows rows_of_tile(const kvl_view &shape, const panel::TileLayout &layout, st
 
 // The cache lines of a token's place in a tile of one KV head: a column of keys is spread over its whole panel.
 static void prefetch_token(const kvl_view &shape, const panel::TileLayout &layout, const std::byte *tile, int token) {
-    constexpr int64_t line_bytes = 64;
-    const std::byte *const keys = tile + token / panel::columns * layout.k_panel_bytes;
-    for (int64_t at = 0; at < layout.k_panel_bytes; at += line_bytes) {
-        prefetch_line(keys + at);
-    }
+    prefetch_lines(tile + token / panel::columns * layout.k_panel_bytes, layout.k_panel_bytes);
     for (int64_t at = layout.v_panels + panel::offset(shape.v_format, token, 0); at < layout.v_scales;
          at += layout.v_panel_bytes) {
-        prefetch_line(tile + at);
+        prefetch_lines(tile + at, cache_line_bytes);
     }
 }
 
-// The same of rows whose keys are in one panel.
+// pack_tokens of tokens whose keys are in one panel.
 static void pack_panel(const KernelTable &kernels, const kvl_view &shape, const panel::TileLayout &layout, std::byte *tile,
                        int first, int n, const float *k, const float *v) {
     for (uint32_t head = 0; n == 1 && head < shape.n_kv_heads; ++head) {

@@ -2,6 +2,8 @@
 
 // Loops with a constant number of steps, and prefetches. This header is read by units of every isa, so all of it is inlined.
 
+#include <cstddef>
+#include <cstdint>
 #include <utility>
 
 #define KVLANE_INLINE inline __attribute__((always_inline))
@@ -28,10 +30,15 @@ KVLANE_INLINE void with_constant(int n, Body &&body) {
     body(std::integral_constant<int, N>{});
 }
 
-// Without the statement g++ takes functions that do nothing but prefetch for ones without effect, and drops calls of them.
-KVLANE_INLINE void prefetch_line(const void *line) {
-    __builtin_prefetch(line);
-    asm volatile("");
+static constexpr int64_t cache_line_bytes = 64;
+
+// Prefetches the lines of memory from `first` on. Without the statement g++ takes functions that do nothing but prefetch for
+// ones without effect, and drops calls of them.
+KVLANE_INLINE void prefetch_lines(const std::byte *first, int64_t bytes) {
+    for (int64_t at = 0; at < bytes; at += cache_line_bytes) {
+        __builtin_prefetch(first + at);
+        asm volatile("");
+    }
 }
 
 }  // namespace kvlane
