@@ -22,7 +22,9 @@ uint64_t layer_bytes(const Shape &shape) {
 }
 
 // How many layers calls rotate over.
-uint64_t layers_of(const Shape &shape) { return shape.cold ? divide_up(cold_bytes(), layer_bytes(shape)) : 1; }
+uint64_t layers_of(const Shape &shape) {
+    return shape.cold ? divide_up(cold_bytes(), std::max<uint64_t>(layer_bytes(shape), 1)) : 1;
+}
 
 // The same in sets of caches that are copies of the first: to quantize random numbers takes up to six times as long as to
 // copy what has been, and a cache has at most KVL_MAX_LAYERS.

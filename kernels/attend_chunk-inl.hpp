@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "attend_tile-inl.hpp"
+#include "hadamard-inl.hpp"
 
 namespace kvlane {
 

@@ -59,13 +59,14 @@ void score_tile(const TileSource &source, const Queries &queries, RowBlock &rows
                         prefetch<Format>(source, rows.n_rows, layout.v_panels, layout.bytes - layout.v_panels));
     }
     if constexpr (!Format::is_scaled) {
-        for_each_packed(n_panels, panel::bytes(format::index_f32, source.view->head_dim),
-                        panels_at_once<Isa>(std::min(rows.n_rows, Isa::gemm_rows)), [&](int first, int n) {
-                            const Panels panels = pack_keys<Isa, Format>(source, first, n, rows.room);
+        const TileRows keys = rows_of<true>(source);
+        for_each_packed(n_panels, layout.k_panel_bytes, panels_at_once<Isa>(std::min(rows.n_rows, Isa::gemm_rows)),
+                        [&](int first, int n) {
+                            const Panels panels = pack_keys<Isa, Format>(source, keys, first, n, rows.room);
                             const int64_t token = source.first + first * panel::columns;
                             prefetch_rows<true>(source, token + n * panel::columns, n * panel::columns);
                             prefetch_rows<false>(source, token, n * panel::columns);
-                            multiply(operand::Floats<Isa, format::f32>{}, first, n, panels, {panels.at, 0});
+                            multiply(operand::Floats<Isa, Format>{}, first, n, panels, {panels.at, 0});
                         });
     }
 }
@@ -100,9 +101,10 @@ void sum_tile(const TileSource &source, RowBlock &rows) {
     }
     if constexpr (!Format::is_scaled) {
         prefetch_rows<true>(source, source.first + panel::tile_tokens, panel::columns);
-        for_each_packed(n_panels, packed_value_bytes, n_panels, [&](int first, int n) {
-            const Panels panels = pack_values<Isa, Format>(source, first, n, rows.room);
-            multiply(operand::Floats<Isa, format::f32>{}, first, n, panels, {panels.at, 0});
+        const TileRows values = rows_of<false>(source);
+        for_each_packed(n_panels, packed_value_bytes<Format>, n_panels, [&](int first, int n) {
+            const Panels panels = pack_values<Isa, Format>(source, values, rows.n_tokens, first, n, rows.room);
+            multiply(operand::Floats<Isa, Format>{}, first, n, panels, {panels.at, 0});
         });
     }
 }
@@ -126,17 +128,15 @@ static void sum_visible_lanes(const std::byte *panel, const float *weights, uint
 template <class Isa, class Format>
 void sum_visible(const TileSource &source, const uint64_t *visible, RowBlock &rows) {
     const auto n_panels = static_cast<int>(panel::round_up(source.view->v_head_dim, panel::columns) / panel::columns);
+    const TileRows values = source.tile ? TileRows{} : rows_of<false>(source);
     for (int p = 0; p < n_panels; ++p) {
-        const std::byte *const panel = source.tile ? source.tile + source.layout.v_panels + p * source.layout.v_panel_bytes
-                                                   : pack_values<Isa, Format>(source, p, 1, rows.room).at;
+        const std::byte *const panel = source.tile
+                                           ? source.tile + source.layout.v_panels + p * source.layout.v_panel_bytes
+                                           : pack_values<Isa, Format>(source, values, rows.n_tokens, p, 1, rows.room).at;
         for (int r = 0; r < rows.n_rows; ++r) {
             float *const o = rows.o + r * rows.ldo + p * panel::columns;
             for (int column = 0; column < panel::columns; column += Isa::lanes) {
-                if (source.tile) {
-                    sum_visible_lanes<Isa, Format>(panel, rows.scores[r], visible[r], column, o);
-                } else {
-                    sum_visible_lanes<Isa, format::f32>(panel, rows.scores[r], visible[r], column, o);
-                }
+                sum_visible_lanes<Isa, Format>(panel, rows.scores[r], visible[r], column, o);
             }
         }
     }

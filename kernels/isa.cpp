@@ -2,6 +2,7 @@
 
 #include "isa_unit.hpp"
 #include "merge-inl.hpp"
+#include "pack-inl.hpp"
 
 namespace kvlane {
 

@@ -1,7 +1,6 @@
 #pragma once
 
-// Rows to panels: f32 rows of the caller's to a cache's tiles, and rows of 16 or 32 bits to tiles of their own format; and
-// back.
+// f32 rows to panels of any format, and back.
 
 #include <cstring>
 
@@ -41,7 +40,7 @@ KVLANE_INLINE void store_granules(std::byte *to, const typename Isa::Vec *elemen
 }
 
 // Rows as they are stored but for their type: rotated and quantized.
-template <class Isa, class Source>
+template <class Isa>
 struct PreparedRows {
     const std::byte *first;
     int64_t stride_bytes;
@@ -49,16 +48,16 @@ struct PreparedRows {
 
     // Elements [d, d + lanes) of a row, zeros behind the last.
     KVLANE_INLINE typename Isa::Vec load(int row, int d) const {
-        const std::byte *at = first + row * stride_bytes + d * Source::bytes;
-        return d + Isa::lanes <= dim ? Isa::load(Source{}, at)
-               : d < dim             ? Isa::load_partial(Source{}, at, dim - d)
+        const std::byte *at = first + row * stride_bytes + d * format::f32::bytes;
+        return d + Isa::lanes <= dim ? Isa::load(format::f32{}, at)
+               : d < dim             ? Isa::load_partial(format::f32{}, at, dim - d)
                                      : Isa::broadcast(0);
     }
 };
 
 // One token's elements, to its place in each granule.
-template <class Isa, class Source, class Format, bool Keys>
-static void scatter_row(const PreparedRows<Isa, Source> &rows, int row, int token, const PackRows &p) {
+template <class Isa, class Format, bool Keys>
+static void scatter_row(const PreparedRows<Isa> &rows, int row, int token, const PackRows &p) {
     constexpr int element_bytes = Format::bits == 4 ? 1 : Format::bytes;
     using Stored = std::conditional_t<Format::bits == 4, format::q8, Format>;
     alignas(64) std::byte stored[(KVL_MAX_HEAD_DIM + 16) * element_bytes];
@@ -79,8 +78,8 @@ static void scatter_row(const PreparedRows<Isa, Source> &rows, int row, int toke
 }
 
 // Keys of a vector's columns, whose rows follow each other.
-template <class Isa, class Source, class Format>
-static void pack_columns(const PreparedRows<Isa, Source> &rows, int row, int token, const PackRows &p) {
+template <class Isa, class Format>
+static void pack_columns(const PreparedRows<Isa> &rows, int row, int token, const PackRows &p) {
     constexpr int lanes = Isa::lanes, granule = panel::granule<Format>, at_once = std::max(lanes, granule);
     constexpr int line_bytes = panel::columns * granule * Format::bits / 8;
     std::byte *to =
@@ -100,8 +99,8 @@ static void pack_columns(const PreparedRows<Isa, Source> &rows, int row, int tok
 }
 
 // Values of a granule's tokens, panel by panel.
-template <class Isa, class Source, class Format>
-static void pack_tokens(const PreparedRows<Isa, Source> &rows, int row, int token, const PackRows &p) {
+template <class Isa, class Format>
+static void pack_tokens(const PreparedRows<Isa> &rows, int row, int token, const PackRows &p) {
     constexpr int granule = panel::granule<Format>, vectors = panel::columns / Isa::lanes;
     constexpr int vector_bytes = Isa::lanes * granule * Format::bits / 8;
     std::byte *to = p.panels + panel::offset(Format::index, token, 0);
@@ -116,18 +115,18 @@ static void pack_tokens(const PreparedRows<Isa, Source> &rows, int row, int toke
 }
 
 // Whole blocks of columns or tokens where rows [0, n) have them, else row by row.
-template <class Isa, class Source, class Format, bool Keys>
-static void pack_prepared(const PreparedRows<Isa, Source> &rows, int n, int token, const PackRows &p) {
+template <class Isa, class Format, bool Keys>
+static void pack_prepared(const PreparedRows<Isa> &rows, int n, int token, const PackRows &p) {
     constexpr int block = Keys ? Isa::lanes : panel::granule<Format>;
     for (int row = 0, step; row < n; row += step, token += step) {
         const bool is_whole = token % block == 0 && n - row >= block;
         step = is_whole ? block : 1;
         if (!is_whole) {
-            scatter_row<Isa, Source, Format, Keys>(rows, row, token, p);
+            scatter_row<Isa, Format, Keys>(rows, row, token, p);
         } else if constexpr (Keys) {
-            pack_columns<Isa, Source, Format>(rows, row, token, p);
+            pack_columns<Isa, Format>(rows, row, token, p);
         } else {
-            pack_tokens<Isa, Source, Format>(rows, row, token, p);
+            pack_tokens<Isa, Format>(rows, row, token, p);
         }
     }
 }
@@ -158,17 +157,11 @@ static void prepare_row(float *x, int token, const PackRows &p) {
     }
 }
 
-// Rows that are not quantized to panels of f32.
-template <class Isa, class Format, bool Keys>
-KVLANE_INLINE void pack_as_f32(const PackRows &p) {
-    pack_prepared<Isa, Format, format::f32, Keys>({p.rows, p.stride_bytes, p.dim}, p.n, p.first, p);
-}
-
 // f32 rows to panels of any format.
 template <class Isa, class Format, bool Keys>
 void pack(const PackRows &p) {
     if (!Format::is_scaled && !p.is_rotated) {
-        return pack_prepared<Isa, format::f32, Format, Keys>({p.rows, p.stride_bytes, p.dim}, p.n, p.first, p);
+        return pack_prepared<Isa, Format, Keys>({p.rows, p.stride_bytes, p.dim}, p.n, p.first, p);
     }
     constexpr int at_once = panel::columns;
     alignas(64) float rows[at_once * KVL_MAX_HEAD_DIM];
@@ -185,7 +178,7 @@ void pack(const PackRows &p) {
             std::fill(x + p.dim, x + padded, 0.0f);
             prepare_row<Isa, Format>(x, p.first + first + row, p);
         }
-        pack_prepared<Isa, format::f32, Format, Keys>(
+        pack_prepared<Isa, Format, Keys>(
             {reinterpret_cast<const std::byte *>(rows), padded * static_cast<int64_t>(sizeof(float)), p.dim}, n,
             p.first + first, p);
     }

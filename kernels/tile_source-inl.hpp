@@ -4,7 +4,7 @@
 
 #include "gemm-inl.hpp"
 #include "mask.hpp"
-#include "pack-inl.hpp"
+#include "pack_rows-inl.hpp"
 #include "unpack_q4-inl.hpp"
 #include "view.hpp"
 
@@ -49,53 +49,51 @@ static Panels stored_values(const TileSource &s, int n, std::byte *room) {
     return {s.tile + s.layout.v_panels, s.layout.v_panel_bytes};
 }
 
-// From one panel of values in f32 to the next: not a multiple of a page, or the same lines of all share a cache set.
-static constexpr int64_t packed_value_bytes =
-    (panel::tile_tokens + 1) * panel::columns * static_cast<int64_t>(sizeof(float));
-
-// Panels [first, first + n) of a tile of rows, as f32 in `room`: keys of 16 tokens each, or 16 elements each of the values
-// of all tokens.
-template <class Isa, class Format>
-static Panels pack_keys(const TileSource &s, int first, int n, std::byte *room) {
-    const int64_t bytes = panel::bytes(format::index_f32, s.view->head_dim);
-    const uint64_t tokens = low_bits(n * panel::columns) << first * panel::columns;
-    TileSource part = s;
-    part.needed &= tokens;
-    if (part.needed != tokens || s.view->head_dim % panel::k_multiple != 0) {
-        std::fill_n(room, n * bytes, std::byte{0});
+// A row of each token of a tile; of those that no row of queries sees, zeros.
+struct TileRows {
+    const std::byte *of[panel::tile_tokens];
+};
+static constexpr std::byte zero_row[KVL_MAX_HEAD_DIM * sizeof(float)] = {};
+template <bool Keys>
+static TileRows rows_of(const TileSource &s) {
+    TileRows rows;
+    if (s.needed != ~uint64_t{0}) {
+        std::fill_n(rows.of, panel::tile_tokens, zero_row);
     }
-    for_each_piece(part, [&](int token, int64_t at, const Run &run, int n_tokens) {
-        pack_as_f32<Isa, Format, true>({.rows = k_row(*s.view, *run.span, s.kv_head, at, run.block),
-                                        .stride_bytes = s.view->k_token_stride_bytes,
-                                        .n = n_tokens,
-                                        .first = token - first * panel::columns,
-                                        .dim = static_cast<int>(s.view->head_dim),
-                                        .is_rotated = false,
-                                        .panels = room,
-                                        .panel_bytes = bytes,
-                                        .scales = nullptr});
+    const int64_t stride = Keys ? s.view->k_token_stride_bytes : s.view->v_token_stride_bytes;
+    for_each_piece(s, [&](int token, int64_t at, const Run &run, int n_tokens) {
+        const std::byte *const row =
+            Keys ? k_row(*s.view, *run.span, s.kv_head, at, run.block) : v_row(*s.view, *run.span, s.kv_head, at, run.block);
+        for (int i = 0; i < n_tokens; ++i) {
+            rows.of[token + i] = row + i * stride;
+        }
     });
+    return rows;
+}
+
+// Panels [first, first + n) of a tile of rows, in `room`: keys of 16 tokens each, or 16 elements each of the values of its
+// first n_tokens.
+template <class Isa, class Format>
+static Panels pack_keys(const TileSource &s, const TileRows &rows, int first, int n, std::byte *room) {
+    const int64_t bytes = s.layout.k_panel_bytes;
+    for (int p = 0; p < n; ++p) {
+        pack_key_panel<Isa, Format>(rows.of + (first + p) * panel::columns, static_cast<int>(s.view->head_dim),
+                                    room + p * bytes);
+    }
     return {room, bytes};
 }
+// From one panel to the next: not a multiple of a page, or the same lines of all share a cache set.
+template <class Format>
+static constexpr int64_t packed_value_bytes = (panel::tile_tokens + 2) * panel::columns *Format::bytes;
+
 template <class Isa, class Format>
-static Panels pack_values(const TileSource &s, int first, int n, std::byte *room) {
-    const int64_t bytes = packed_value_bytes;
-    if (s.needed != ~uint64_t{0} || s.view->v_head_dim % panel::columns != 0) {
-        std::fill_n(room, n * bytes, std::byte{0});
+static Panels pack_values(const TileSource &s, const TileRows &rows, int n_tokens, int first, int n, std::byte *room) {
+    const auto row_bytes = static_cast<int>(format::row_bytes(Format::index, s.view->v_head_dim));
+    for (int p = 0; p < n; ++p) {
+        const int at = (first + p) * panel::columns * Format::bytes;
+        pack_value_panel<Format>(rows.of, n_tokens, at, row_bytes - at, room + p * packed_value_bytes<Format>);
     }
-    const int d = first * panel::columns;
-    for_each_piece(s, [&](int token, int64_t at, const Run &run, int n_tokens) {
-        pack_as_f32<Isa, Format, false>({.rows = v_row(*s.view, *run.span, s.kv_head, at, run.block) + d * Format::bytes,
-                                         .stride_bytes = s.view->v_token_stride_bytes,
-                                         .n = n_tokens,
-                                         .first = token,
-                                         .dim = std::min(n * panel::columns, static_cast<int>(s.view->v_head_dim) - d),
-                                         .is_rotated = false,
-                                         .panels = room,
-                                         .panel_bytes = bytes,
-                                         .scales = nullptr});
-    });
-    return {room, bytes};
+    return {room, packed_value_bytes<Format>};
 }
 
 // Prefetches the rows of keys, or of values, of tokens [first, first + n) of the view: from the tile's first one on.
