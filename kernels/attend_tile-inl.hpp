@@ -59,15 +59,15 @@ void score_tile(const TileSource &source, const Queries &queries, RowBlock &rows
                         prefetch<Format>(source, rows.n_rows, layout.v_panels, layout.bytes - layout.v_panels));
     }
     if constexpr (!Format::is_scaled) {
-        const TileRows keys = rows_of<true>(source);
-        for_each_packed(n_panels, layout.k_panel_bytes, panels_at_once<Isa>(std::min(rows.n_rows, Isa::gemm_rows)),
-                        [&](int first, int n) {
-                            const Panels panels = pack_keys<Isa, Format>(source, keys, first, n, rows.room);
-                            const int64_t token = source.first + first * panel::columns;
-                            prefetch_rows<true>(source, token + n * panel::columns, n * panel::columns);
-                            prefetch_rows<false>(source, token, n * panel::columns);
-                            multiply(operand::Floats<Isa, Format>{}, first, n, panels, {panels.at, 0});
-                        });
+        const TileRows keys = rows_of<true>(source), values = rows_of<false>(source);
+        const int64_t next_bytes = format::row_bytes(source.view->v_format, source.view->v_head_dim);
+        for_each_packed(
+            n_panels, layout.k_panel_bytes, panels_at_once<Isa>(std::min(rows.n_rows, Isa::gemm_rows)),
+            [&](int first, int n) {
+                const RowPrefetch next = prefetch_rows(values, first * panel::columns, n * panel::columns, next_bytes);
+                const Panels panels = pack_keys<Isa, Format>(source, keys, first, n, rows.room, next.while_packed);
+                multiply(operand::Floats<Isa, Format>{}, first, n, panels, next.while_multiplied);
+            });
     }
 }
 
@@ -100,11 +100,13 @@ void sum_tile(const TileSource &source, RowBlock &rows) {
                         prefetch<Format>(source, rows.n_rows, source.layout.bytes, source.layout.v_panels));
     }
     if constexpr (!Format::is_scaled) {
-        prefetch_rows<true>(source, source.first + panel::tile_tokens, panel::columns);
-        const TileRows values = rows_of<false>(source);
+        const TileRows values = rows_of<false>(source), keys = next_keys(source);
+        const RowPrefetch next =
+            prefetch_rows(keys, 0, panel::tile_tokens, format::row_bytes(source.view->k_format, source.view->head_dim));
         for_each_packed(n_panels, packed_value_bytes<Format>, n_panels, [&](int first, int n) {
-            const Panels panels = pack_values<Isa, Format>(source, values, rows.n_tokens, first, n, rows.room);
-            multiply(operand::Floats<Isa, Format>{}, first, n, panels, {panels.at, 0});
+            const Panels panels =
+                pack_values<Isa, Format>(source, values, rows.n_tokens, first, n, rows.room, next.while_packed);
+            multiply(operand::Floats<Isa, Format>{}, first, n, panels, next.while_multiplied);
         });
     }
 }
@@ -132,7 +134,7 @@ void sum_visible(const TileSource &source, const uint64_t *visible, RowBlock &ro
     for (int p = 0; p < n_panels; ++p) {
         const std::byte *const panel = source.tile
                                            ? source.tile + source.layout.v_panels + p * source.layout.v_panel_bytes
-                                           : pack_values<Isa, Format>(source, values, rows.n_tokens, p, 1, rows.room).at;
+                                           : pack_values<Isa, Format>(source, values, rows.n_tokens, p, 1, rows.room, {}).at;
         for (int r = 0; r < rows.n_rows; ++r) {
             float *const o = rows.o + r * rows.ldo + p * panel::columns;
             for (int column = 0; column < panel::columns; column += Isa::lanes) {

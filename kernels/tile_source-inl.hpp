@@ -71,14 +71,41 @@ static TileRows rows_of(const TileSource &s) {
     return rows;
 }
 
+// The keys of the next tile that the view has of its own.
+static inline TileRows next_keys(const TileSource &s) {
+    TileSource next = s;
+    next.first += panel::tile_tokens;
+    next.needed = low_bits(std::clamp<int64_t>(own_tokens(*s.view) - next.first, 0, panel::tile_tokens));
+    return rows_of<true>(next);
+}
+
+// Rows of tokens [first, first + n) are prefetched while others are packed and multiplied, half of them each, if they follow
+// each other in memory; else at once.
+struct RowPrefetch {
+    NextRows while_packed;
+    Prefetch while_multiplied;
+};
+static inline RowPrefetch prefetch_rows(const TileRows &rows, int first, int n, int64_t row_bytes) {
+    const auto address = [](const std::byte *p) { return reinterpret_cast<uintptr_t>(p); };
+    const std::byte *const *const of = rows.of + first;
+    if (address(of[n - 1]) - address(of[0]) == static_cast<uintptr_t>((n - 1) * row_bytes)) {
+        return {{of, n / 2, static_cast<int>(row_bytes)}, {of[n / 2], (n - n / 2) * row_bytes / Prefetch::streams}};
+    }
+    for (int i = 0; i < n; ++i) {
+        prefetch_lines(of[i], row_bytes);
+    }
+    return {{of, 0, 0}, {of[0], 0}};
+}
+
 // Panels [first, first + n) of a tile of rows, in `room`: keys of 16 tokens each, or 16 elements each of the values of its
 // first n_tokens.
 template <class Isa, class Format>
-static Panels pack_keys(const TileSource &s, const TileRows &rows, int first, int n, std::byte *room) {
+static Panels pack_keys(const TileSource &s, const TileRows &rows, int first, int n, std::byte *room, const NextRows &next) {
     const int64_t bytes = s.layout.k_panel_bytes;
     for (int p = 0; p < n; ++p) {
-        pack_key_panel<Isa, Format>(rows.of + (first + p) * panel::columns, static_cast<int>(s.view->head_dim),
-                                    room + p * bytes);
+        const int token = p * panel::columns;
+        pack_key_panel<Isa, Format>(rows.of + first * panel::columns + token, static_cast<int>(s.view->head_dim),
+                                    room + p * bytes, {next.of + token, next.n - token, next.bytes});
     }
     return {room, bytes};
 }
@@ -87,32 +114,14 @@ template <class Format>
 static constexpr int64_t packed_value_bytes = (panel::tile_tokens + 2) * panel::columns *Format::bytes;
 
 template <class Isa, class Format>
-static Panels pack_values(const TileSource &s, const TileRows &rows, int n_tokens, int first, int n, std::byte *room) {
+static Panels pack_values(const TileSource &s, const TileRows &rows, int n_tokens, int first, int n, std::byte *room,
+                          const NextRows &next) {
     const auto row_bytes = static_cast<int>(format::row_bytes(Format::index, s.view->v_head_dim));
     for (int p = 0; p < n; ++p) {
         const int at = (first + p) * panel::columns * Format::bytes;
-        pack_value_panel<Format>(rows.of, n_tokens, at, row_bytes - at, room + p * packed_value_bytes<Format>);
+        pack_value_panel<Format>(rows.of, n_tokens, at, row_bytes - at, room + p * packed_value_bytes<Format>, next);
     }
     return {room, packed_value_bytes<Format>};
-}
-
-// Prefetches the rows of keys, or of values, of tokens [first, first + n) of the view: from the tile's first one on.
-template <bool Keys>
-static void prefetch_rows(const TileSource &s, int64_t first, int n) {
-    const kvl_view &view = *s.view;
-    TileSource part = s;
-    part.first = first;
-    part.needed = low_bits(std::clamp<int64_t>(own_tokens(view) - first, 0, n));
-    for_each_piece(part, [&](int, int64_t at, const Run &run, int n_tokens) {
-        const std::byte *const row =
-            Keys ? k_row(view, *run.span, s.kv_head, at, run.block) : v_row(view, *run.span, s.kv_head, at, run.block);
-        const int64_t bytes =
-            Keys ? format::row_bytes(view.k_format, view.head_dim) : format::row_bytes(view.v_format, view.v_head_dim);
-        const int64_t stride = Keys ? view.k_token_stride_bytes : view.v_token_stride_bytes;
-        for (int i = 0; i < n_tokens; ++i) {
-            prefetch_lines(row + i * stride, bytes);
-        }
-    });
 }
 
 static inline const std::byte *stored_tile(const TileSource &s) {

@@ -62,6 +62,15 @@ struct Avx2 : XsimdIsa<Self, xsimd::fma3<xsimd::avx2>> {
             x[i + 4] = _mm256_permute2f128_ps(first, last, 0x31);
         });
     }
+    // The lower half of every lane's 32 bits, and the upper half.
+    static void store_halves(std::byte *lower, std::byte *upper, Vec x) {
+        const __m256i sorted = _mm256_shuffle_epi8(
+            _mm256_castps_si256(x),
+            _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15)));
+        const __m256i halves = _mm256_permute4x64_epi64(sorted, 0xd8);
+        _mm_storeu_si128(reinterpret_cast<__m128i *>(lower), _mm256_castsi256_si128(halves));
+        _mm_storeu_si128(reinterpret_cast<__m128i *>(upper), _mm256_extracti128_si256(halves, 1));
+    }
     // Element E of a granule.
     template <int E, class Format>
     static Vec granule_element(Format format, const std::byte *p) {

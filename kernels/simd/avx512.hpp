@@ -66,6 +66,12 @@ struct Avx512 : XsimdIsa<Self, xsimd::avx512bw> {
             x[j + 12] = _mm512_shuffle_f32x4(odd01, odd23, 0xdd);
         });
     }
+    // The lower half of every lane's 32 bits, and the upper half.
+    static void store_halves(std::byte *lower, std::byte *upper, Vec x) {
+        const __m512i words = _mm512_castps_si512(x);
+        _mm256_storeu_si256(reinterpret_cast<__m256i *>(lower), _mm512_cvtepi32_epi16(words));
+        _mm256_storeu_si256(reinterpret_cast<__m256i *>(upper), _mm512_cvtepi32_epi16(_mm512_srli_epi32(words, 16)));
+    }
     // Element E of a granule.
     template <int E, class Format>
     static Vec granule_element(Format format, const std::byte *p) {

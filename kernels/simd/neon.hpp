@@ -47,6 +47,12 @@ struct Neon : XsimdIsa<Self, xsimd::neon64> {
         x[2] = vreinterpretq_f32_f64(vtrn2q_f64(even01, even23));
         x[3] = vreinterpretq_f32_f64(vtrn2q_f64(odd01, odd23));
     }
+    // The lower half of every lane's 32 bits, and the upper half.
+    static void store_halves(std::byte *lower, std::byte *upper, Vec x) {
+        const uint32x4_t words = vreinterpretq_u32_f32(x);
+        vst1_u16(reinterpret_cast<uint16_t *>(lower), vmovn_u32(words));
+        vst1_u16(reinterpret_cast<uint16_t *>(upper), vshrn_n_u32(words, 16));
+    }
     // Element E of a granule.
     template <int E, class Format>
     static Vec granule_element(Format format, const std::byte *p) {

@@ -63,6 +63,12 @@ struct scalar {
 
     // Lane i of vector j becomes lane j of vector i.
     static void transpose(Vec (&)[lanes]) {}
+    // The lower half of every lane's 32 bits, and the upper half.
+    static void store_halves(std::byte *lower, std::byte *upper, Vec x) {
+        const uint32_t word = Half<scalar>::bits(x.x);
+        store_u16(lower, static_cast<uint16_t>(word));
+        store_u16(upper, static_cast<uint16_t>(word >> 16));
+    }
     // Element E of a granule.
     template <int E, class Format>
     static Vec granule_element(Format format, const std::byte *p) {

@@ -57,6 +57,13 @@ struct sse2 : XsimdIsa<sse2, xsimd::sse2> {
         x[2] = _mm_movelh_ps(upper01, upper23);
         x[3] = _mm_movehl_ps(upper23, upper01);
     }
+    // The lower half of every lane's 32 bits, and the upper half.
+    static void store_halves(std::byte *lower, std::byte *upper, Vec x) {
+        const __m128i sorted = _mm_shufflehi_epi16(_mm_shufflelo_epi16(_mm_castps_si128(x), 0xd8), 0xd8);
+        const __m128i halves = _mm_shuffle_epi32(sorted, 0xd8);
+        _mm_storel_epi64(reinterpret_cast<__m128i *>(lower), halves);
+        _mm_storel_epi64(reinterpret_cast<__m128i *>(upper), _mm_unpackhi_epi64(halves, halves));
+    }
     // Element E of a granule.
     template <int E, class Format>
     static Vec granule_element(Format format, const std::byte *p) {
