@@ -7,7 +7,7 @@ channels of the keys 20 times larger; keys and values as they are, or rotated by
 
 import numpy as np
 
-N_TOKENS, HEAD_DIM, GROUP, N_DRAWS = 1024, 128, 4, 4
+N_TOKENS, HEAD_DIM, GROUP, N_DRAWS = 1024, 128, 4, 64
 
 
 def hadamard(n):
@@ -64,6 +64,15 @@ def q4_stored(x):
     with np.errstate(divide='ignore', invalid='ignore'):
         index = np.where(multiplier == 0, 8, q4_index(np.nan_to_num(groups / scale * 128 / multiplier)))
     return (scale * np.floor((Q4_LEVELS[index] * multiplier + 64) / 128)).reshape(x.shape)
+
+
+def q4_even(x):
+    """15 even levels and a multiplier from 0 to 15 that reaches the largest of 32 elements; a scale for the row."""
+    groups = x.reshape(-1, HEAD_DIM // 32, 32)
+    largest = np.abs(groups).max(axis=2, keepdims=True)
+    scale = largest.max(axis=1, keepdims=True) / (7 * 15)
+    step = scale * np.minimum(np.ceil(largest / (7 * scale) - 1e-6), 15)
+    return (np.clip(np.rint(groups / step), -7, 7) * step).reshape(x.shape)
 
 
 def q4_0(x):
@@ -128,6 +137,7 @@ CODECS = [
     ('q8, one of 16 bits for 64 elements', 8.25, q8(64)),
     ('q8, one of 16 bits for 32 elements', 8.5, q8(32)),
     ('q4, uneven levels, multipliers of 8 bits for 32 elements, a scale of 32 a row (as stored)', 4.5, q4_stored),
+    ('15 even levels, multipliers of 4 bits for 32 elements, a scale of 32 a row (q4 of b109164)', 4.5, q4_even),
     ('q4_0: even levels, a scale of 16 bits for 32', 4.5, q4_0),
     ('q4_K without its search: scale and minimum of 6 bits for 32', 4.5, q4_k),
     ('even levels, scale and minimum of 16 bits for 64', 4.5, q4_minimum(64)),

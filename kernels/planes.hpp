@@ -1,6 +1,6 @@
 #pragma once
 
-// A view's planes, keys, values and their scales, as their fields are named: what holds of each is said once.
+// The planes of a view: rows of keys and rows of values, or tiles of both. Each has its fields of kvl_view and kvl_span.
 
 #include <algorithm>
 

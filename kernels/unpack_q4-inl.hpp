@@ -63,19 +63,26 @@ static int64_t unpack_keys(const std::byte *tile, const panel::TileLayout &layou
     return unpacked_bytes(head_dim);
 }
 
-// Panels [first, first + n) of values.
+// Panels [first, first + n) of values: those of one group together, which have the same multipliers.
 template <class Isa>
 static int64_t unpack_values(const std::byte *tile, const panel::TileLayout &layout, int first, int n, std::byte *to) {
-    const int line_bytes = panel::line_bytes(format::index_q4);
-    for (int p = first; p < first + n; ++p) {
-        const std::byte *line = tile + layout.v_panels + p * layout.v_panel_bytes;
-        const int group = p * panel::columns / format::q4::group;
-        const std::byte *multipliers = tile + layout.v_scales + panel::multiplier_offset(group, 0);
-        for (int t = 0; t < panel::tile_tokens; t += 8, line += line_bytes, to += 2 * line_bytes) {
-            unpack_line<Isa>(line, TokenMultipliers<Isa>(multipliers + t), TokenMultipliers<Isa>(multipliers + t + 4), to);
+    constexpr int granule = panel::granule<format::q4>, group_panels = format::q4::group / panel::columns;
+    const int line_bytes = panel::line_bytes(format::index_q4), end = first + n;
+    const int64_t panel_bytes = unpacked_bytes(panel::tile_tokens);
+    for (int begin = first; begin < end;) {
+        const int group = begin / group_panels, group_end = std::min(end, (group + 1) * group_panels);
+        const std::byte *const multipliers = tile + layout.v_scales + panel::multiplier_offset(group, 0);
+        for (int t = 0; t < panel::tile_tokens; t += granule) {
+            const TokenMultipliers<Isa> lower(multipliers + t), upper(multipliers + t + granule / 2);
+            const int line = t / granule * line_bytes;
+            for (int p = begin; p < group_end; ++p) {
+                unpack_line<Isa>(tile + layout.v_panels + p * layout.v_panel_bytes + line, lower, upper,
+                                 to + (p - first) * panel_bytes + 2 * line);
+            }
         }
+        begin = group_end;
     }
-    return unpacked_bytes(panel::tile_tokens);
+    return panel_bytes;
 }
 
 }  // namespace kvlane

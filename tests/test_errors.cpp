@@ -739,11 +739,11 @@ Failures failures_of_arrays(kvl_status (World::*call)()) {
          with([](World &w, kvl_sequence &s) { s.view = moved_into(w.arena, s.view, 1); })},
         {"out in spans",
          KVL_ERROR_OVERLAP,
-         {"sequences[1]'s out", "sequences[0]'s view's spans"},
+         {"view[0]: ", "sequences[1]'s out", "sequences[0]'s view's spans"},
          with([](World &w, kvl_sequence &) { w.view.spans = moved_into(w.arena, w.view.spans, 1); })},
         {"out in blocks",
          KVL_ERROR_OVERLAP,
-         {"sequences[1]'s out", "sequences[0]'s view's blocks"},
+         {"view[0]: ", "sequences[1]'s out", "sequences[0]'s view's blocks"},
          with([](World &w, kvl_sequence &) {
              w.use_blocks();
              w.view.blocks = moved_into(w.arena, w.view.blocks, 2);

@@ -130,8 +130,9 @@ kvl_status visit_reads(const kvl_attention &a, const kvl_sequence &s, Visit &&vi
     KVLANE_TRY(visit(array_at(s.q, rows_of(a, s) * a.head_dim), "q"));
     KVLANE_TRY(visit(array_at(s.range, 1), "range"));
     KVLANE_TRY(s.mask ? visit_mask(*s.mask, queries_of(s), visit) : KVL_OK);
-    for (const kvl_view *view = s.view; view; view = view->next) {
-        KVLANE_TRY(visit_view(*view, visit));
+    uint32_t i = 0;
+    for (const kvl_view *view = s.view; view; view = view->next, ++i) {
+        KVLANE_TRY_IN(visit_view(*view, visit), "view[%" PRIu32 "]: ", i);
     }
     return KVL_OK;
 }

@@ -39,8 +39,8 @@ struct Avx512 : XsimdIsa<Self, xsimd::avx512bw> {
         const __m512i level = _mm512_shuffle_epi8(_mm512_broadcast_i32x4(levels), codes);
         const __m512i even = _mm512_mulhrs_epi16(_mm512_slli_epi16(level, 8), multipliers.even);
         const __m512i odd = _mm512_mulhrs_epi16(_mm512_and_si512(level, _mm512_set1_epi16(-256)), multipliers.odd);
-        const __m512i bytes = _mm512_or_si512(_mm512_and_si512(even, _mm512_set1_epi16(0xff)), _mm512_slli_epi16(odd, 8));
-        _mm512_storeu_si512(to, bytes);
+        constexpr __mmask64 odd_bytes = 0xaaaaaaaaaaaaaaaau;
+        _mm512_storeu_si512(to, _mm512_mask_blend_epi8(odd_bytes, even, _mm512_slli_epi16(odd, 8)));
     }
 
     // Lane i of vector j becomes lane j of vector i.
