@@ -1,6 +1,6 @@
 #pragma once
 
-// One chunk of one KV head: tile by tile, for as many rows at a time as there is room for.
+// Attention to one chunk of one KV head: tile by tile, for as many query rows at a time as the buffers hold.
 
 #include <algorithm>
 
@@ -9,7 +9,7 @@
 
 namespace kvlane {
 
-// A chunk's tokens of one view of a chain.
+// The tokens of a chunk that lie in one view of a chain.
 struct Part {
     const AttendChunk &chunk;
     const kvl_view *view;
@@ -20,7 +20,7 @@ struct Part {
     int64_t run_first;
 };
 
-// body(part) for every view that holds some of the chunk's tokens.
+// Calls body(part) for every view that holds tokens of the chunk.
 template <class Body>
 static void for_each_part(const AttendChunk &c, Body &&body) {
     const int64_t end = c.position + c.n_tokens;
@@ -36,7 +36,7 @@ static void for_each_part(const AttendChunk &c, Body &&body) {
     }
 }
 
-// Tokens of the tile from `tile_first` on that a query sees, a bit each.
+// The tokens visible to a query in the tile that begins at `tile_first`, one bit per token.
 static inline uint64_t visible_word(const Part &part, int64_t tile_first, int query) {
     const AttendChunk &c = part.chunk;
     const int64_t first = std::max(tile_first, part.first), position = part.view_first + first;
@@ -52,7 +52,7 @@ static inline uint64_t visible_word(const Part &part, int64_t tile_first, int qu
     return visible << (first - tile_first);
 }
 
-// A row's query, rotated as keys are.
+// The query of a query row, rotated as the keys are; `room` is a buffer for the rotated query.
 template <class Isa>
 static const float *query_of(const AttendChunk &c, int row, float *room) {
     const auto head_dim = static_cast<int>(c.view->head_dim);
@@ -90,7 +90,7 @@ static void pack_queries(Numbers k_numbers, ChunkRows &rows) {
     }
 }
 
-// What rows see of a tile, and how their scores are modified. Returns what any of them sees.
+// Sets the visible tokens of a tile and the score modifiers for each query row. Returns the tokens visible to any of them.
 static inline uint64_t show_tile(const Part &part, int64_t tile_first, ChunkRows &rows) {
     const AttendChunk &c = part.chunk;
     const int64_t position = part.view_first + tile_first;
@@ -110,7 +110,7 @@ static inline uint64_t show_tile(const Part &part, int64_t tile_first, ChunkRows
     return any;
 }
 
-// Takes the tokens of one part into the rows. Values that rows do not see may be NaN if `is_careful`.
+// Accumulates the tokens of one part into the query rows. If `is_careful`, hidden values may be NaN or infinite.
 template <class Isa>
 static void attend_part(const Part &part, bool is_careful, ChunkRows &rows) {
     const AttendChunk &c = part.chunk;
@@ -172,7 +172,7 @@ static void attend_parts(bool is_careful, ChunkRows &rows) {
     for_each_part(*rows.chunk, [&](const Part &part) { attend_part<Isa>(part, is_careful, rows); });
 }
 
-// Whether no row has an element that is NaN or infinite.
+// Whether all elements of o are finite.
 template <class Isa>
 static bool is_finite(const RowBlock &block) {
     auto sum = Isa::broadcast(0);
@@ -182,8 +182,8 @@ static bool is_finite(const RowBlock &block) {
     return Isa::reduce_add(sum) == 0;
 }
 
-// All of a chunk's tokens for rows [first, first + n). Products of hidden values and weights of 0 are 0 but for values that
-// are NaN or infinite: then visible tokens alone are summed.
+// Attends query rows [first, first + n) to all tokens of a chunk. Hidden tokens have weight 0, but 0 x NaN and 0 x infinity
+// are NaN: if the result is not finite, it is recomputed over visible tokens only.
 template <class Isa>
 static void attend_rows(const AttendChunk &c, int first, int n) {
     ChunkRows &rows = *c.scratch;

@@ -1,6 +1,6 @@
 #pragma once
 
-// Attention of some rows (queries by query heads) to one tile:
+// Attention of a block of query rows, (query, query head) pairs, to one tile:
 //
 //   S = scale * Q K^T        [rows][64]
 //   m' = max(m, max S), P = exp(S - m'), l' = l exp(m - m') + sum P
@@ -22,8 +22,8 @@ using OperandOf = std::conditional_t<
     std::conditional_t<N == Numbers::scaled, operand::Floats<Isa, format::q8>,
                        std::conditional_t<N == Numbers::words, operand::Words<Isa>, operand::Bytes<Isa, Keys>>>>;
 
-// body(first, n) for panels [first, first + n) of rows, which are packed before they are multiplied: `most` at once, where
-// there is room for them.
+// Calls body(first, n) for panels [first, first + n) that are packed from rows before they are multiplied: up to `most` at
+// once, as many as the staging buffer holds.
 template <class Body>
 static void for_each_packed(int n_panels, int64_t panel_bytes, int most, Body &&body) {
     const int at_once = static_cast<int>(std::min<int64_t>(most, staging_bytes / panel_bytes));
@@ -32,7 +32,7 @@ static void for_each_packed(int n_panels, int64_t panel_bytes, int most, Body &&
     }
 }
 
-// Scores without their scales: S[r][t] = q[r] . k[t]
+// Unscaled scores: S[r][t] = q[r] . k[t]
 template <class Isa, class Format, Numbers N>
 void score_tile(const TileSource &source, const Queries &queries, RowBlock &rows) {
     const auto multiply = [&](auto operand, int first, int n, const Panels &panels, const Prefetch &next) {
@@ -111,7 +111,7 @@ void sum_tile(const TileSource &source, RowBlock &rows) {
     }
 }
 
-// O[r][column, column + lanes) += sum over visible tokens t of P[r][t] v[t], of a panel of values.
+// O[r][column, column + lanes) += sum over visible tokens t of P[r][t] v[t], for one panel of values.
 template <class Isa, class Stored>
 static void sum_visible_lanes(const std::byte *panel, const float *weights, uint64_t visible, int column, float *o) {
     constexpr int granule = panel::granule<Stored>;
@@ -126,7 +126,7 @@ static void sum_visible_lanes(const std::byte *panel, const float *weights, uint
     Isa::store(o + column, Isa::load(o + column) + sum);
 }
 
-// The same as sum_tile of floats where hidden tokens' values may be NaN or infinite: visible ones alone, in the same order.
+// sum_tile in f32 where the values of hidden tokens may be NaN or infinite: sums visible tokens only, in the same order.
 template <class Isa, class Format>
 void sum_visible(const TileSource &source, const uint64_t *visible, RowBlock &rows) {
     const auto n_panels = static_cast<int>(panel::round_up(source.view->v_head_dim, panel::columns) / panel::columns);
@@ -144,7 +144,7 @@ void sum_visible(const TileSource &source, const uint64_t *visible, RowBlock &ro
     }
 }
 
-// A row's maximum takes that of a tile's scores in; what was summed before is rescaled.
+// Updates a query row's maximum with a tile's scores and rescales the previous sums.
 template <class Isa>
 KVLANE_INLINE void update_maximum(const float *scores, int r, RowBlock &rows) {
     using Vec = typename Isa::Vec;
@@ -158,7 +158,7 @@ KVLANE_INLINE void update_maximum(const float *scores, int r, RowBlock &rows) {
     }
     rows.m[r] = m;
     if (before == minus_infinity) {
-        return;  // nothing yet
+        return;  // no token visible before
     }
     const Vec correction = Isa::broadcast(exp_of<Isa>(before - m));
     Isa::store(rows.l[r], Isa::load(rows.l[r]) * correction);
@@ -168,14 +168,14 @@ KVLANE_INLINE void update_maximum(const float *scores, int r, RowBlock &rows) {
     }
 }
 
-// Elements of whole granules in the order of operand::Words: the first and third of each, then the others.
+// Reorders the elements of each granule for operand::Words: first, third, second, fourth.
 KVLANE_INLINE void order_words(int16_t *x, int n) {
     for (int i = 0; i < n; i += operand::word_granule) {
         std::swap(x[i + 1], x[i + 2]);
     }
 }
 
-// A row's weights, at most `largest`, as integers of 16 bits, or of 8 without a sign.
+// Quantizes a query row's weights, at most `largest`, to 16-bit integers or to unsigned 8-bit integers.
 template <class Isa, Numbers V>
 KVLANE_INLINE void quantize_weights(const float *weights, float largest, int r, RowBlock &rows) {
     constexpr float most = V == Numbers::words ? most_int16 : 255;
@@ -190,7 +190,7 @@ KVLANE_INLINE void quantize_weights(const float *weights, float largest, int r, 
         }
         order_words(words, rows.n_tokens);
     } else {
-        constexpr int bias = 128;  // stored with a sign, then without
+        constexpr int bias = 128;  // stored as signed bytes, then made unsigned
         uint8_t *const bytes = rows.weights[r];
         int sum = 0;
         for (int t = 0; t < rows.n_tokens; t += Isa::lanes) {
@@ -205,8 +205,8 @@ KVLANE_INLINE void quantize_weights(const float *weights, float largest, int r, 
     }
 }
 
-// Scores become weights exp(s - m), and these the operands of the sums of values: times the values' scales, and rounded to
-// integers where these are multiplied so. Hidden tokens' scales may be NaN.
+// Replaces scores by weights exp(s - m), adds these to l, and turns them into the operand of the value product: multiplied
+// by the value scales, and quantized if products are integer. The scales of hidden tokens may be NaN.
 template <class Isa, Numbers V>
 KVLANE_INLINE void exponentiate(float *scores, const float *value_scales, uint64_t hidden, int r, RowBlock &rows) {
     using Vec = typename Isa::Vec;
@@ -232,8 +232,8 @@ KVLANE_INLINE void exponentiate(float *scores, const float *value_scales, uint64
     }
 }
 
-// s = softcap * tanh(scale * query_factors[r] * key_scales[t] * S[t] / softcap) + slope * distance + biases[t]; minus
-// infinity where hidden.
+// s = softcap * tanh(scale * query_factors[r] * key_scales[t] * S[t] / softcap) + slope * distance + biases[t];
+// -infinity for hidden tokens.
 template <class Isa>
 KVLANE_INLINE void modify_scores(const ScoreRules &rules, int r, int n_tokens, float *scores) {
     const auto factor = Isa::broadcast(rules.scale * rules.query_factors[r]);
@@ -262,7 +262,7 @@ KVLANE_INLINE void modify_scores(const ScoreRules &rules, int r, int n_tokens, f
     }
 }
 
-// The softmax's update by a tile: scores become weights.
+// Online softmax update for one tile: turns scores into weights.
 template <class Isa, Numbers V>
 void softmax_tile(const ScoreRules &rules, RowBlock &rows) {
     for (int r = 0; r < rows.n_rows; ++r) {
@@ -273,13 +273,14 @@ void softmax_tile(const ScoreRules &rules, RowBlock &rows) {
     }
 }
 
-// A row's query as an operand of keys, padded with zeros to whole granules. Those that meet integers are multiplied by a
-// power of two first, so that no sum overflows before the keys' scales multiply it: by what scores are to be divided.
+// Packs a query as the left operand of the key product, padded with zeros to whole granules. For integer keys the query is
+// first scaled by a power of two, so that no sum overflows before it is multiplied by the key scales; scores are multiplied
+// by `factor` afterwards.
 struct PackedQuery {
     void *to;
-    float *scale;    // of integers
-    int32_t *start;  // of their sums
-    float *factor;   // of scores
+    float *scale;    // of the quantized query
+    int32_t *start;  // initial accumulator
+    float *factor;   // multiplies the scores
 };
 template <class Isa, Numbers K>
 static void pack_query(const float *query, int head_dim, const PackedQuery &packed) {

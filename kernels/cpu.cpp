@@ -50,7 +50,7 @@ uint32_t cpu_features() {
 #elif defined(__aarch64__) && defined(__linux__)
 
 uint32_t cpu_features() {
-    // The kernel's numbers: a system's headers may be older than its CPU.
+    // Bit numbers from the Linux kernel, because the system's headers may be older than its CPU.
     constexpr unsigned long hwcap_asimddp = 1ul << 20, hwcap2_i8mm = 1ul << 13;
     return (getauxval(AT_HWCAP) & hwcap_asimddp ? cpu_dotprod : cpu_base) |
            (getauxval(AT_HWCAP2) & hwcap2_i8mm ? cpu_i8mm : cpu_base);

@@ -4,7 +4,7 @@
 
 namespace kvlane {
 
-// What an isa may need of the CPU, its operating system included: the registers must be saved at a switch of threads.
+// CPU features that an isa may require. The operating system must support them too: save the registers at context switches.
 enum : uint32_t {
     cpu_base = 0,  // the architecture's own baseline
     cpu_avx2 = 1,
@@ -17,7 +17,7 @@ enum : uint32_t {
     cpu_i8mm = 128,    // FEAT_I8MM: USDOT among others
 };
 
-// The features of the CPU that runs this, or'ed.
+// The features of the running CPU, or'ed.
 uint32_t cpu_features();
 
 }  // namespace kvlane

@@ -16,7 +16,7 @@ struct KnownFormats {
     char text[64] = "";
 };
 
-// Each behind a space.
+// The names of all formats, each preceded by a space.
 KnownFormats known_formats() {
     KnownFormats known;
     size_t used = 0;

@@ -1,6 +1,6 @@
 #pragma once
 
-// How a C function says no: a status, and for the thread a text that names the argument, its value and what is allowed.
+// Error reporting of the C functions: a status, and a thread-local text with the argument, its value and the allowed values.
 
 #include <cinttypes>
 
@@ -8,19 +8,19 @@
 
 namespace kvlane {
 
-// Keeps the text for kvl_last_error and returns the status.
+// Stores the text for kvl_last_error and returns the status.
 [[gnu::format(printf, 2, 3)]] kvl_status fail(kvl_status status, const char *format, ...);
 
-// Puts where a failure lies before the text that is kept, "sequences[1]: " for example, and returns the status.
+// Prefixes the stored text with the location of the failure, "sequences[1]: " for example, and returns the status.
 [[gnu::format(printf, 2, 3)]] kvl_status fail_in(kvl_status status, const char *format, ...);
 
-// A caller's text as it is quoted: what is longer is cut, so that what is allowed still fits behind it.
+// A caller's text as quoted in an error: truncated, so that the allowed values still fit after it.
 struct Quoted {
     explicit Quoted(const char *text);
     char text[72];
 };
 
-// A format, or a rotation, by its name, or by its number where it has none.
+// The name of a format or rotation, or its number if it has no name.
 struct Named {
     explicit Named(const char *name, uint32_t value);
     char text[16];
@@ -38,7 +38,7 @@ kvl_status check_head_dim(uint32_t dim, const char *name);
 kvl_status check_len(size_t len, int64_t n_tokens, uint32_t n_kv_heads, uint32_t dim, const char *name);
 kvl_status check_range(int64_t value, int64_t least, int64_t most, const char *name);
 
-// What every descriptor is checked for; and that it is there.
+// Checks a descriptor's struct_size and flags; check_desc first checks that it is not null.
 template <class Desc>
 kvl_status check_header(const Desc &desc, uint32_t known_flags);
 template <class Desc>
@@ -50,7 +50,7 @@ kvl_status check_desc(const Desc *desc, uint32_t known_flags, const char *name);
     if (const kvl_status tried = (expression); tried != KVL_OK) \
     return tried
 
-// The same, where the arguments of fail_in say where the failure lies.
+// KVLANE_TRY that prefixes the error with its location, given as the arguments of fail_in.
 #define KVLANE_TRY_IN(expression, ...)                          \
     if (const kvl_status tried = (expression); tried != KVL_OK) \
     return fail_in(tried, __VA_ARGS__)

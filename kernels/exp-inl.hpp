@@ -8,8 +8,8 @@ namespace kvlane {
 
 static constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
 
-// (2^f - 1) / f on [-1/2, 1/2]: of the minimax polynomial of degree 6 for 2^f that is 1 at 0. Its relative error as that is
-// 2.6e-9.
+// (2^f - 1) / f on [-1/2, 1/2], from the minimax polynomial of degree 6 for 2^f that equals 1 at 0. The relative error of
+// that polynomial is 2.6e-9.
 template <class Isa>
 KVLANE_INLINE typename Isa::Vec exp2_quotient(typename Isa::Vec f) {
     auto p = Isa::broadcast(1.55946781613e-4f);
@@ -20,8 +20,8 @@ KVLANE_INLINE typename Isa::Vec exp2_quotient(typename Isa::Vec f) {
     return Isa::fma(p, f, Isa::broadcast(6.93147214968e-1f));
 }
 
-// 2^x for x < 127.5: 2^round(x) times that of the rest. Within 1.3 ulp for x >= -126, where the result is a normal number;
-// below that within 2^-126.5, which may mean 0. Exactly 1 at 0, 0 for minus infinity, NaN for NaN.
+// 2^x for x < 127.5, as 2^round(x) * 2^(x - round(x)). Within 1.3 ulp for x >= -126, where the result is a normal number;
+// below that within an absolute error of 2^-126.5, where the result may be 0. Exactly 1 at 0, 0 for -infinity, NaN for NaN.
 template <class Isa>
 KVLANE_INLINE typename Isa::Vec exp2(typename Isa::Vec x) {
     const auto clamped = Isa::max(Isa::broadcast(Isa::zero_power), x);
@@ -30,7 +30,7 @@ KVLANE_INLINE typename Isa::Vec exp2(typename Isa::Vec x) {
     return Isa::scale_by_power(Isa::fma(exp2_quotient<Isa>(f), f, Isa::broadcast(1.0f)), power);
 }
 
-// 2^x - 1 for x < 127.5, near 0 too with an error that is small beside it.
+// 2^x - 1 for x < 127.5, with a small relative error near 0 too.
 template <class Isa>
 KVLANE_INLINE typename Isa::Vec exp2_minus_1(typename Isa::Vec x) {
     const auto clamped = Isa::max(Isa::broadcast(Isa::zero_power), x);
@@ -53,7 +53,7 @@ KVLANE_INLINE float exp_of(float x) {
     return lanes[0];
 }
 
-// What scores are taken relative to: the maximum, 0 where nothing is visible yet, NaN where a score is infinite.
+// The value subtracted from scores: the maximum, 0 if no token is visible yet, NaN if a score is infinite.
 static KVLANE_INLINE float reference_of(float m) { return m == minus_infinity ? 0.0f : m + 0 * m; }
 
 }  // namespace kvlane

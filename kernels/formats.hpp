@@ -12,7 +12,7 @@ enum : kvl_format {
 #undef KVLANE_FORMAT
     count
 };
-// One tag a format: what kernels are templated on.
+// One tag type per format, the template parameter of kernels.
 #define KVLANE_FORMAT(name, bits_per_element, scale, group_elements) \
     struct name {                                                    \
         static constexpr int bits = bits_per_element;                \
@@ -51,25 +51,25 @@ static constexpr int group_of[count] = {
 #undef KVLANE_FORMAT
 };
 
-// Whether rows are integers that a scale of their own multiplies.
+// Whether rows are stored as integers with a scale per row.
 static inline bool is_scaled(kvl_format format) { return scale_bytes_of[format] > 0; }
 
-// That of the tokens of a layer that are kept in f16.
+// The format of a layer's tokens that are kept in f16: f16 instead of q8 or q4, any other format unchanged.
 static inline kvl_format in_f16_window(kvl_format format) { return is_scaled(format) ? +KVL_F16 : format; }
 
-// Bytes of the scales of one row of dim elements: f32, and a byte a group.
+// Bytes of the scales of one row of dim elements: one f32, and one byte per group.
 static inline int64_t entry_bytes(kvl_format format, uint32_t dim) {
     const int64_t n_groups = group_of[format] ? (dim + group_of[format] - 1) / group_of[format] : 0;
     return scale_bytes_of[format] + n_groups;
 }
 
-// The rotation in force. Keys have outliers, which integers of 8 bits lose already; values lose by 4 bits only.
+// The rotation in force. By default, outliers make rotation worthwhile for keys from 8 bits down, for values only at 4 bits.
 static inline kvl_rotation rotation_of(kvl_rotation rotation, kvl_format format, bool keys) {
     const bool is_rotated = format == index_q4 || (format == index_q8 && keys);
     return rotation != KVL_ROTATION_DEFAULT ? rotation : is_rotated ? +KVL_ROTATION_HADAMARD : +KVL_ROTATION_NONE;
 }
 
-// Bytes of a stored row of dim elements, padding not counted.
+// Bytes of a stored row of dim elements, without padding.
 static inline int64_t row_bytes(kvl_format format, uint32_t dim) { return (int64_t{dim} * bits_of[format] + 7) / 8; }
 
 }  // namespace kvlane::format

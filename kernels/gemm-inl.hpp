@@ -1,9 +1,9 @@
 #pragma once
 
-// The micro-kernel: C[n_rows][16 n_panels] (+)= row_scale[r] * A[n_rows][k] * panels, for scores (A: queries, panels: keys)
-// and for weighted sums (A: softmax weights, panels: values).
+// The micro-kernel: C[n_rows][16 n_panels] (+)= A[n_rows][k] * panels, with row r multiplied by row_scales[r] for integer
+// operands only; for scores (A: queries, panels: keys) and weighted sums (A: softmax weights, panels: values).
 //
-// Each element of C has one accumulator, which takes its terms in the order of k: its bits do not depend on how many rows or
+// Each element of C has one accumulator that sums its terms in the order of k: its bits do not depend on how many rows or
 // panels are computed together.
 
 #include <algorithm>
@@ -13,19 +13,19 @@
 
 namespace kvlane {
 
-// What a panel's elements are multiplied as: the compute type.
+// The compute type: how the elements of a panel are multiplied.
 //
-//   Element          of A, in the order that multiply_add wants within a granule
-//   Acc              a vector of accumulators, one a column
-//   granule          elements of A and of a column in one step
-//   parts            multiply-adds of a step
-//   part<E>(p)       the operand of part E, of the columns whose granules begin at p
-//   broadcast(a)     part E's elements of A, which begin at a + E * granule / parts, in every lane
+//   Element          element type of A; within a granule in the order that multiply_add requires
+//   Acc              a vector of accumulators, one per column
+//   granule          elements of A and of a column per step
+//   parts            multiply-adds per step
+//   part<E>(p)       part E of the right operand, for the columns whose granules begin at p
+//   broadcast(a)     one part of A in every lane; part E begins at E * granule / parts within the granule
 namespace operand {
 
 static constexpr int word_granule = 4;
 
-// f32 products of stored floats, and of stored bytes without their scales.
+// f32 products of stored floats, or of stored bytes without their scales.
 template <class Isa, class Format>
 struct Floats {
     using Element = float;
@@ -42,8 +42,8 @@ struct Floats {
     static KVLANE_INLINE Acc multiply_add(Acc a, Acc b, Acc c) { return Isa::fma(a, b, c); }
 };
 
-// Exact sums of products of bytes by 16-bit integers, two at a time: the first and third element of a granule, then the
-// others.
+// Exact sums of products of bytes and 16-bit integers, two at a time: first the first and third elements of a granule, then
+// the second and fourth.
 template <class Isa>
 struct Words {
     using Element = int16_t;
@@ -63,8 +63,8 @@ struct Words {
     }
 };
 
-// Exact sums of products of bytes, four at a time: of signed queries by keys, or of unsigned weights by values. What the isa
-// biases to have the signs that its instruction wants is taken back by the initial accumulators.
+// Exact sums of products of bytes, four at a time: signed queries by keys, or unsigned weights by values. The isa may offset
+// an operand by 128 to satisfy its instruction's signedness; the initial accumulators compensate.
 template <class Isa, bool Keys>
 struct Bytes {
     using Element = uint8_t;
@@ -86,7 +86,7 @@ struct Bytes {
 
 }  // namespace operand
 
-// Memory that is prefetched while a product is computed, in two streams: its first half and its second.
+// Memory to prefetch while a product is computed, in two streams: its first and second halves.
 struct Prefetch {
     static constexpr int streams = 2;
     const std::byte *at;  // of the first stream
@@ -104,15 +104,15 @@ struct Gemm {
     int k;     // a multiple of panel::k_multiple
     float *c;  // [n_rows][ldc]
     int ldc;
-    const float *row_scales;  // [n_rows]; integers only, as is
-    const int32_t *starts;    // [n_rows], the initial accumulators
-    Prefetch prefetch;        // what is read next
-    int64_t prefetch_step;    // bytes of a stream for each k of each panel and block of rows, times 2^prefetch_shift
+    const float *row_scales;  // [n_rows]; integer operands only
+    const int32_t *starts;    // [n_rows], initial accumulators; integer operands only
+    Prefetch prefetch;        // data that is read next
+    int64_t prefetch_step;    // bytes of a stream per k, panel and block of rows, times 2^prefetch_shift
     static constexpr int prefetch_shift = 8;
 };
 
-// One step of k: sums[r][j] += row(e, r) * column(e, j) for every part e. The operands of rows or those of columns,
-// whichever are fewer, stay in registers meanwhile; each of the others is needed but once.
+// One step of k: sums[r][j] += row(e, r) * column(e, j) for every part e. The row or column operands, whichever are
+// fewer, stay in registers; each of the others is loaded only once.
 template <class Operand, int R, int N, class Row, class Column>
 KVLANE_INLINE void add_step(Row &&row, Column &&column, typename Operand::Acc (&sums)[R][N]) {
     if constexpr (R < N) {
@@ -136,7 +136,7 @@ KVLANE_INLINE void add_step(Row &&row, Column &&column, typename Operand::Acc (&
     }
 }
 
-// Rows [row, row + R) by panels [first, first + P). Not inlined, so that no caller's variables take registers in its loop.
+// Multiplies rows [row, row + R) by panels [first, first + P). Not inlined, to keep callers' variables out of its registers.
 template <class Isa, class Operand, bool Accumulates, int R, int P>
 static __attribute__((noinline)) void gemm_block(Gemm<Operand, Accumulates> &g, int row, int first) {
     using Acc = typename Operand::Acc;
@@ -194,7 +194,7 @@ static __attribute__((noinline)) void gemm_block(Gemm<Operand, Accumulates> &g, 
     });
 }
 
-// The most panels that R rows take at once: as many accumulators as the registers hold.
+// The number of panels that are multiplied by `rows` rows at once, limited by the accumulators that fit in registers.
 template <class Isa>
 static constexpr int panels_at_once(int rows) {
     int panels = 1;
@@ -204,7 +204,7 @@ static constexpr int panels_at_once(int rows) {
     return panels;
 }
 
-// R rows from `row` on by panels [first, end).
+// Multiplies R rows from `row` on by panels [first, end).
 template <class Isa, class Operand, bool Accumulates, int R, int P = panels_at_once<Isa>(R)>
 static void gemm_rows(Gemm<Operand, Accumulates> &g, int row, int first, int end) {
     for (; first + P <= end; first += P) {
@@ -215,8 +215,8 @@ static void gemm_rows(Gemm<Operand, Accumulates> &g, int row, int first, int end
     }
 }
 
-// Panel by panel, as many as the smallest block of rows takes at once, so that all blocks find them in the L1 cache. There
-// are as few blocks as there can be, of sizes that differ by at most 1.
+// Processes as many panels at a time as the smallest block of rows multiplies at once, so that all blocks read them from the
+// L1 cache. Rows are split into the fewest possible blocks, whose sizes differ by at most 1.
 template <class Isa, class Operand, bool Accumulates>
 static void gemm(Gemm<Operand, Accumulates> g) {
     const int n_blocks = (g.n_rows + Isa::gemm_rows - 1) / Isa::gemm_rows;

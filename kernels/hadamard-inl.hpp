@@ -1,7 +1,7 @@
 #pragma once
 
-// The rotation that spreads a row's outliers over its elements: Walsh-Hadamard matrices of powers of two, 128 = 128 or
-// 80 = 64 + 16, each over the root of its size. It keeps dot products, and is its own inverse.
+// The rotation that spreads a row's outliers over its elements: Walsh-Hadamard matrices whose sizes are powers of two, 128 =
+// 128 or 80 = 64 + 16, each divided by the root of its size. It preserves dot products and is its own inverse.
 //   S. Ashkboos et al., "QuaRot: Outlier-Free 4-Bit Inference in Rotated LLMs" (2024)
 
 #include <array>
@@ -11,7 +11,7 @@
 
 namespace kvlane {
 
-// 1 where a lane's bit of Step is 0, else -1.
+// 1 in lanes whose index has bit Step clear, else -1.
 template <class Isa, int Step>
 static constexpr auto butterfly_signs = [] {
     std::array<float, Isa::lanes> signs{};
@@ -21,7 +21,7 @@ static constexpr auto butterfly_signs = [] {
     return signs;
 }();
 
-// In a vector: every lane i whose bit of Step is 0, and i + Step, become their sum and their difference.
+// Butterflies within a vector: lanes i, with bit Step clear, and i + Step become their sum and difference.
 template <class Isa, int Step = 1>
 KVLANE_INLINE typename Isa::Vec butterflies(typename Isa::Vec x) {
     if constexpr (Step < Isa::lanes) {
@@ -32,7 +32,7 @@ KVLANE_INLINE typename Isa::Vec butterflies(typename Isa::Vec x) {
     }
 }
 
-// The same of N vectors in registers, by steps of vectors.
+// Butterflies across N vectors in registers, in steps of vectors.
 template <class Isa, int N, int Step = 1>
 KVLANE_INLINE void butterflies_across(typename Isa::Vec (&x)[N]) {
     if constexpr (Step < N) {
@@ -47,7 +47,7 @@ KVLANE_INLINE void butterflies_across(typename Isa::Vec (&x)[N]) {
     }
 }
 
-// n elements of blocks of N vectors, each block by itself.
+// Rotates n elements in independent blocks of N vectors.
 template <class Isa, int N>
 KVLANE_INLINE void rotate_blocks(float *x, int n, float scale) {
     for (float *end = x + n; x < end; x += N * Isa::lanes) {
@@ -60,7 +60,7 @@ KVLANE_INLINE void rotate_blocks(float *x, int n, float scale) {
     }
 }
 
-// n, a power of two, elements of whole vectors.
+// Rotates n elements; n is a power of two and at least one vector.
 template <class Isa>
 KVLANE_INLINE void rotate_vectors(float *x, int n, float scale) {
     constexpr int lanes = Isa::lanes, most = 8;
@@ -81,7 +81,7 @@ KVLANE_INLINE void rotate_vectors(float *x, int n, float scale) {
     }
 }
 
-// n, a power of two, elements: fewer than a vector's.
+// Rotates n elements; n is a power of two and less than one vector.
 template <class Isa>
 KVLANE_INLINE void rotate_few(float *x, int n, float scale) {
     for (int i = 0; i < n; ++i) {
@@ -98,7 +98,7 @@ KVLANE_INLINE void rotate_few(float *x, int n, float scale) {
     }
 }
 
-// A row in place.
+// Rotates a row in place.
 template <class Isa>
 static void rotate_row(float *x, int dim) {
     for (int size = KVL_MAX_HEAD_DIM; dim > 0; size /= 2) {

@@ -1,4 +1,4 @@
-// One isa's table of kernels, with those that its other units do not hold.
+// One isa's kernel table, and the kernels that are not in its other units.
 
 #include "isa_unit.hpp"
 #include "merge-inl.hpp"

@@ -1,4 +1,4 @@
-// One isa's scores, for every format.
+// One isa's score kernels, for every format.
 
 #include "isa_unit.hpp"
 

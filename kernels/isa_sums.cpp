@@ -1,10 +1,10 @@
-// One isa's weighted sums of values, for every format.
+// One isa's kernels for weighted sums of values, for every format.
 
 #include "isa_unit.hpp"
 
 namespace kvlane {
 
-// Integers are neither NaN nor infinite.
+// Stored integers cannot be NaN or infinite.
 template <class Format>
 static constexpr SumVisibleFn sum_visible_of() {
     if constexpr (Format::is_scaled) {

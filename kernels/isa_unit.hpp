@@ -1,8 +1,8 @@
 #pragma once
 
-// What the translation units of an isa have in common. The build compiles each of isa.cpp, isa_scores.cpp and isa_sums.cpp
+// Shared by the translation units of an isa. The build compiles each of isa.cpp, isa_scores.cpp and isa_sums.cpp
 // once for every row of isa.inc, with that row's flags, KVLANE_ISA_NAME set to its name and KVLANE_ISA_HEADER to its header
-// in simd/. They are several so that two cores share the work of compiling an isa.
+// in simd/. The split lets several cores compile an isa in parallel.
 
 #include KVLANE_ISA_HEADER
 
@@ -13,14 +13,14 @@
 #define KVLANE_JOIN_(a, b) a##_##b
 #define KVLANE_JOIN(a, b) KVLANE_JOIN_(a, b)
 
-// The name of an isa's own object: table_avx2, for example.
+// The isa-specific name of an object: table_avx2, for example.
 #define KVLANE_OF_ISA(name) KVLANE_JOIN(name, KVLANE_ISA_NAME)
 
 namespace kvlane {
 
 using Isa = isa::KVLANE_ISA_NAME;
 
-// The compute type that stands for N where the format is no integers', or the isa has no products of bytes.
+// The compute type used for N: the nearest that the format (integer or not) and the isa (byte products or not) support.
 template <class Format, Numbers N>
 static constexpr Numbers numbers = !Format::is_scaled                               ? Numbers::floats
                                    : N == Numbers::floats                           ? Numbers::scaled

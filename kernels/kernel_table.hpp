@@ -1,7 +1,7 @@
 #pragma once
 
-// What an isa's translation units offer to the rest: one const table of functions.
-// This header is read by units of every isa, so it defines no function with external linkage.
+// The interface of an isa's translation units: one const table of functions.
+// This header is included by units of every isa, so it defines no function with external linkage.
 
 #include <cstddef>
 #include <cstdint>
@@ -11,15 +11,15 @@
 
 namespace kvlane {
 
-// The unit of work and of merging. Its bounds depend on position alone, so that the bits of a result do too. 512 tokens
-// of llama-3-8b in f16 are 256 KB: long against a task's overhead, short enough to share 2048 tokens among 32 workers.
+// The unit of work and of merging. Its bounds depend only on positions, and so do the bits of a result. 512 tokens of
+// llama-3-8b in f16 are 256 KB per KV head: enough to amortize a task's overhead, yet 2048 tokens still occupy 32 workers.
 static constexpr int64_t chunk_tokens = KVL_CHUNK_TOKENS;
 static_assert(chunk_tokens % panel::tile_tokens == 0);
 
-// A kvl_partial of some rows over one chunk is here (m, l, o), each row of o with room for partial_stride elements.
+// In a partial state of query rows over one chunk, (m, l, o), consecutive rows of o are partial_stride elements apart.
 static inline int64_t partial_stride(uint32_t v_head_dim) { return panel::round_up(v_head_dim, panel::columns); }
 
-// The compute type of products: f32; f32 of integers, whose scales multiply the results; or integers of 16 bits, or of 8.
+// The compute type of products: f32; f32 of stored integers, with scales applied to the results; 16-bit or 8-bit integers.
 enum class Numbers { floats, scaled, words, bytes };
 
 struct Query {
@@ -30,35 +30,35 @@ struct Query {
 struct KernelTable;
 struct ChunkRows;
 
-// One chunk of one KV head, for the query heads that share it, of the newest tokens' queries: n_queries * group rows.
+// Attention to one chunk of one KV head by the query heads of its group: n_queries * group query rows.
 struct AttendChunk {
     const KernelTable *kernels;
     const kvl_view *view;
     uint32_t kv_head;
     int64_t first;          // first token of the view that is in the chunk
-    uint32_t run;           // of the view, that holds the first token,
-    int64_t run_first;      // and the run's own first token
-    int64_t n_tokens;       // up to the last query's, at most chunk_tokens; 0 where there are none
+    uint32_t run;           // index in the view of the run with the first token,
+    int64_t run_first;      // and that run's first token
+    int64_t n_tokens;       // up to the last query's token, at most chunk_tokens; may be 0
     const Query *queries;   // [n_queries]
-    int64_t first_element;  // of this KV head's in each
+    int64_t first_element;  // of this KV head's group in each query
     int n_queries;
     int group;
     kvl_partial out;
     bool rotates_q;
-    Numbers k_numbers;  // where keys are integers,
-    Numbers v_numbers;  // and where values are: scaled both or neither
+    Numbers k_numbers;  // if keys are q8 or q4,
+    Numbers v_numbers;  // and if values are; both are `scaled` or neither is
     float scale;
     float softcap;          // 0: none
-    const float *slopes;    // [group], a token; null: none
+    const float *slopes;    // [group], per token; null: none
     int64_t position;       // of the first token
-    int64_t window;         // tokens up to a query's own that it sees,
-    int64_t n_sink_tokens;  // beside the sequence's first ones
+    int64_t window;         // tokens visible up to and including the query's own,
+    int64_t n_sink_tokens;  // in addition to the sequence's first n_sink_tokens
     const kvl_mask *mask;   // of the sequence; null: none
-    int64_t first_query;    // among the sequence's
+    int64_t first_query;    // index among the sequence's queries
     ChunkRows *scratch;
 };
 
-// Some of a chunk's rows at a time, [first, first + block.n_rows), and what they need beside their state.
+// The query rows of a chunk that are computed together, [first, first + block.n_rows), with their operands and modifiers.
 struct ChunkRows {
     const AttendChunk *chunk;
     int first;
@@ -74,7 +74,7 @@ struct ChunkRows {
     alignas(64) float rotated_query[KVL_MAX_HEAD_DIM + panel::columns];
 };
 
-// The partial states of some rows, with o_stride floats from one row of o to the next.
+// Partial states of query rows; consecutive rows of o are o_stride floats apart.
 struct PartialRows {
     float *m;
     float *l;
@@ -88,7 +88,7 @@ using SumFn = void (*)(const TileSource &, RowBlock &);
 using SumVisibleFn = void (*)(const TileSource &, const uint64_t *visible, RowBlock &);
 using PackFn = void (*)(const PackRows &);
 
-// By format and Numbers.
+// Indexed by format and Numbers.
 struct ScoreTable {
     ScoreFn of[format::count][4];
 };

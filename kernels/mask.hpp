@@ -1,7 +1,7 @@
 #pragma once
 
-// What a call's masks let queries see, 64 tokens at a time: bit i of a word is the token i behind its first.
-// This header is read by units of every isa, so it defines no function with external linkage.
+// The tokens that masks make visible to queries, 64 at a time: bit i of a word is the word's i-th token, from 0.
+// This header is included by units of every isa, so it defines no function with external linkage.
 
 #include <cstddef>
 #include <cstdint>
@@ -15,7 +15,7 @@ static constexpr int word_tokens = 64;
 
 static inline uint64_t low_bits(int64_t n) { return n <= 0 ? 0 : n >= word_tokens ? ~uint64_t{0} : (uint64_t{1} << n) - 1; }
 
-// Of one query, by position.
+// One query's row of bits or biases, indexed by position.
 static inline const uint64_t *bits_of(const kvl_mask &mask, int64_t query) {
     return reinterpret_cast<const uint64_t *>(reinterpret_cast<const std::byte *>(mask.bits) +
                                               query * mask.bits_stride_bytes);
@@ -25,7 +25,7 @@ static inline const float *biases_of(const kvl_mask &mask, int64_t query) {
                                            query * mask.biases_stride_bytes);
 }
 
-// Of the n <= 64 tokens from a position on, those that bits show. No word is read that has none of their bits.
+// The tokens whose bits are set, among the n <= 64 tokens from a position on. Only words with bits of these tokens are read.
 static inline uint64_t shown_by_bits(const kvl_mask &mask, int64_t query, int64_t position, int n) {
     if (!mask.bits) {
         return low_bits(n);
@@ -36,7 +36,7 @@ static inline uint64_t shown_by_bits(const kvl_mask &mask, int64_t query, int64_
     return low_bits(n) & (word[0] >> skipped | (has_two ? word[1] << (word_tokens - skipped) : 0));
 }
 
-// Those that are visible.
+// The visible tokens among them: those that neither bits nor biases hide.
 static inline uint64_t unmasked(const kvl_mask &mask, int64_t query, int64_t position, int n) {
     uint64_t visible = shown_by_bits(mask, query, position, n);
     if (mask.biases) {

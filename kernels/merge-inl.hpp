@@ -1,6 +1,6 @@
 #pragma once
 
-// Partial states of the same rows, merged one after another in the order of their tokens:
+// Merging of partial states of the same query rows, one after another in the order of their tokens:
 //
 //   m' = max(m, p.m),  l' = exp(m - m') l + exp(p.m - m') p.l,  o' = exp(m - m') o + exp(p.m - m') p.o
 //
@@ -13,7 +13,7 @@
 
 namespace kvlane {
 
-// to[d] = body(d, n) for vectors of n elements from element d on, of which the last may have fewer than there are lanes.
+// Stores body(d, n) to the n elements from to[d] on, for each vector; the last one may have fewer elements than lanes.
 template <class Isa, class Body>
 KVLANE_INLINE void for_each_vector(float *to, int dim, Body &&body) {
     int d = 0;
@@ -32,13 +32,13 @@ KVLANE_INLINE typename Isa::Vec load_elements(const float *x, int d, int n) {
     return n < Isa::lanes ? Isa::load_partial(format::f32{}, at, n) : Isa::load(format::f32{}, at);
 }
 
-// What sums relative to m are to be multiplied by, to be relative to new_m.
+// The factor that rescales sums from reference maximum m to new_m.
 template <class Isa>
 KVLANE_INLINE float rescale_of(float m, float new_m) {
     return m == new_m ? 1.0f : exp_of<Isa>(m - reference_of(new_m));
 }
 
-// One row. A state that saw no token changes no bit: whether there is one may depend on other rows.
+// Merges one query row. A state without visible tokens changes no bit, because its presence may depend on other query rows.
 template <class Isa>
 KVLANE_INLINE void merge_row(float &m, float &l, float *o, float from_m, float from_l, const float *from_o, int dim) {
     if (from_m == minus_infinity && from_l == 0) {
@@ -69,7 +69,7 @@ void merge(const PartialRows &into, const PartialRows &from, int n_rows, uint32_
     }
 }
 
-// o becomes the output o / l, rotated back, or 0 where nothing is visible. lse [n_rows] may be null.
+// Replaces o by the output o / l, rotated back, or 0 if no token is visible. lse [n_rows] may be null.
 template <class Isa>
 void finish_rows(const PartialRows &rows, int n_rows, uint32_t v_head_dim, bool is_rotated, float *lse) {
     const auto dim = static_cast<int>(v_head_dim);

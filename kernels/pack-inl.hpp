@@ -1,6 +1,6 @@
 #pragma once
 
-// f32 rows to panels of any format, and back.
+// Packs f32 rows into panels of any format, and unpacks them.
 
 #include <cstring>
 
@@ -10,7 +10,7 @@
 
 namespace kvlane {
 
-// Of consecutive elements of k, one granule of each lane's column: to[lane][granule]. Those of q4 are codes from 0 to 15.
+// Stores one granule for each lane's column, to[lane][granule], from consecutive elements of k. For q4, codes from 0 to 15.
 template <class Isa, class Format>
 KVLANE_INLINE void store_granules(std::byte *to, const typename Isa::Vec *elements) {
     constexpr int granule = panel::granule<Format>, lanes = Isa::lanes;
@@ -23,7 +23,7 @@ KVLANE_INLINE void store_granules(std::byte *to, const typename Isa::Vec *elemen
         Part stored[parts][lanes];
         unroll<parts>([&](auto i) __attribute__((always_inline)) {
             auto part = elements[i];
-            if constexpr (granule == 2 * parts) {  // code + 16 times another one, with a sign: the same 8 bits
+            if constexpr (granule == 2 * parts) {  // code + 16 * another code, stored as signed: minus 128
                 part = Isa::fma(elements[i + parts], Isa::broadcast(16), part);
                 part = part + Isa::broadcast(-128);
             }
@@ -39,14 +39,14 @@ KVLANE_INLINE void store_granules(std::byte *to, const typename Isa::Vec *elemen
     }
 }
 
-// Rows as they are stored but for their type: rotated and quantized.
+// Rows ready to be stored: rotated and quantized, but still f32.
 template <class Isa>
 struct PreparedRows {
     const std::byte *first;
     int64_t stride_bytes;
     int dim;
 
-    // Elements [d, d + lanes) of a row, zeros behind the last.
+    // Elements [d, d + lanes) of a row, with zeros past its end.
     KVLANE_INLINE typename Isa::Vec load(int row, int d) const {
         const std::byte *at = first + row * stride_bytes + d * format::f32::bytes;
         return d + Isa::lanes <= dim ? Isa::load(format::f32{}, at)
@@ -55,7 +55,7 @@ struct PreparedRows {
     }
 };
 
-// One token's elements, to its place in each granule.
+// Stores one token's elements to their places in the granules.
 template <class Isa, class Format, bool Keys>
 static void scatter_row(const PreparedRows<Isa> &rows, int row, int token, const PackRows &p) {
     constexpr int element_bytes = Format::bits == 4 ? 1 : Format::bytes;
@@ -77,7 +77,7 @@ static void scatter_row(const PreparedRows<Isa> &rows, int row, int token, const
     }
 }
 
-// Keys of a vector's columns, whose rows follow each other.
+// Packs the keys of consecutive tokens, one per lane, into a vector's columns.
 template <class Isa, class Format>
 static void pack_columns(const PreparedRows<Isa> &rows, int row, int token, const PackRows &p) {
     constexpr int lanes = Isa::lanes, granule = panel::granule<Format>, at_once = std::max(lanes, granule);
@@ -98,7 +98,7 @@ static void pack_columns(const PreparedRows<Isa> &rows, int row, int token, cons
     }
 }
 
-// Values of a granule's tokens, panel by panel.
+// Packs the values of a granule's tokens, panel by panel.
 template <class Isa, class Format>
 static void pack_tokens(const PreparedRows<Isa> &rows, int row, int token, const PackRows &p) {
     constexpr int granule = panel::granule<Format>, vectors = panel::columns / Isa::lanes;
@@ -114,7 +114,7 @@ static void pack_tokens(const PreparedRows<Isa> &rows, int row, int token, const
     }
 }
 
-// Whole blocks of columns or tokens where rows [0, n) have them, else row by row.
+// Packs rows [0, n) in whole blocks of columns or tokens where possible, else row by row.
 template <class Isa, class Format, bool Keys>
 static void pack_prepared(const PreparedRows<Isa> &rows, int n, int token, const PackRows &p) {
     constexpr int block = Keys ? Isa::lanes : panel::granule<Format>;
@@ -131,7 +131,7 @@ static void pack_prepared(const PreparedRows<Isa> &rows, int n, int token, const
     }
 }
 
-// A row in place, rotated and quantized; its scales go to its token's place.
+// Rotates and quantizes a row in place, and stores the token's scales.
 template <class Isa, class Format>
 static void prepare_row(float *x, int token, const PackRows &p) {
     if (p.is_rotated) {
@@ -157,7 +157,7 @@ static void prepare_row(float *x, int token, const PackRows &p) {
     }
 }
 
-// f32 rows to panels of any format.
+// Packs f32 rows into panels of any format.
 template <class Isa, class Format, bool Keys>
 void pack(const PackRows &p) {
     if (!Format::is_scaled && !p.is_rotated) {
@@ -166,7 +166,7 @@ void pack(const PackRows &p) {
     constexpr int at_once = panel::columns;
     alignas(64) float rows[at_once * KVL_MAX_HEAD_DIM];
     const int64_t padded =
-        panel::round_up(p.dim, panel::columns);  // one after the other: apart by pages they share a cache set
+        panel::round_up(p.dim, panel::columns);  // contiguous: at a stride of pages they share a cache set
     for (int first = 0; first < p.n; first += at_once) {
         const int n = std::min(at_once, p.n - first);
         for (int row = 0; row < n; ++row) {
@@ -184,7 +184,7 @@ void pack(const PackRows &p) {
     }
 }
 
-// The f32 rows of PackRows' tokens, from panels of Format, as they were before their rotation.
+// Unpacks the tokens of PackRows from panels of Format to f32 rows, rotated back.
 template <class Isa, class Format, bool Keys>
 void unpack(const PackRows &p) {
     for (int row = 0; row < p.n; ++row) {

@@ -1,13 +1,13 @@
 #pragma once
 
-// q4: 16 levels of 8 bits, times a multiplier of each group of 32 elements, times a scale of each row:
+// q4: 16 levels of 8 bits, times a multiplier per group of 32 elements, times a scale per row:
 //
 //   x = scale * ((levels[code] * multiplier + 64) >> 7)
 //
 // Levels are spaced by 14 near 0, and by one more for each level beyond the third, so that they suit normally distributed
-// elements, which rotated rows nearly have, as well as rotated rows with few large channels. Each group has a multiplier of
-// small error, of either sign: levels reach farther on one side. Dequantized but for the scale, elements are integers of 8
-// bits, as q8's are. This header is read by units of every isa, so it defines no function with external linkage.
+// elements, as in most rotated rows, and also rotated rows with few large channels. Each group's multiplier is chosen for a
+// small error and may be negative, because levels reach farther on one side. Before the row scale, dequantized elements are
+// 8-bit integers, as in q8. This header is included by units of every isa, so it defines no function with external linkage.
 
 #include <cstdint>
 

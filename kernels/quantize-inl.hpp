@@ -1,6 +1,6 @@
 #pragma once
 
-// f32 rows as integers times one scale.
+// Quantization of f32 rows to integers with one scale.
 
 #include <algorithm>
 #include <cmath>
@@ -10,7 +10,7 @@
 
 namespace kvlane {
 
-// take(v) for n elements of f32, vector by vector, with zeros behind the last.
+// Calls take(v) for n f32 elements, vector by vector, padded with zeros.
 template <class Isa, class Take>
 KVLANE_INLINE void for_each_vector(const std::byte *x, int n, Take &&take) {
     int i = 0;
@@ -27,7 +27,7 @@ KVLANE_INLINE typename Isa::Vec magnitude(typename Isa::Vec x) {
     return Isa::max(x, Isa::broadcast(0) - x);
 }
 
-// The largest magnitude of n elements; NaN where one is NaN or infinite.
+// The largest magnitude of n elements; NaN if any is NaN or infinite.
 template <class Isa>
 KVLANE_INLINE float largest_of(const std::byte *x, int n) {
     using Vec = typename Isa::Vec;
@@ -41,8 +41,7 @@ KVLANE_INLINE float largest_of(const std::byte *x, int n) {
     return Isa::reduce_add(not_a_number) == 0 ? Isa::reduce_max(largest) : std::numeric_limits<float>::quiet_NaN();
 }
 
-// What integers up to `most` are to be multiplied by, to reach the largest magnitude; 0 where that would be no normal
-// number.
+// The scale that maps the integer `most` to the magnitude `largest`; 0 if it would not be a normal number.
 static KVLANE_INLINE float scale_for(float largest, float most) {
     const float scale = largest / most;
     return scale < std::numeric_limits<float>::min() ? 0 : scale;
@@ -50,16 +49,16 @@ static KVLANE_INLINE float scale_for(float largest, float most) {
 
 static constexpr float most_int8 = 127;
 
-// Queries and weights that meet stored integers have 16 bits: their products are summed without rounding.
+// The largest 16-bit query or weight. Its products with stored integers are summed without rounding.
 static constexpr float most_int16 = 32767;
 
-// x[i] = scale * to[i], none of which is larger than 2 but where all are denormal; the scale is a power of two. What stored
-// integers are summed up to may else not be within f32's range before it is multiplied by their scales.
+// x[i] = scale * to[i], where the scale is a power of two and the largest to[i] has a magnitude in [1, 2), or less if all x
+// are 0 or denormal. Otherwise, sums of products with stored integers could leave f32's range before their scales apply.
 template <class Isa>
 static float normalize(const float *x, int n, float *to) {
     const float largest = largest_of<Isa>(reinterpret_cast<const std::byte *>(x), n);
     int exponent = 0;
-    if (largest > 0) {  // and no NaN
+    if (largest > 0) {  // and not NaN
         std::frexp(largest, &exponent);
     }
     exponent = std::max(exponent - 1, std::numeric_limits<float>::min_exponent - 1);
@@ -70,10 +69,10 @@ static float normalize(const float *x, int n, float *to) {
     return std::ldexp(1.0f, exponent);
 }
 
-// So many of the largest products of a query or weight by a stored integer sum up within 32 bits.
+// The number of largest products of a 16-bit query or weight and a stored 8-bit integer whose sum fits into 32 bits.
 static constexpr int products_in_32_bits = 512;
 
-// The sum of the magnitudes of n elements, of each this part of it.
+// The sum of part * |x[i]| over n elements.
 template <class Isa>
 KVLANE_INLINE float sum_of_magnitudes(const std::byte *x, int n, float part) {
     const auto factor = Isa::broadcast(part);
@@ -83,14 +82,14 @@ KVLANE_INLINE float sum_of_magnitudes(const std::byte *x, int n, float part) {
     return Isa::reduce_add(sum);
 }
 
-// x[i] = scale * to[i], so small that sums of n products with 8 bits fit into 32; returns the scale. Room for a whole vector
-// follows `to`.
+// Quantizes x to int16 or int8: x[i] ~ scale * to[i]; returns the scale. Sums of n products of to[i] and 8-bit integers fit
+// into 32 bits. The buffer `to` extends at least one vector beyond its n elements.
 template <class Isa, class Integer>
 KVLANE_INLINE float quantize(const float *x, int n, Integer *to) {
     constexpr bool is_wide = sizeof(Integer) > 1;
     const auto *from = reinterpret_cast<const std::byte *>(x);
     float largest = largest_of<Isa>(from, n);
-    if (is_wide && n > products_in_32_bits) {  // one less of them makes room for what rounding adds
+    if (is_wide && n > products_in_32_bits) {  // - 1: headroom for rounding
         largest = std::max(largest, sum_of_magnitudes<Isa>(from, n, 1.0f / (products_in_32_bits - 1)));
     }
     const float scale = scale_for(largest, is_wide ? most_int16 : most_int8);

@@ -4,7 +4,7 @@
 
 namespace kvlane {
 
-// Finds the kernels of the isa in force, chosen once: the widest that the CPU supports, or what KVLANE_ISA names.
+// Finds the kernels of the isa in force, chosen once: the one that KVLANE_ISA names, or the widest that the CPU supports.
 kvl_status kernels_in_force(const KernelTable *&table);
 
 }  // namespace kvlane

@@ -1,6 +1,6 @@
 #pragma once
 
-// Score modifications, each a pass over a row's scores of a tile in L1 that only an attention that has it makes.
+// Score modifications: each is a pass over a query row's scores of one tile, in L1, made only if the modification is in use.
 
 #include "exp-inl.hpp"
 #include "tile.hpp"
@@ -10,7 +10,7 @@ namespace kvlane {
 // tanh(x) = (e^2x - 1) / (e^2x + 1), within a few ulp; NaN for NaN.
 template <class Isa>
 KVLANE_INLINE typename Isa::Vec tanh(typename Isa::Vec x) {
-    const auto zero = Isa::broadcast(0), limit = Isa::broadcast(-64);  // where the result is 1
+    const auto zero = Isa::broadcast(0), limit = Isa::broadcast(-64);  // where the result rounds to 1
     const auto power = zero - Isa::max(limit, zero - x * Isa::broadcast(2.88539008f));
     const auto growth = exp2_minus_1<Isa>(power);
     return Isa::divide(growth, growth + Isa::broadcast(2));
@@ -24,7 +24,7 @@ static void cap_scores(float *scores, int n, float softcap) {
     }
 }
 
-// first: of the tile's first token, its position less the query's.
+// first: the position of the tile's first token minus the query's position.
 template <class Isa>
 static void add_distances(float *scores, int n, float slope, int64_t first) {
     const auto factor = Isa::broadcast(slope), start = Isa::broadcast(static_cast<float>(first));

@@ -46,7 +46,7 @@ PackRows rows_of_tile(const kvl_view &shape, const panel::TileLayout &layout, st
             .scales = tile + (keys ? layout.k_scales : layout.v_scales)};
 }
 
-// The cache lines of a token's place in a tile of one KV head: a column of keys is spread over its whole panel.
+// Prefetches the cache lines that a token occupies in a tile of one KV head; a key's column is spread over its whole panel.
 static void prefetch_token(const kvl_view &shape, const panel::TileLayout &layout, const std::byte *tile, int token) {
     prefetch_lines(tile + token / panel::columns * layout.k_panel_bytes, layout.k_panel_bytes);
     for (int64_t at = layout.v_panels + panel::offset(shape.v_format, token, 0); at < layout.v_scales;
@@ -55,7 +55,7 @@ static void prefetch_token(const kvl_view &shape, const panel::TileLayout &layou
     }
 }
 
-// pack_tokens of tokens whose keys are in one panel.
+// pack_tokens for tokens whose keys are in one panel.
 static void pack_panel(const KernelTable &kernels, const kvl_view &shape, const panel::TileLayout &layout, std::byte *tile,
                        int first, int n, const float *k, const float *v) {
     for (uint32_t head = 0; n == 1 && head < shape.n_kv_heads; ++head) {
@@ -74,7 +74,7 @@ static void pack_panel(const KernelTable &kernels, const kvl_view &shape, const 
 
 void pack_tokens(const KernelTable &kernels, const kvl_view &shape, const panel::TileLayout &layout, std::byte *tile,
                  int first, int n, const float *k, const float *v) {
-    // Rows of all heads before the next tokens: they are read in the order of their addresses.
+    // Packs all heads' rows of a panel before the next tokens, so that rows are read in address order.
     for (int end = first + n, next; first < end; first = next) {
         next = std::min(end, static_cast<int>(panel::round_up(first + 1, panel::columns)));
         pack_panel(kernels, shape, layout, tile, first, next - first, k, v);
@@ -116,7 +116,7 @@ kvl_status check_rows(const kvl_view &view, int64_t n_tokens, const float *k, si
     return check_write_overlaps(view, k, k_len, v, v_len);
 }
 
-// Of checked tokens and rows.
+// Writes validated tokens and rows.
 void write(const KernelTable &kernels, const kvl_view &view, int64_t first, int64_t n_tokens, const float *k,
            const float *v) {
     const panel::TileLayout layout = layout_of(view);

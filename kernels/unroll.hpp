@@ -1,6 +1,6 @@
 #pragma once
 
-// Loops with a constant number of steps, and prefetches. This header is read by units of every isa, so all of it is inlined.
+// Loops with a constant number of steps, and prefetches. This header is included by every isa's units, so all is inlined.
 
 #include <cstddef>
 #include <cstdint>
@@ -10,7 +10,7 @@
 
 namespace kvlane {
 
-// body(0), …, body(N - 1), each with its number as a constant, so that arrays it indexes live in registers.
+// Calls body(0), …, body(N - 1) with constant arguments, so that arrays indexed by them stay in registers.
 template <int N, class Body>
 KVLANE_INLINE void unroll(Body &&body) {
     [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
@@ -19,7 +19,7 @@ KVLANE_INLINE void unroll(Body &&body) {
     (std::make_integer_sequence<int, N>{});
 }
 
-// body(as a constant) for n, where it is at most N.
+// Calls body with n as a constant; 1 <= n <= N.
 template <int N, class Body>
 KVLANE_INLINE void with_constant(int n, Body &&body) {
     if constexpr (N > 1) {
@@ -32,8 +32,8 @@ KVLANE_INLINE void with_constant(int n, Body &&body) {
 
 static constexpr int64_t cache_line_bytes = 64;
 
-// Prefetches the lines of memory from `first` on. Without the statement g++ takes functions that do nothing but prefetch for
-// ones without effect, and drops calls of them.
+// Prefetches the cache lines from `first` on. Without the asm statement, g++ treats functions that only prefetch as having
+// no effect and removes calls to them.
 KVLANE_INLINE void prefetch_lines(const std::byte *first, int64_t bytes) {
     for (int64_t at = 0; at < bytes; at += cache_line_bytes) {
         __builtin_prefetch(first + at);

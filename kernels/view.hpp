@@ -1,7 +1,7 @@
 #pragma once
 
-// Where a view's rows lie: the only place that multiplies strides. And which tokens of a sequence the views of a chain hold:
-// each those from its first one to the first of its next one, and that one's n_overlap.
+// Addresses of a view's rows, the only place that multiplies strides; and the tokens that each view of a chain holds: from
+// its first token to the next view's first token, and n_overlap more.
 
 #include <cstddef>
 #include <cstdint>
@@ -31,7 +31,7 @@ static inline const std::byte *tile_of(const kvl_view &view, const kvl_span &spa
     return k_row(view, span, kv_head, token / panel::tile_tokens, block);
 }
 
-// A straight run of a view's tokens: a span, or a block of its only one.
+// A run of a view's tokens at a constant stride: a span, or a block of the only span.
 struct Run {
     const kvl_span *span;
     int64_t block;
@@ -43,7 +43,7 @@ static inline Run run_at(const kvl_view &view, uint32_t i) {
                                  : Run{&view.spans[i], 0, view.spans[i].n_tokens};
 }
 
-// The run that holds a token, which counts from the start of run i, and then from that of its own.
+// Returns the run that holds a token. `token` is relative to the start of run i on entry, and to the returned run's on exit.
 static inline uint32_t run_of(const kvl_view &view, uint32_t i, int64_t &token) {
     if (view.block_tokens > 0) {
         const auto n_blocks = token < view.block_tokens ? 0 : static_cast<uint32_t>(token / view.block_tokens);
@@ -56,22 +56,22 @@ static inline uint32_t run_of(const kvl_view &view, uint32_t i, int64_t &token) 
     return i;
 }
 
-// Tokens from this view's first to that of the next view.
+// Number of tokens before the next view's first token.
 static inline int64_t tokens_before_next(const kvl_view &view) { return view.len - (view.next ? view.next->len : 0); }
 
-// Visible tokens that this view holds, those that its next one holds too included.
+// Number of visible tokens that this view holds, including those that the next view holds too.
 static inline int64_t own_tokens(const kvl_view &view) {
     return tokens_before_next(view) + (view.next ? view.next->n_overlap : 0);
 }
 
-// Positions [first, end) of the tokens for which a query reads a view that begins at view_first: others of those that it
-// holds are read from the view before or after it.
+// Positions [first, end) that a query reads from a view that begins at view_first; the other positions that the view holds
+// are read from the previous or the next view.
 struct ReadTokens {
     int64_t first;
     int64_t end;
 };
 
-// Where a query goes over from the view before to this one.
+// The first position that a query reads from this view instead of the previous one.
 static inline int64_t overlap_cut(const kvl_view &view, int64_t view_first, int64_t query_position) {
     const int64_t whole_tiles = (query_position + 1) / panel::tile_tokens * panel::tile_tokens;
     const int64_t most = view_first + view.n_overlap;

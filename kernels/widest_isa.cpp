@@ -1,4 +1,4 @@
-// Prints the widest isa that this CPU supports: what KVLANE_ISAS=native builds. isa.cmake compiles and runs it.
+// Prints the widest isa that this CPU supports, which KVLANE_ISAS=native builds. isa.cmake compiles and runs this program.
 
 #include <cstdio>
 

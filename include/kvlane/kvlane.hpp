@@ -1,5 +1,5 @@
-// kvlane for C++20, header-only over the C ABI: RAII, std::span, exceptions. What holds of a C function (shapes, bounds,
-// threads) holds of the member that calls it.
+// kvlane for C++20, header-only over the C ABI: RAII, std::span, exceptions. The contract of a C function (shapes, bounds,
+// threads) also applies to the member that calls it.
 #ifndef KVLANE_KVLANE_HPP
 #define KVLANE_KVLANE_HPP
 
@@ -17,7 +17,7 @@
 
 namespace kvlane {
 
-/// A failed call: its status, and kvl_last_error's text.
+/// A failed call: its status and the text of kvl_last_error.
 class Error : public std::runtime_error {
 public:
     explicit Error(kvl_status status) : Error(status, kvl_last_error()) {}
@@ -56,7 +56,7 @@ enum class Precision : kvl_precision {
     fast = KVL_PRECISION_FAST
 };
 
-/// Returns the format of that name.
+/// Returns the format with the given name.
 inline Format format_from_name(const std::string &name) {
     kvl_format format;
     check(kvl_format_from_name(name.c_str(), &format));
@@ -72,7 +72,7 @@ struct Layer {
     Format v_format = Format::f16;
     Rotation k_rotation = Rotation::by_format;
     Rotation v_rotation = Rotation::by_format;
-    int64_t n_first_f16 = 0;  // of q8 and q4: kept in f16
+    int64_t n_first_f16 = 0;  // tokens of q8 and q4 layers that are kept in f16
     int64_t n_recent_f16 = 0;
 
     kvl_layer_desc desc() const noexcept {
@@ -90,7 +90,7 @@ struct Layer {
     }
 };
 
-/// Lays out packed tiles of the caller's, of one layer: a view without tokens, in blocks of block_tokens. See
+/// Lays out packed tiles of one layer in the caller's memory: a view without tokens, in blocks of block_tokens. See
 /// kvl_tile_layout.
 inline kvl_view tile_layout(const Layer &layer, uint32_t block_tokens) {
     const kvl_layer_desc desc = layer.desc();
@@ -102,7 +102,7 @@ inline kvl_view tile_layout(const Layer &layer, uint32_t block_tokens) {
 
 /// Writes tokens from the view's token `first` on, as many as k and v hold, into its tiles. See kvl_tiles_write.
 /// Shape:  k [n_tokens, n_kv_heads, head_dim]; v [n_tokens, n_kv_heads, v_head_dim]
-/// Errors: those of kvl_tiles_write; KVL_ERROR_LENGTH also where k or v holds no whole number of tokens
+/// Errors: those of kvl_tiles_write; KVL_ERROR_LENGTH also when k or v is not a whole number of tokens
 inline void write_tiles(const kvl_view &view, int64_t first, std::span<const float> k, std::span<const float> v) {
     const size_t entry = std::max<size_t>(1, size_t{view.n_kv_heads} * view.head_dim);
     const auto n_tokens = static_cast<int64_t>((k.size() + entry - 1) / entry);
@@ -112,7 +112,7 @@ inline void write_tiles(const kvl_view &view, int64_t first, std::span<const flo
 /// One sequence's keys and values. Movable; copying is explicit.
 class Cache {
 public:
-    /// Creates an empty cache of n_layers alike; 0 tokens: KVL_DEFAULT_MAX_TOKENS.
+    /// Creates an empty cache of n_layers identical layers; max_tokens = 0 selects KVL_DEFAULT_MAX_TOKENS.
     Cache(uint32_t n_layers, const Layer &layer, int64_t max_tokens = 0, uint32_t flags = 0)
         : Cache(std::span(&layer, 1), n_layers, max_tokens, flags) {}
 
@@ -120,7 +120,7 @@ public:
     explicit Cache(std::span<const Layer> layers, int64_t max_tokens = 0, uint32_t flags = 0)
         : Cache(layers, static_cast<uint32_t>(layers.size()), max_tokens, flags) {}
 
-    /// Creates a cache with the same tokens in memory of its own.
+    /// Creates a cache with the same tokens in its own memory.
     Cache copy() const {
         kvl_cache *copy;
         check(kvl_cache_copy(get(), &copy));
@@ -129,7 +129,7 @@ public:
 
     /// Appends tokens to a layer: as many as k and v hold.
     /// Shape:  k [n_tokens, n_kv_heads, head_dim]; v [n_tokens, n_kv_heads, v_head_dim]
-    /// Errors: those of kvl_cache_append; KVL_ERROR_LENGTH also where k or v holds no whole number of tokens
+    /// Errors: those of kvl_cache_append; KVL_ERROR_LENGTH also when k or v is not a whole number of tokens
     void append(uint32_t layer, std::span<const float> k, std::span<const float> v) {
         const size_t entry = info(layer).k_entry_size;
         const auto n_tokens = static_cast<int64_t>((k.size() + entry - 1) / entry);
@@ -160,7 +160,7 @@ public:
         return view;
     }
 
-    /// Decodes all keys that the layer sees.  -> [len, n_kv_heads, head_dim]
+    /// Decodes all keys of the layer, pending tokens included.  -> [len, n_kv_heads, head_dim]
     std::vector<float> read_k(uint32_t layer) const {
         const kvl_layer_info layer_info = info(layer);
         std::vector<float> out(static_cast<size_t>(layer_info.len) * layer_info.k_entry_size);
@@ -168,7 +168,7 @@ public:
         return out;
     }
 
-    /// Decodes all values that the layer sees.  -> [len, n_kv_heads, v_head_dim]
+    /// Decodes all values of the layer, pending tokens included.  -> [len, n_kv_heads, v_head_dim]
     std::vector<float> read_v(uint32_t layer) const {
         const kvl_layer_info layer_info = info(layer);
         std::vector<float> out(static_cast<size_t>(layer_info.len) * layer_info.v_entry_size);
@@ -200,10 +200,10 @@ private:
     std::unique_ptr<kvl_cache, Destroy> cache_;
 };
 
-/// Returns how many tasks a call has at most on an executor, or without one where it is null: those of its workspace.
+/// Returns the maximum number of tasks of a call on this executor (null: without one), as needed for its workspace size.
 inline uint32_t max_tasks(const kvl_executor *executor) noexcept { return executor ? executor->n_threads : 1; }
 
-/// Memory for calls, aligned as they want it. One call at a time.
+/// Memory for calls, aligned to KVL_WORKSPACE_ALIGNMENT. One call at a time.
 class Workspace {
 public:
     explicit Workspace(size_t bytes) : bytes_(bytes), data_(::operator new(bytes, alignment)) {}
@@ -220,7 +220,7 @@ private:
     std::unique_ptr<void, Delete> data_;
 };
 
-/// Geometry and rules of an attention: those of kvl_attention_desc.
+/// Geometry and score rules of an attention object, as in kvl_attention_desc.
 struct Geometry {
     uint32_t n_query_heads = 0;
     uint32_t n_kv_heads = 0;
@@ -255,7 +255,7 @@ private:
 /// An attention object: immutable, shared by threads.
 class Attention {
 public:
-    /// Errors: those of kvl_attention_create; KVL_ERROR_LENGTH where slopes or logits are neither none nor n_query_heads
+    /// Errors: those of kvl_attention_create; KVL_ERROR_LENGTH when slopes or logits are not empty or [n_query_heads]
     explicit Attention(const Geometry &geometry) {
         check_heads(geometry.alibi_slopes, geometry.n_query_heads, "alibi_slopes");
         check_heads(geometry.sink_logits, geometry.n_query_heads, "sink_logits");
@@ -281,22 +281,22 @@ public:
         attention_.reset(attention);
     }
 
-    /// Makes a workspace for calls of up to n_sequences sequences of up to max_len tokens and max_queries queries each, on
-    /// executors of up to max_tasks threads.
+    /// Makes a workspace for calls with up to n_sequences sequences of up to max_len tokens and max_queries queries each, on
+    /// executors with up to max_tasks threads.
     Workspace workspace(uint32_t n_sequences, int64_t max_len, uint32_t max_queries = 1, uint32_t max_tasks = 1) const {
         size_t bytes;
         check(kvl_attention_workspace_size(get(), n_sequences, max_len, max_queries, max_tasks, &bytes));
         return Workspace(bytes);
     }
 
-    /// Attends the queries of each sequence; on the calling thread where executor is null.
+    /// Computes attention for the queries of each sequence; on the calling thread if executor is null.
     void attend(std::span<const kvl_sequence> sequences, Workspace &workspace,
                 const kvl_executor *executor = nullptr) const {
         check(kvl_attend(get(), sequences.data(), static_cast<uint32_t>(sequences.size()), workspace.data(),
                          workspace.size(), executor));
     }
 
-    /// Attends one query token of one sequence to all that the view sees.
+    /// Computes attention of one query token of one sequence over all tokens of the view.
     /// Shape:  q [n_query_heads, head_dim]; out [n_query_heads, v_head_dim]
     void attend(const kvl_view &view, const float *q, float *out, Workspace &workspace,
                 const kvl_executor *executor = nullptr) const {
@@ -304,7 +304,7 @@ public:
         attend(std::span(&sequence, 1), workspace, executor);
     }
 
-    /// Merges partials of n_queries queries each, in their order.
+    /// Merges partials of n_queries queries each, in array order.
     /// Shape:  out [n_queries, n_query_heads, v_head_dim]; lse [n_queries, n_query_heads] or null
     void merge(std::span<const kvl_partial> partials, uint32_t n_queries, float *out, float *lse = nullptr) const {
         check(kvl_merge(get(), partials.data(), static_cast<uint32_t>(partials.size()), n_queries, out, lse));

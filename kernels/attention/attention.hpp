@@ -6,12 +6,12 @@
 
 namespace kvlane {
 
-// The most (query, query head) pairs of a work item: enough for arithmetic to take longer than to load the chunk once.
+// Maximum (query, query head) pairs per work item: enough that arithmetic takes longer than loading the chunk once.
 inline constexpr uint32_t block_rows = 128;
 
 }  // namespace kvlane
 
-// What kvl_attention_create makes of its descriptor: immutable, shared by threads.
+// The validated descriptor of kvl_attention_create with defaults resolved: immutable, shared by threads.
 struct kvl_attention {
     const kvlane::KernelTable *kernels;
     uint32_t n_query_heads;
@@ -28,7 +28,7 @@ struct kvl_attention {
     float scale;
     int64_t window;  // 0: all
     int64_t n_sink_tokens;
-    uint32_t block_queries;  // of an item
+    uint32_t block_queries;  // maximum per work item
     float softcap;
     std::unique_ptr<float[]> slopes;       // [n_query_heads] or null
     std::unique_ptr<float[]> sink_logits;  // [n_query_heads] or null

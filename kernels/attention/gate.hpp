@@ -1,34 +1,34 @@
 #pragma once
 
-// What a call's executor is handed, so that no task touches the call's memory once the call has returned: an executor may
-// leave out a task, or throw, and run what is left of it later.
+// The task function passed to a call's executor. It ensures that no task accesses the call's memory after the call has
+// returned: an executor may skip tasks, or throw, and run the remaining tasks later.
 
 #include <atomic>
 #include <cstdint>
 
 namespace kvlane {
 
-// Lets the tasks of one call in until it is closed. Gates lie in static memory, where late tasks find them at any time;
-// each serves one call after another, and a task of an earlier one is told by its ticket.
+// Admits the tasks of one call until it is closed. Gates lie in static memory, so that late tasks can access them at any
+// time. Each gate serves one call after another; a ticket identifies tasks of earlier calls.
 class Gate {
 public:
-    // A gate for the call that was begun in the workspace; null where as many calls are running as there are gates.
+    // Opens a gate for the call that was begun in the workspace; null if all gates are in use.
     static Gate *open(void *workspace);
 
-    // Waits for the tasks that are inside; from then on none gets in.
+    // Waits for the tasks that are inside; admits none from then on.
     void close();
 
-    // The context of this call's tasks, for run_task.
+    // The context to pass to run_task for this call's tasks.
     void *ticket();
 
-    // Runs a task of the call that the ticket is of, unless that call's gate is closed.
+    // Runs a task of the ticket's call, unless the gate of that call is closed.
     static void run_task(void *ticket, uint32_t task);
 
 private:
     bool enter(uint64_t call);
     void leave();
 
-    // The call's number, from bit 32 on; whether the gate is taken and open; and the tasks that are inside.
+    // The call's number, from bit 32 on; whether the gate is taken and open; and the number of tasks inside.
     std::atomic<uint64_t> state_{0};
     std::atomic<void *> workspace_{nullptr};
 };

@@ -4,7 +4,7 @@
 
 namespace kvlane {
 
-// The state of rows that have seen no token yet; sinks [n_rows], logits that join the sums, may be null.
+// Initializes the state of query rows before any token. sinks [n_rows], the sink logits to include, may be null.
 void clear_rows(const PartialRows &rows, uint32_t n_rows, uint32_t v_head_dim, const float *sinks);
 
 }  // namespace kvlane

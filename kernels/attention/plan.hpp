@@ -1,23 +1,23 @@
 #pragma once
 
-// What a call consists of, and where it lies in the workspace.
+// The work items of a call, and their layout in the workspace.
 //
-// A work item is one chunk of one KV head for one block of queries. Sequences that begin with the same memory are sharers;
-// one that shares nothing is its own only sharer. The order of items is that of
+// A work item is one chunk of one KV head for one block of queries. Sequences that begin with the same memory are sharers; a
+// sequence that shares nothing is its own only sharer. Items are ordered as in
 //
 //   for sharers: for KV heads:
 //       for shared chunks: for blocks of all their queries
 //       for sequences: for the sequence's own chunks: for blocks of its queries
 //
-// so that a chunk is read for one block after another. Items are folded in this order: of the partial states that they are
-// folded into, those of one KV head of some sharers are alive at a time.
+// so that a chunk is read for one block after another. Items are folded in this order, so only the partial states of one KV
+// head of one set of sharers are live at a time.
 
 #include "reorder_buffer.hpp"
 #include "visible.hpp"
 
 namespace kvlane {
 
-// Where a chunk begins in memory: a token of a view, which is in a run that begins with another of its tokens.
+// Where a chunk begins in memory: a token of a view, its run, and that run's first token.
 struct Place {
     const kvl_view *view;
     int64_t token;
@@ -27,17 +27,17 @@ struct Place {
 
 struct SequencePlan {
     uint64_t first_item;   // of the sharers
-    uint64_t n_items;      // of the sharers, for each KV head
-    uint64_t first_own;    // of the sequence alone, among these
-    uint64_t first_place;  // of the chunks that any of its queries sees
+    uint64_t n_items;      // of the sharers, per KV head
+    uint64_t first_own;    // the sequence's first unshared item, among these
+    uint64_t first_place;  // of the chunks visible to any of its queries
     int64_t n_shared;      // chunks, from position 0 on
     uint32_t leader;       // the first of the sharers,
-    uint32_t end;          // and the one behind the last
-    uint32_t first_query;  // of the sequence, among those of the sharers
+    uint32_t end;          // and one past the last
+    uint32_t first_query;  // the sequence's first query, among those of the sharers
     uint32_t n_queries;    // of the sharers
 };
 
-// What a task computes in.
+// Scratch buffers of one task.
 struct TaskScratch {
     ChunkRows rows;
     Query queries[block_rows];
@@ -45,7 +45,7 @@ struct TaskScratch {
 
 enum TaskState : uint8_t { not_run, running, done };
 
-// At the start of a workspace. Before it is written, the sequences' outputs are sorted where it will lie.
+// Lies at the start of the workspace, whose memory is first used to sort the sequences' outputs.
 struct Call {
     uint64_t magic;
     const kvl_attention *attention;
@@ -54,10 +54,10 @@ struct Call {
     uint32_t n_tasks;
     SequencePlan *plans;  // [n_sequences]
     Place *places;
-    float *m;                           // [queries of the sharers][group]: the states that items are folded into,
-    float *l;                           // whose o is in the sequences' outputs
-    std::byte *results;                 // of items, by slot
-    uint32_t result_rows;               // the most that an item has
+    float *m;                           // [queries of the sharers][group]: the states into which items are folded;
+    float *l;                           // their o is in the sequences' outputs
+    std::byte *results;                 // of items, indexed by slot
+    uint32_t result_rows;               // maximum per item
     TaskScratch *scratch;               // [n_tasks]
     std::atomic<uint8_t> *task_states;  // [n_tasks]
     ReorderBuffer items;
@@ -65,20 +65,20 @@ struct Call {
 
 inline constexpr uint64_t call_magic = 0x6b766c616e653031;
 
-// n_queries queries from one of a sequence on; of a shared chunk, those of the following sequences come next.
+// n_queries queries from first_query of a sequence on; for a shared chunk they continue in the following sequences.
 struct Item {
     uint32_t kv_head;
     uint32_t sequence;
     uint32_t first_query;
     uint32_t n_queries;
-    Tokens tokens;  // of the chunk, that any of them sees; where there are none, there is nothing to compute
-    bool is_first;  // of the queries' chunks
+    Tokens tokens;  // of the chunk, visible to any of them; if empty, nothing to compute
+    bool is_first;  // whether this is the first of the queries' chunks
     bool is_last;
 };
 
 Item item_at(const Call &call, uint64_t index);
 
-// body(i, sequence, query) for each of the item's queries i.
+// Calls body(i, sequence, query) for each of the item's queries i.
 template <class Body>
 void for_each_query(const Call &call, const Item &item, Body &&body) {
     uint32_t sequence = item.sequence, query = item.first_query;
@@ -94,10 +94,10 @@ void for_each_query(const Call &call, const Item &item, Body &&body) {
 // Where an item's tokens begin.
 const Place &place_of(const Call &call, const Item &item);
 
-// The partial state of an item's rows until it is folded, rows of o partial_stride(v_head_dim) floats apart.
+// The partial state of an item's query rows until it is folded; rows of o are partial_stride(v_head_dim) floats apart.
 kvl_partial result_of(const Call &call, uint64_t index);
 
-// Offsets of the workspace's parts, and its size.
+// Byte offsets of the workspace's parts, and its size in bytes.
 struct Layout {
     uint64_t plans;
     uint64_t places;
@@ -110,8 +110,8 @@ struct Layout {
     uint64_t bytes;
 };
 
-// Of a call of checked sequences.
-// Errors: KVL_ERROR_RANGE where there are too many items to count
+// Computes the workspace layout for a call with validated sequences.
+// Errors: KVL_ERROR_RANGE when there are too many items
 kvl_status layout_of_call(const kvl_attention &a, const kvl_sequence *sequences, uint32_t n_sequences, uint32_t max_tasks,
                           Layout &layout);
 

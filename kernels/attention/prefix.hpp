@@ -1,15 +1,15 @@
 #pragma once
 
-// Which sequences of a call begin with the same memory, that is then read once for all of them.
+// Finds sequences of a call that begin with the same memory, which is then read once for all of them.
 
 #include "attention.hpp"
 
 namespace kvlane {
 
-// Sequences from one on that follow each other.
+// Consecutive sequences that share a prefix, from a given first one on.
 struct Sharers {
-    uint32_t end;      // behind the last of them; at least one is there
-    int64_t n_chunks;  // whole ones, from position 0 on, that all of their queries see in the same memory; 0 where it is one
+    uint32_t end;      // one past the last sequence; there is at least one
+    int64_t n_chunks;  // whole, from position 0 on, in the same memory, visible to all their queries; 0 for one sequence
 };
 
 Sharers sharers_from(const kvl_attention &attention, const kvl_sequence *sequences, uint32_t n_sequences, uint32_t first);

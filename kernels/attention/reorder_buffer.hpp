@@ -1,6 +1,6 @@
 #pragma once
 
-// Work items that any number of tasks compute at the same time, and whose results are folded one after another, in order.
+// Work items that any number of tasks compute concurrently, and whose results are folded one after another, in order.
 
 #include <atomic>
 #include <cstdint>
@@ -8,18 +8,18 @@
 
 namespace kvlane {
 
-// A ring of slots for results: that of item i is i modulo their number. An item may be claimed once its slot is free, so the
-// memory of results does not grow with the number of items. A task that finds the slot taken need not wait: the task that
-// holds the oldest item goes on to claim the others.
+// A ring of result slots: item i uses slot i modulo the number of slots. An item may be claimed once its slot is free, so
+// the memory of results does not grow with the number of items. A task that finds the slot taken need not wait: the task
+// that holds the oldest item goes on to claim the others.
 //
-// An item is folded by the task that computed it if all before it are folded by then, else by the task that folds those. One
-// atomic exchange by each of the two on the slot's state decides which: no lock, no waiting.
+// An item is folded by the task that computed it if all items before it are folded by then, else by the task that folds
+// those items. Each of the two makes one atomic exchange on the slot's state to decide which: no locks, no waiting.
 class ReorderBuffer {
 public:
     using State = std::atomic<uint8_t>;
     static constexpr uint64_t none = UINT64_MAX;
 
-    // states: memory for n_slots of them, at least one where there are items.
+    // states: memory for n_slots states; n_slots is at least 1 if there are items.
     ReorderBuffer(State *states, uint32_t n_slots, uint64_t n_items)
         : states_(states), n_slots_(n_slots), n_items_(n_items) {
         for (uint32_t slot = 0; slot < n_slots; ++slot) {
@@ -30,7 +30,7 @@ public:
     uint64_t n_items() const { return n_items_; }
     uint32_t slot_of(uint64_t item) const { return static_cast<uint32_t>(item % n_slots_); }
 
-    // The next item, or none: all are claimed, or the next one's slot is taken.
+    // Claims the next item; `none` if all items are claimed or the next item's slot is taken.
     uint64_t claim() {
         uint64_t item = next_.load(std::memory_order_relaxed);
         do {
@@ -41,8 +41,8 @@ public:
         return item;
     }
 
-    // The item's result is in its slot. Calls fold(i) for each item i that is now to be folded by this task: the item itself
-    // if all before it are folded, and then those after it whose results are there already.
+    // Records that the item's result is in its slot. Calls fold(i) for each item i that this task now has to fold: the item
+    // itself if all items before it are folded, then the following items whose results are ready.
     template <class Fold>
     void complete(uint64_t item, Fold &&fold) {
         if (states_[slot_of(item)].exchange(computed, std::memory_order_acq_rel) != turn) {

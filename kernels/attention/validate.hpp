@@ -1,6 +1,6 @@
 #pragma once
 
-// What layers, views and a call's sequences are checked for before anything is touched.
+// Validation of layers, views and a call's sequences, before any other access to them.
 
 #include <algorithm>
 
@@ -10,10 +10,10 @@ namespace kvlane {
 
 inline uint32_t queries_of(const kvl_sequence &s) { return std::max(1u, s.n_queries); }
 
-// A layer's n_kv_heads, head_dims, formats and rotations.
+// Checks a layer's n_kv_heads, head_dim, v_head_dim, formats and rotations.
 kvl_status check_layer_shape(const kvl_layer_desc &layer);
 
-// A view whose own tokens are to be written as packed tiles, whatever attention reads them.
+// Checks a view whose own tokens are to be written as packed tiles, independent of any attention object.
 kvl_status check_writable_tiles(const kvl_view &view);
 
 kvl_status check_sequences(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences);

@@ -1,6 +1,6 @@
 #pragma once
 
-// Which tokens a call's queries see, and so which chunks: causal order, the window, the first tokens, a range, a mask.
+// The tokens, and so the chunks, visible to a call's queries: by causal order, window, sink tokens, range and mask.
 
 #include <algorithm>
 #include <bit>
@@ -14,7 +14,7 @@ namespace kvlane {
 
 inline int64_t chunks_to(int64_t len) { return (len + chunk_tokens - 1) / chunk_tokens; }
 
-// Tokens at positions [first, end); none where these cross.
+// Tokens at positions [first, end); none if end <= first.
 struct Tokens {
     int64_t first;
     int64_t end;
@@ -26,12 +26,12 @@ struct Tokens {
     Tokens within(const Tokens &other) const { return {std::max(first, other.first), std::min(end, other.end)}; }
 };
 
-// Tokens that a query sees: the first ones, where others lie between, and those up to its own.
+// Tokens visible to a query: those up to its own, and the sink tokens if they are separate from these.
 struct Visible {
     Tokens sinks;
     Tokens window;
 
-    // A chunk that holds some of both is one of the sinks'.
+    // A chunk that holds tokens of both counts as a sink chunk.
     int64_t window_chunk() const { return std::max(window.first_chunk(), sinks.end_chunk()); }
     int64_t sink_chunks() const { return sinks.end_chunk() - sinks.first_chunk(); }
     int64_t n_chunks() const {
@@ -41,13 +41,13 @@ struct Visible {
         const int64_t index = i < sink_chunks() ? sinks.first_chunk() + i : window_chunk() + i - sink_chunks();
         return {index * chunk_tokens, (index + 1) * chunk_tokens};
     }
-    // Of the tokens at positions [first, first + n).
+    // Number of visible tokens at positions [first, first + n).
     int64_t count(int64_t first, int64_t n) const {
         return sinks.within({first, first + n}).n() + window.within({first, first + n}).n();
     }
-    // Of the 64 tokens from a position on, a bit each.
+    // Visible tokens among the 64 from a position on, one bit per token.
     uint64_t word(int64_t first) const { return sinks.word(first) | window.word(first); }
-    // Which of the chunks, of those that have some, the one is that begins at a position.
+    // Index, among the chunks with visible tokens, of the chunk that begins at a position.
     int64_t index_of(int64_t position) const {
         const int64_t index = position / chunk_tokens;
         return index < sinks.end_chunk() ? index - sinks.first_chunk() : sink_chunks() + index - window_chunk();
@@ -58,7 +58,7 @@ inline Tokens asked_of(const kvl_sequence &s) { return s.range ? Tokens{s.range-
 
 inline int64_t view_first_of(const kvl_sequence &s) { return s.range ? s.range->view_first : 0; }
 
-// What queries see together, at the ends of from to len tokens, of those that are asked about.
+// Tokens of the requested range visible to any query from the one with `from` tokens to the one with `len` tokens.
 inline Visible visible_to(const kvl_attention &a, const kvl_sequence &s, int64_t from, int64_t len) {
     const int64_t first = a.window > 0 ? from - a.window : 0;
     const Tokens asked = asked_of(s);
@@ -66,12 +66,12 @@ inline Visible visible_to(const kvl_attention &a, const kvl_sequence &s, int64_t
     return {Tokens{0, is_one_run ? 0 : a.n_sink_tokens}.within(asked), Tokens{is_one_run ? 0 : first, len}.within(asked)};
 }
 
-// What any of its queries sees.
+// Tokens visible to any of the sequence's queries.
 inline Visible visible_to_any(const kvl_attention &a, const kvl_sequence &s) {
     return visible_to(a, s, s.len - (queries_of(s) - 1), s.len);
 }
 
-// Of the tokens of a view that begins at position `first`, those that any of the queries reads from it.
+// Number of tokens that any of the queries reads from a view that begins at position `first`.
 inline int64_t count_seen(const kvl_attention &a, const kvl_sequence &s, const kvl_view &view, int64_t first) {
     const uint32_t n_queries = queries_of(s);
     const int64_t n = own_tokens(view);
@@ -94,7 +94,7 @@ inline int64_t count_seen(const kvl_attention &a, const kvl_sequence &s, const k
     return seen;
 }
 
-// The most chunks that so many queries that follow each other see some of, at any length up to max_len.
+// Maximum number of chunks visible, even in part, to n_queries consecutive queries, at any length up to max_len.
 inline int64_t max_chunks_of_queries(const kvl_attention &a, int64_t max_len, uint32_t n_queries) {
     const int64_t window = a.window + n_queries - 1;
     const int64_t all_seen = a.window > 0 ? std::min(max_len, a.n_sink_tokens + window) : max_len;
@@ -103,7 +103,7 @@ inline int64_t max_chunks_of_queries(const kvl_attention &a, int64_t max_len, ui
     return std::max({int64_t{1}, chunks_to(all_seen), std::min(sliding, chunks_to(max_len))});
 }
 
-// The same of a block of them.
+// max_chunks_of_queries for one block of the queries.
 inline int64_t max_chunks_of_block(const kvl_attention &a, int64_t max_len, uint32_t n_queries) {
     return max_chunks_of_queries(a, max_len, std::min(a.block_queries, n_queries));
 }
@@ -112,7 +112,7 @@ inline uint32_t blocks_of(const kvl_attention &a, uint32_t n_queries) {
     return a.block_queries > 1 ? (n_queries - 1) / a.block_queries + 1 : n_queries;
 }
 
-// Queries [first, first + n) of a sequence, the last of which sees so many tokens.
+// Queries [first, first + n) of a sequence; the last of them is at position len - 1.
 struct Block {
     uint32_t first;
     uint32_t n;

@@ -8,11 +8,11 @@
 // A panel is the right operand of a matrix product C[rows][16] = A[rows][k] * B[k][16], with g consecutive elements of k,
 // one granule, of each of its 16 columns side by side:
 //
-//   K panel  [head_dim / g][16 tokens][g]  4 a tile; k runs over the elements of a key, rounded up to 16
-//   V panel  [64 / g][16 elements][g]      v_head_dim / 16 a tile, rounded up; k runs over the tokens
+//   K panel  [head_dim / g][16 tokens][g]  4 per tile; k runs over the elements of a key, rounded up to 16
+//   V panel  [64 / g][16 elements][g]      v_head_dim / 16 per tile, rounded up; k runs over the tokens
 //   scales   f32 [64]; for q4, also group multipliers: bytes [dim / 32, rounded up][64]
 //
-// What pads a panel is zero, and so is what belongs to tokens that are not stored yet.
+// The padding of panels is zero, and so is the memory of tokens that are not stored yet.
 
 #include <cstddef>
 #include <cstdint>
@@ -23,11 +23,11 @@ namespace kvlane::panel {
 
 static constexpr int columns = 16;
 static constexpr int tile_tokens = KVL_TILE_TOKENS;
-static constexpr int key_panels = tile_tokens / columns;   // of a tile
+static constexpr int key_panels = tile_tokens / columns;   // per tile
 static constexpr int part_alignment = KVL_TILE_ALIGNMENT;  // of a tile and its parts
 
-// Consecutive elements of k that are side by side: those of 4 bytes, as dot-product instructions want them, but of f16,
-// which has none in use, one.
+// Consecutive elements of k that are stored side by side, by format: 4 bytes, as dot-product instructions require; one
+// element for f16, for which no dot-product instruction is used.
 static constexpr int granules[format::count] = {1, 1, 2, 4, 8};
 
 template <class Format>
@@ -37,7 +37,7 @@ inline constexpr int granule<format::bf16> = 2;
 
 static constexpr int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-// Bytes of one granule of one column, and of a panel's line: that of all columns.
+// Bytes of one granule of one column, and of a panel's line, one granule of every column.
 static inline int granule_bytes(kvl_format format) { return granules[format] * format::bits_of[format] / 8; }
 static inline int line_bytes(kvl_format format) { return columns * granule_bytes(format); }
 
@@ -47,8 +47,8 @@ static inline int64_t bytes(kvl_format format, int64_t k) {
     return round_up(k, k_multiple) / granules[format] * line_bytes(format);
 }
 
-// Byte offset in a panel of element (k, column). Of a granule of q4, elements 0 to 3 are the lower halves of its bytes, and
-// 4 to 7 the upper ones.
+// Byte offset in a panel of element (k, column). In a q4 granule, elements 0 to 3 are the low nibbles of its bytes, and
+// elements 4 to 7 the high nibbles.
 static inline int64_t offset(kvl_format format, int64_t k, int column) {
     const int g = granules[format];
     const int64_t granule = k / g * line_bytes(format) + column * granule_bytes(format);
@@ -61,7 +61,7 @@ static inline int64_t multiplier_offset(int group, int token) {
     return scale_offset(tile_tokens) + group * tile_tokens + token;
 }
 
-// Bytes of a tile's scales of rows of dim elements.
+// Bytes of a tile's scales and multipliers for rows of dim elements.
 static inline int64_t scale_bytes(kvl_format format, int64_t dim) {
     const int group = format::group_of[format];
     const int64_t n_groups = group > 0 ? round_up(dim, group) / group : 0;
@@ -89,7 +89,7 @@ static inline TileLayout tile_layout(kvl_format k_format, uint32_t head_dim, kvl
     return layout;
 }
 
-// Makes what a tile holds of tokens from `from` on zero.
+// Sets the data of a tile's tokens from `from` on to zero.
 void clear_tokens(kvl_format k_format, uint32_t head_dim, kvl_format v_format, uint32_t v_head_dim, int from,
                   std::byte *tile);
 

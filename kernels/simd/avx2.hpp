@@ -18,7 +18,7 @@ struct Avx2 : XsimdIsa<Self, xsimd::fma3<xsimd::avx2>> {
     static constexpr int max_panels = 4;
     static constexpr bool has_byte_products = false;
 
-    // q4, of q4-inl.hpp: codes and multipliers of the columns whose granules begin at p, four bytes of one to a lane.
+    // For q4-inl.hpp: codes and multipliers of the columns whose granules begin at p, four bytes of a granule per lane.
     using Multipliers = struct { __m256i even, odd; };
     static __m256i lower_codes(const std::byte *p) { return _mm256_and_si256(granules(p), _mm256_set1_epi8(15)); }
     static __m256i upper_codes(const std::byte *p) {
@@ -45,7 +45,7 @@ struct Avx2 : XsimdIsa<Self, xsimd::fma3<xsimd::avx2>> {
         _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), bytes);
     }
 
-    // Lane i of vector j becomes lane j of vector i.
+    // Transposes: lane i of vector j becomes lane j of vector i.
     static void transpose(Vec (&x)[lanes]) {
         __m256 four[8];  // four[2 i + j]: in each half, lanes 2 j and 2 j + 1 of vectors 4 i to 4 i + 3, in pairs of lanes
         unroll<4>([&](auto i) __attribute__((always_inline)) {
@@ -62,7 +62,7 @@ struct Avx2 : XsimdIsa<Self, xsimd::fma3<xsimd::avx2>> {
             x[i + 4] = _mm256_permute2f128_ps(first, last, 0x31);
         });
     }
-    // The lower half of every lane's 32 bits, and the upper half.
+    // Stores the low 16 bits of every lane, and the high 16 bits.
     static void store_halves(std::byte *lower, std::byte *upper, Vec x) {
         const __m256i sorted = _mm256_shuffle_epi8(
             _mm256_castps_si256(x),
@@ -100,7 +100,7 @@ struct Avx2 : XsimdIsa<Self, xsimd::fma3<xsimd::avx2>> {
     }
     static Sums add_word_products(__m256i a, __m256i b, Sums c) {
         c = _mm256_add_epi32(c, _mm256_madd_epi16(a, b));
-        asm("" : "+v"(c));  // in this order: g++ 12 sums several products first, and spills them
+        asm("" : "+v"(c));  // keeps the order: g++ 12 would sum several products first, and spill them
         return c;
     }
     using Base::load;
@@ -162,7 +162,6 @@ private:
     static __m128i load_8(const std::byte *p) { return _mm_loadl_epi64(reinterpret_cast<const __m128i *>(p)); }
 };
 
-// Pairs of products of bytes are summed in 16 bits first, where those of 4 bits have room.
 struct avx2 : Avx2<avx2> {};
 
 }  // namespace kvlane::isa

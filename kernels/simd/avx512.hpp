@@ -16,7 +16,7 @@ struct Avx512 : XsimdIsa<Self, xsimd::avx512bw> {
     static constexpr int max_panels = 8;
     static constexpr bool has_byte_products = false;
 
-    // q4, of q4-inl.hpp: codes and multipliers of the columns whose granules begin at p, four bytes of one to a lane.
+    // For q4-inl.hpp: codes and multipliers of the columns whose granules begin at p, four bytes of a granule per lane.
     using Multipliers = struct { __m512i even, odd; };
     static __m512i lower_codes(const std::byte *p) { return _mm512_and_si512(granules(p), _mm512_set1_epi8(15)); }
     static __m512i upper_codes(const std::byte *p) {
@@ -43,7 +43,7 @@ struct Avx512 : XsimdIsa<Self, xsimd::avx512bw> {
         _mm512_storeu_si512(to, _mm512_mask_blend_epi8(odd_bytes, even, _mm512_slli_epi16(odd, 8)));
     }
 
-    // Lane i of vector j becomes lane j of vector i.
+    // Transposes: lane i of vector j becomes lane j of vector i.
     static void transpose(Vec (&x)[lanes]) {
         __m512 pairs[16], fours[16];
         unroll<8>([&](auto i) __attribute__((always_inline)) {
@@ -66,7 +66,7 @@ struct Avx512 : XsimdIsa<Self, xsimd::avx512bw> {
             x[j + 12] = _mm512_shuffle_f32x4(odd01, odd23, 0xdd);
         });
     }
-    // The lower half of every lane's 32 bits, and the upper half.
+    // Stores the low 16 bits of every lane, and the high 16 bits.
     static void store_halves(std::byte *lower, std::byte *upper, Vec x) {
         const __m512i words = _mm512_castps_si512(x);
         _mm256_storeu_si256(reinterpret_cast<__m256i *>(lower), _mm512_cvtepi32_epi16(words));
@@ -101,17 +101,17 @@ struct Avx512 : XsimdIsa<Self, xsimd::avx512bw> {
     }
     static Sums add_word_products(__m512i a, __m512i b, Sums c) {
         c = _mm512_add_epi32(c, _mm512_madd_epi16(a, b));
-        asm("" : "+v"(c));  // in this order: g++ 12 sums several products first, and spills them
+        asm("" : "+v"(c));  // keeps the order: g++ 12 would sum several products first, and spill them
         return c;
     }
 
     using Base::load;
     using Base::store;
 
-    // xsimd before 11 multiplies and adds.
+    // xsimd before version 11 uses a separate multiply and add.
     static Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
     static Vec round(Vec x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-    // What would underflow is masked out: the instruction alone takes a hundred cycles for it on Intel's CPUs.
+    // Lanes that would underflow are masked out: the instruction takes a hundred cycles for them on Intel CPUs.
     static Vec scale_by_power(Vec x, Vec n) {
         return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(n, _mm512_set1_ps(Base::zero_power), _CMP_NLE_UQ), x, n);
     }

@@ -4,12 +4,12 @@
 
 namespace kvlane::isa {
 
-// Sums of products in one instruction.
+// Multiplies and sums bytes in one instruction.
 struct avx512_vnni : Avx512<avx512_vnni> {
     using Avx = Avx512<avx512_vnni>;
     static constexpr bool has_byte_products = true;
-    // The instruction multiplies unsigned by signed bytes: keys are biased by 128, and so are sums, by 128 times the
-    // query's.
+    // The instruction multiplies unsigned by signed bytes: keys are offset by 128, and the initial accumulators subtract 128
+    // times the sum of the query's elements.
     static constexpr int key_bias_of_sums = -128;
     static constexpr int value_bias_of_sums = 0;
     template <bool Keys>

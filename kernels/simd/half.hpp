@@ -1,13 +1,13 @@
 #pragma once
 
-// f16 and bf16 without instructions for them: one element at a time, and the definition that the isas are tested against.
+// Conversion of f16 and bf16 without special instructions, one element at a time; the reference for testing the isas.
 
 #include <cstdint>
 #include <cstring>
 
 namespace kvlane::isa {
 
-// Templated on the isa so that its symbols are its own.
+// Templated on the isa so that each isa has its own symbols.
 template <class Isa>
 struct Half {
     static uint32_t bits(float x) {

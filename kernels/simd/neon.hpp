@@ -16,7 +16,7 @@ struct Neon : XsimdIsa<Self, xsimd::neon64> {
     static constexpr int max_panels = 4;
     static constexpr bool has_byte_products = false;
 
-    // q4, of q4-inl.hpp: codes and multipliers of the columns whose granules begin at p, four bytes of one to a lane.
+    // For q4-inl.hpp: codes and multipliers of the columns whose granules begin at p, four bytes of a granule per lane.
     using Multipliers = struct { int16x8_t even, odd; };
     static uint8x16_t lower_codes(const std::byte *p) { return vandq_u8(vreinterpretq_u8_s8(granules(p)), vdupq_n_u8(15)); }
     static uint8x16_t upper_codes(const std::byte *p) { return vshrq_n_u8(vreinterpretq_u8_s8(granules(p)), 4); }
@@ -37,7 +37,7 @@ struct Neon : XsimdIsa<Self, xsimd::neon64> {
         vst1q_s8(reinterpret_cast<int8_t *>(to), bytes);
     }
 
-    // Lane i of vector j becomes lane j of vector i.
+    // Transposes: lane i of vector j becomes lane j of vector i.
     static void transpose(Vec (&x)[lanes]) {
         const auto pairs = [](float32x4_t a) { return vreinterpretq_f64_f32(a); };
         const float64x2_t even01 = pairs(vtrn1q_f32(x[0], x[1])), odd01 = pairs(vtrn2q_f32(x[0], x[1]));
@@ -47,7 +47,7 @@ struct Neon : XsimdIsa<Self, xsimd::neon64> {
         x[2] = vreinterpretq_f32_f64(vtrn2q_f64(even01, even23));
         x[3] = vreinterpretq_f32_f64(vtrn2q_f64(odd01, odd23));
     }
-    // The lower half of every lane's 32 bits, and the upper half.
+    // Stores the low 16 bits of every lane, and the high 16 bits.
     static void store_halves(std::byte *lower, std::byte *upper, Vec x) {
         const uint32x4_t words = vreinterpretq_u32_f32(x);
         vst1_u16(reinterpret_cast<uint16_t *>(lower), vmovn_u32(words));
@@ -87,12 +87,12 @@ struct Neon : XsimdIsa<Self, xsimd::neon64> {
     using Base::load;
     using Base::store;
 
-    // xsimd's own is an approximation.
+    // xsimd's version is an approximation.
     static Vec divide(Vec a, Vec b) { return vdivq_f32(a, b); }
 
     static float reduce_max(Vec x) { return vmaxvq_f32(x); }
 
-    // xsimd's own goes through functions that are shared by every isa's unit.
+    // xsimd's version calls functions that are shared between the units of all isas.
     static Vec scale_by_power(Vec x, Vec n) {
         return vmulq_f32(x, vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23)));
     }

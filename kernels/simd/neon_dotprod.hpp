@@ -4,8 +4,8 @@
 
 namespace kvlane::isa {
 
-// Sums of four products of bytes in one instruction, both operands signed or both unsigned. Keys and queries are signed;
-// weights, for their 8th bit, are not: values are biased.
+// Sums four products of bytes in one instruction, with both operands signed or both unsigned. Keys and queries are signed;
+// weights are unsigned, to use their 8th bit, so values are offset to be unsigned too.
 template <class Self>
 struct NeonDotprod : Neon<Self> {
     using Base = Neon<Self>;
@@ -13,8 +13,8 @@ struct NeonDotprod : Neon<Self> {
     using typename Base::Vec;
 
     static constexpr bool has_byte_products = true;
-    // Both operands of a product are signed, or neither: values are biased by 128, and so are sums, by 128 times the
-    // weights'.
+    // The operands are both signed or both unsigned: values are offset by 128, and the initial accumulators subtract 128
+    // times the sum of the weights.
     static constexpr int key_bias_of_sums = 0;
     static constexpr int value_bias_of_sums = -128;
     template <bool Keys>

@@ -4,7 +4,7 @@
 
 namespace kvlane::isa {
 
-// Products of unsigned by signed bytes too, for weights and values as they are.
+// Also multiplies unsigned by signed bytes: weights and values need no offset.
 struct neon_i8mm : NeonDotprod<neon_i8mm> {
     static constexpr int value_bias_of_sums = 0;
     template <bool Keys>

@@ -1,6 +1,6 @@
 #pragma once
 
-// Plain C++: the portable fallback, and the reference that the other isas are compared with.
+// Plain C++: the portable fallback, and the reference for the other isas.
 
 #include <cmath>
 #include <cstddef>
@@ -27,7 +27,7 @@ struct scalar {
     static constexpr int max_panels = 1;
     static constexpr bool has_byte_products = false;
 
-    // q4, of q4-inl.hpp: codes and multipliers of the columns whose granules begin at p, four bytes of each.
+    // For q4-inl.hpp: codes and multipliers of the columns whose granules begin at p, four bytes of each.
     struct Codes {
         int8_t of[4];
     };
@@ -61,9 +61,9 @@ struct scalar {
         return codes;
     }
 
-    // Lane i of vector j becomes lane j of vector i.
+    // Transposes: lane i of vector j becomes lane j of vector i.
     static void transpose(Vec (&)[lanes]) {}
-    // The lower half of every lane's 32 bits, and the upper half.
+    // Stores the low 16 bits of every lane, and the high 16 bits.
     static void store_halves(std::byte *lower, std::byte *upper, Vec x) {
         const uint32_t word = Half<scalar>::bits(x.x);
         store_u16(lower, static_cast<uint16_t>(word));
@@ -103,7 +103,7 @@ struct scalar {
     }
     static constexpr float zero_power = -127;
     static Vec scale_by_power(Vec a, Vec n) {
-        const float in_last_place = n.x + (0x1.8p23f + 127);  // the whole number's bits, for NaN too without a conversion
+        const float in_last_place = n.x + (0x1.8p23f + 127);  // the integer in the low bits; NaN needs no conversion
         return {a.x * Half<scalar>::value(Half<scalar>::bits(in_last_place) << 23)};
     }
     static float reduce_add(Vec a) { return a.x; }
@@ -125,7 +125,7 @@ struct scalar {
 
     static void store_int16s(int16_t *p, Vec a) { *p = static_cast<int16_t>(nearest(a)); }
 
-    // A vector of one lane has no part.
+    // A vector of one lane is never partial.
     template <class Format>
     static Vec load_partial(Format, const std::byte *, int) {
         return {0};

@@ -14,7 +14,7 @@ struct sse2 : XsimdIsa<sse2, xsimd::sse2> {
     static constexpr int max_panels = 2;
     static constexpr bool has_byte_products = false;
 
-    // q4, of q4-inl.hpp: codes and multipliers of the columns whose granules begin at p, four bytes of each.
+    // For q4-inl.hpp: codes and multipliers of the columns whose granules begin at p, four bytes of each.
     struct Codes {
         int8_t of[16];
     };
@@ -48,7 +48,7 @@ struct sse2 : XsimdIsa<sse2, xsimd::sse2> {
         return codes;
     }
 
-    // Lane i of vector j becomes lane j of vector i.
+    // Transposes: lane i of vector j becomes lane j of vector i.
     static void transpose(Vec (&x)[lanes]) {
         const __m128 lower01 = _mm_unpacklo_ps(x[0], x[1]), upper01 = _mm_unpackhi_ps(x[0], x[1]);
         const __m128 lower23 = _mm_unpacklo_ps(x[2], x[3]), upper23 = _mm_unpackhi_ps(x[2], x[3]);
@@ -57,7 +57,7 @@ struct sse2 : XsimdIsa<sse2, xsimd::sse2> {
         x[2] = _mm_movelh_ps(upper01, upper23);
         x[3] = _mm_movehl_ps(upper23, upper01);
     }
-    // The lower half of every lane's 32 bits, and the upper half.
+    // Stores the low 16 bits of every lane, and the high 16 bits.
     static void store_halves(std::byte *lower, std::byte *upper, Vec x) {
         const __m128i sorted = _mm_shufflehi_epi16(_mm_shufflelo_epi16(_mm_castps_si128(x), 0xd8), 0xd8);
         const __m128i halves = _mm_shuffle_epi32(sorted, 0xd8);
@@ -93,7 +93,7 @@ struct sse2 : XsimdIsa<sse2, xsimd::sse2> {
     }
     static Sums add_word_products(__m128i a, __m128i b, Sums c) {
         c = _mm_add_epi32(c, _mm_madd_epi16(a, b));
-        asm("" : "+v"(c));  // in this order: g++ 12 sums several products first, and spills them
+        asm("" : "+v"(c));  // keeps the order: g++ 12 would sum several products first, and spill them
         return c;
     }
     static __m128i load_16(const std::byte *p) { return _mm_loadu_si128(reinterpret_cast<const __m128i *>(p)); }
@@ -115,7 +115,7 @@ struct sse2 : XsimdIsa<sse2, xsimd::sse2> {
         const __m128i h = _mm_unpacklo_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p)), _mm_setzero_si128());
         const __m128i magnitude = _mm_and_si128(h, _mm_set1_epi32(0x7fff));
         const __m128i sign = _mm_slli_epi32(_mm_xor_si128(h, magnitude), 16);
-        // A denormal is a multiple of 2^-24, taken as an integer: no f32 denormal arises, whatever the mode of the CPU.
+        // A denormal is an integer multiple of 2^-24: converting it as an integer avoids f32 denormals in any CPU mode.
         const __m128 small = _mm_mul_ps(_mm_cvtepi32_ps(magnitude), _mm_set1_ps(0x1p-24f));
         const __m128i is_small = _mm_cmplt_epi32(magnitude, _mm_set1_epi32(0x400));
         const __m128i is_infinite = _mm_cmpgt_epi32(magnitude, _mm_set1_epi32(0x7bff));

@@ -1,6 +1,6 @@
 #pragma once
 
-// What the isas on xsimd have in common. Written against xsimd 8.1 up to the newest, which renamed some of it.
+// Common code of the isas that use xsimd. Supports xsimd from 8.1 up to the newest version, which renamed some functions.
 
 #include <cstddef>
 #include <cstdint>
@@ -13,7 +13,7 @@
 
 namespace kvlane::isa {
 
-// Self is the isa's own type: it puts the isa's name into every symbol, so that no other unit can link to it.
+// Self is the isa's own type: it puts the isa's name into every symbol, so that no other isa's unit can link to it.
 template <class Self, class Arch>
 struct XsimdIsa {
     using Vec = xsimd::batch<float, Arch>;
@@ -24,7 +24,7 @@ struct XsimdIsa {
     static void store(float *p, Vec x) { x.store_unaligned(p); }
     static Vec fma(Vec a, Vec b, Vec c) { return xsimd::fma(a, b, c); }
     static Vec divide(Vec a, Vec b) { return a / b; }
-    // The second operand where either is NaN, on x86.
+    // On x86, returns the second operand if either is NaN.
     static Vec max(Vec a, Vec b) { return xsimd::max(a, b); }
     static Vec min(Vec a, Vec b) { return xsimd::min(a, b); }
     // Lane i is i.
@@ -35,7 +35,7 @@ struct XsimdIsa {
     }
     static Vec round(Vec x) { return xsimd::nearbyint(x); }
 
-    // x * 2^n for whole n in [zero_power, 127]; 2^zero_power counts as 0.
+    // x * 2^n for integer n in [zero_power, 127]; 2^zero_power is treated as 0.
     static constexpr float zero_power = -127;
     static Vec scale_by_power(Vec x, Vec n) { return xsimd::ldexp(x, xsimd::to_int(n)); }
 
@@ -48,7 +48,7 @@ struct XsimdIsa {
     static Vec load(format::f32, const std::byte *p) { return load(reinterpret_cast<const float *>(p)); }
     static void store(format::f32, std::byte *p, Vec x) { store(reinterpret_cast<float *>(p), x); }
 
-    // The first n < lanes elements, and 0 behind them; nothing behind them is read.
+    // Loads the first n < lanes elements, then zeros; reads nothing past them.
     template <class Format>
     static Vec load_partial(Format format, const std::byte *p, int n) {
         std::byte row[lanes * Format::bytes] = {};
@@ -56,7 +56,7 @@ struct XsimdIsa {
         return Self::load(format, row);
     }
 
-    // The first n < lanes elements; nothing behind them is written.
+    // Stores the first n < lanes elements; writes nothing past them.
     template <class Format>
     static void store_partial(Format format, std::byte *p, Vec x, int n) {
         std::byte row[lanes * Format::bytes];
