@@ -117,17 +117,18 @@ static void attend_part(const Part &part, bool is_careful, ChunkRows &rows) {
     const kvl_view &view = *part.view;
     const Numbers k_numbers = format::is_scaled(view.k_format) ? c.k_numbers : Numbers::floats;
     const Numbers v_numbers = format::is_scaled(view.v_format) ? c.v_numbers : Numbers::floats;
-    const ScoreFn score = c.kernels->scores->of[view.k_format][static_cast<int>(k_numbers)];
+    const auto products = [&](kvl_format format) -> const ProductKernels & {
+        return c.kernels->products[format::is_scaled(format)]->of[format];
+    };
+    const ScoreFn score = products(view.k_format).score[static_cast<int>(k_numbers)];
     const SoftmaxFn softmax = c.kernels->softmax[static_cast<int>(v_numbers)];
-    const SumFn sum = c.kernels->sums->of[view.v_format][static_cast<int>(v_numbers)];
-    TileSource source{&view,
-                      c.kv_head,
-                      0,
-                      part.run,
-                      part.run_first,
-                      0,
-                      nullptr,
-                      panel::tile_layout(view.k_format, view.head_dim, view.v_format, view.v_head_dim)};
+    const SumFn sum = products(view.v_format).sum[static_cast<int>(v_numbers)];
+    const SumVisibleFn sum_visible = is_careful ? products(view.v_format).sum_visible : nullptr;
+    SourceRows source_rows;
+    TileSource source{
+        &view,    c.kv_head,      0,
+        part.run, part.run_first, 0,
+        nullptr,  nullptr,        panel::tile_layout(view.k_format, view.head_dim, view.v_format, view.v_head_dim)};
     const auto ld = static_cast<int>(panel::round_up(view.head_dim, panel::columns));
     pack_queries<Isa>(k_numbers, rows);
     for (int64_t first = part.first / panel::tile_tokens * panel::tile_tokens; first < part.first + part.n_tokens;
@@ -137,7 +138,12 @@ static void attend_part(const Part &part, bool is_careful, ChunkRows &rows) {
         if (source.needed == 0) {
             continue;
         }
-        source.tile = has_tiles(view) ? stored_tile(source) : nullptr;
+        if (has_tiles(view)) {
+            source.tile = stored_tile(source);
+        } else {
+            source_rows = rows_of(source);
+            source.rows = &source_rows;
+        }
         rows.block.n_tokens = static_cast<int>(panel::round_up(std::bit_width(source.needed), panel::columns));
         const auto scales_at = [&](kvl_format format, int64_t offset) {
             return format::is_scaled(format) ? reinterpret_cast<const float *>(source.tile + offset) : nullptr;
@@ -153,8 +159,8 @@ static void attend_part(const Part &part, bool is_careful, ChunkRows &rows) {
                  .value_scales = scales_at(view.v_format, source.layout.v_scales),
                  .visible = rows.visible},
                 rows.block);
-        if (is_careful && !format::is_scaled(view.v_format)) {
-            c.kernels->sums->of_visible[view.v_format](source, rows.visible, rows.block);
+        if (sum_visible) {
+            sum_visible(source, rows.visible, rows.block);
         } else {
             sum(source, rows.block);
         }

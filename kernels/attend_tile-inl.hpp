@@ -37,19 +37,19 @@ template <class Isa, class Format, Numbers N>
 void score_tile(const TileSource &source, const Queries &queries, RowBlock &rows) {
     const auto multiply = [&](auto operand, int first, int n, const Panels &panels, const Prefetch &next) {
         using Operand = decltype(operand);
-        gemm<Isa, Operand, false>({.a = static_cast<const typename Operand::Element *>(queries.elements),
-                                   .lda = queries.ld,
-                                   .n_rows = rows.n_rows,
-                                   .panels = panels.at,
-                                   .panel_bytes = panels.bytes,
-                                   .n_panels = n,
-                                   .k = queries.ld,
-                                   .c = rows.scores[0] + first * panel::columns,
-                                   .ldc = panel::tile_tokens,
-                                   .row_scales = queries.scales,
-                                   .starts = queries.starts,
-                                   .prefetch = next,
-                                   .prefetch_step = 0});
+        gemm<Isa, Operand>({.a = static_cast<const typename Operand::Element *>(queries.elements),
+                            .lda = queries.ld,
+                            .n_rows = rows.n_rows,
+                            .panels = panels.at,
+                            .panel_bytes = panels.bytes,
+                            .n_panels = n,
+                            .k = queries.ld,
+                            .c = rows.scores[0] + first * panel::columns,
+                            .ldc = panel::tile_tokens,
+                            .accumulates = false,
+                            .row_scales = queries.scales,
+                            .starts = queries.starts,
+                            .prefetch = next});
     };
     const int n_panels = rows.n_tokens / panel::columns;
     const panel::TileLayout &layout = source.layout;
@@ -59,7 +59,7 @@ void score_tile(const TileSource &source, const Queries &queries, RowBlock &rows
                         prefetch<Format>(source, rows.n_rows, layout.v_panels, layout.bytes - layout.v_panels));
     }
     if constexpr (!Format::is_scaled) {
-        const TileRows keys = rows_of<true>(source), values = rows_of<false>(source);
+        const auto &[keys, values, next_keys] = *source.rows;
         const int64_t next_bytes = format::row_bytes(source.view->v_format, source.view->v_head_dim);
         for_each_packed(
             n_panels, layout.k_panel_bytes, panels_at_once<Isa>(std::min(rows.n_rows, Isa::gemm_rows)),
@@ -78,7 +78,7 @@ void sum_tile(const TileSource &source, RowBlock &rows) {
         using Operand = decltype(operand);
         using Element = typename Operand::Element;
         const void *const weights = Operand::is_integer ? static_cast<const void *>(rows.weights) : rows.scores;
-        gemm<Isa, Operand, true>(
+        gemm<Isa, Operand>(
             {.a = static_cast<const Element *>(weights),
              .lda = Operand::is_integer ? static_cast<int>(sizeof rows.weights[0] / sizeof(Element)) : panel::tile_tokens,
              .n_rows = rows.n_rows,
@@ -88,10 +88,10 @@ void sum_tile(const TileSource &source, RowBlock &rows) {
              .k = rows.n_tokens,
              .c = rows.o + first * panel::columns,
              .ldc = rows.ldo,
+             .accumulates = true,
              .row_scales = rows.weight_scales,
              .starts = rows.weight_starts,
-             .prefetch = next,
-             .prefetch_step = 0});
+             .prefetch = next});
     };
     const auto n_panels = static_cast<int>(panel::round_up(source.view->v_head_dim, panel::columns) / panel::columns);
     if (source.tile) {
@@ -100,9 +100,9 @@ void sum_tile(const TileSource &source, RowBlock &rows) {
                         prefetch<Format>(source, rows.n_rows, source.layout.bytes, source.layout.v_panels));
     }
     if constexpr (!Format::is_scaled) {
-        const TileRows values = rows_of<false>(source), keys = next_keys(source);
+        const auto &[keys, values, next_keys] = *source.rows;
         const RowPrefetch next =
-            prefetch_rows(keys, 0, panel::tile_tokens, format::row_bytes(source.view->k_format, source.view->head_dim));
+            prefetch_rows(next_keys, 0, panel::tile_tokens, format::row_bytes(source.view->k_format, source.view->head_dim));
         for_each_packed(n_panels, packed_value_bytes<Format>, n_panels, [&](int first, int n) {
             const Panels panels =
                 pack_values<Isa, Format>(source, values, rows.n_tokens, first, n, rows.room, next.while_packed);
@@ -130,11 +130,10 @@ static void sum_visible_lanes(const std::byte *panel, const float *weights, uint
 template <class Isa, class Format>
 void sum_visible(const TileSource &source, const uint64_t *visible, RowBlock &rows) {
     const auto n_panels = static_cast<int>(panel::round_up(source.view->v_head_dim, panel::columns) / panel::columns);
-    const TileRows values = source.tile ? TileRows{} : rows_of<false>(source);
     for (int p = 0; p < n_panels; ++p) {
-        const std::byte *const panel = source.tile
-                                           ? source.tile + source.layout.v_panels + p * source.layout.v_panel_bytes
-                                           : pack_values<Isa, Format>(source, values, rows.n_tokens, p, 1, rows.room, {}).at;
+        const std::byte *const panel =
+            source.tile ? source.tile + source.layout.v_panels + p * source.layout.v_panel_bytes
+                        : pack_values<Isa, Format>(source, source.rows->values, rows.n_tokens, p, 1, rows.room, {}).at;
         for (int r = 0; r < rows.n_rows; ++r) {
             float *const o = rows.o + r * rows.ldo + p * panel::columns;
             for (int column = 0; column < panel::columns; column += Isa::lanes) {

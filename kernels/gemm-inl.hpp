@@ -1,7 +1,8 @@
 #pragma once
 
 // The micro-kernel: C[n_rows][16 n_panels] (+)= A[n_rows][k] * panels, with row r multiplied by row_scales[r] for integer
-// operands only; for scores (A: queries, panels: keys) and weighted sums (A: softmax weights, panels: values).
+// operands only; for scores (A: queries, panels: keys) and weighted sums (A: softmax weights, panels: values), which add to
+// C.
 //
 // Each element of C has one accumulator that sums its terms in the order of k: its bits do not depend on how many rows or
 // panels are computed together.
@@ -93,7 +94,15 @@ struct Prefetch {
     int64_t stream_bytes;
 };
 
-template <class Operand, bool Accumulates>  // C += …, or C = …
+// As far as that has come.
+struct PrefetchCursor {
+    static constexpr int step_shift = 8;
+    const std::byte *at;
+    int64_t stream_bytes;
+    int64_t step;  // bytes of a stream per k, panel and block of rows, times 2^step_shift
+};
+
+template <class Operand>
 struct Gemm {
     const typename Operand::Element *a;  // [n_rows][lda], padded with zeros to whole granules
     int lda;
@@ -104,11 +113,10 @@ struct Gemm {
     int k;     // a multiple of panel::k_multiple
     float *c;  // [n_rows][ldc]
     int ldc;
+    bool accumulates;         // C += …, or C = …
     const float *row_scales;  // [n_rows]; integer operands only
     const int32_t *starts;    // [n_rows], initial accumulators; integer operands only
     Prefetch prefetch;        // data that is read next
-    int64_t prefetch_step;    // bytes of a stream per k, panel and block of rows, times 2^prefetch_shift
-    static constexpr int prefetch_shift = 8;
 };
 
 // One step of k: sums[r][j] += row(e, r) * column(e, j) for every part e. The row or column operands, whichever are
@@ -137,8 +145,8 @@ KVLANE_INLINE void add_step(Row &&row, Column &&column, typename Operand::Acc (&
 }
 
 // Multiplies rows [row, row + R) by panels [first, first + P). Not inlined, to keep callers' variables out of its registers.
-template <class Isa, class Operand, bool Accumulates, int R, int P>
-static __attribute__((noinline)) void gemm_block(Gemm<Operand, Accumulates> &g, int row, int first) {
+template <class Isa, class Operand, int R, int P>
+static __attribute__((noinline)) void gemm_block(const Gemm<Operand> &g, int row, int first, PrefetchCursor &prefetch) {
     using Acc = typename Operand::Acc;
     constexpr int vectors = panel::columns / Isa::lanes, n = P * vectors;
     constexpr int vector_bytes = Isa::lanes * Operand::column_bytes, step_bytes = panel::columns * Operand::column_bytes;
@@ -158,9 +166,9 @@ static __attribute__((noinline)) void gemm_block(Gemm<Operand, Accumulates> &g, 
             }
         });
     });
-    const int64_t stream_bytes = g.prefetch.stream_bytes, prefetch_step = g.prefetch_step * P * steps * Operand::granule >>
-                                                                          Gemm<Operand, Accumulates>::prefetch_shift;
-    const std::byte *next = g.prefetch.at;
+    const int64_t stream_bytes = prefetch.stream_bytes;
+    const int64_t prefetch_step = prefetch.step * P * steps * Operand::granule >> PrefetchCursor::step_shift;
+    const std::byte *next = prefetch.at;
     for (int k = 0; k < g.k; k += steps * Operand::granule, next += prefetch_step) {
         unroll<lines>([&](auto i) __attribute__((always_inline)) {
             __builtin_prefetch(next + i % Prefetch::streams * stream_bytes + i / Prefetch::streams * cache_line_bytes);
@@ -176,22 +184,25 @@ static __attribute__((noinline)) void gemm_block(Gemm<Operand, Accumulates> &g, 
                 sums);
         }
     }
-    g.prefetch.at = next;
-    unroll<R>([&](auto r) __attribute__((always_inline)) {
-        unroll<n>([&](auto j) __attribute__((always_inline)) {
-            float *const to = c + r * ldc + j * Isa::lanes;
-            typename Isa::Vec sum;
-            if constexpr (Operand::is_integer) {
-                sum = Isa::to_float(sums[r][j]) * Isa::broadcast(g.row_scales[row + r]);
-            } else {
-                sum = sums[r][j];
-            }
-            if constexpr (Accumulates) {
-                sum = Isa::load(to) + sum;
-            }
-            Isa::store(to, sum);
+    prefetch.at = next;
+    typename Isa::Vec products[R][n];
+    const auto for_each_vector = [&](auto &&body) __attribute__((always_inline)) {
+        unroll<R>([&](auto r) __attribute__((always_inline)) {
+            unroll<n>([&](auto j) __attribute__((always_inline)) { body(r, j, c + r * ldc + j * Isa::lanes); });
         });
+    };
+    for_each_vector([&](auto r, auto j, float *) __attribute__((always_inline)) {
+        if constexpr (Operand::is_integer) {
+            products[r][j] = Isa::to_float(sums[r][j]) * Isa::broadcast(g.row_scales[row + r]);
+        } else {
+            products[r][j] = sums[r][j];
+        }
     });
+    if (g.accumulates) {
+        for_each_vector([&](auto r, auto j, const float *at)
+                            __attribute__((always_inline)) { products[r][j] = Isa::load(at) + products[r][j]; });
+    }
+    for_each_vector([&](auto r, auto j, float *at) __attribute__((always_inline)) { Isa::store(at, products[r][j]); });
 }
 
 // The number of panels that are multiplied by `rows` rows at once, limited by the accumulators that fit in registers.
@@ -205,30 +216,31 @@ static constexpr int panels_at_once(int rows) {
 }
 
 // Multiplies R rows from `row` on by panels [first, end).
-template <class Isa, class Operand, bool Accumulates, int R, int P = panels_at_once<Isa>(R)>
-static void gemm_rows(Gemm<Operand, Accumulates> &g, int row, int first, int end) {
+template <class Isa, class Operand, int R, int P = panels_at_once<Isa>(R)>
+static void gemm_rows(const Gemm<Operand> &g, int row, int first, int end, PrefetchCursor &prefetch) {
     for (; first + P <= end; first += P) {
-        gemm_block<Isa, Operand, Accumulates, R, P>(g, row, first);
+        gemm_block<Isa, Operand, R, P>(g, row, first, prefetch);
     }
     if constexpr (P > 1) {
-        gemm_rows<Isa, Operand, Accumulates, R, P / 2>(g, row, first, end);
+        gemm_rows<Isa, Operand, R, P / 2>(g, row, first, end, prefetch);
     }
 }
 
 // Processes as many panels at a time as the smallest block of rows multiplies at once, so that all blocks read them from the
 // L1 cache. Rows are split into the fewest possible blocks, whose sizes differ by at most 1.
-template <class Isa, class Operand, bool Accumulates>
-static void gemm(Gemm<Operand, Accumulates> g) {
+template <class Isa, class Operand>
+static void gemm(const Gemm<Operand> &g) {
     const int n_blocks = (g.n_rows + Isa::gemm_rows - 1) / Isa::gemm_rows;
     const int at_once = n_blocks == 1 ? g.n_panels : panels_at_once<Isa>(g.n_rows / n_blocks);
-    g.prefetch_step = (g.prefetch.stream_bytes << g.prefetch_shift) / (int64_t{g.n_panels} * n_blocks * g.k);
+    const int64_t step = (g.prefetch.stream_bytes << PrefetchCursor::step_shift) / (int64_t{g.n_panels} * n_blocks * g.k);
+    PrefetchCursor prefetch = {g.prefetch.at, g.prefetch.stream_bytes, step};
     for (int first = 0; first < g.n_panels; first += at_once) {
         const int end = std::min(g.n_panels, first + at_once);
         for (int block = 0, row = 0; block < n_blocks; ++block) {
             const int n = (g.n_rows - row) / (n_blocks - block);
             with_constant<Isa::gemm_rows>(
                 n, [&](auto rows)
-                       __attribute__((always_inline)) { gemm_rows<Isa, Operand, Accumulates, rows>(g, row, first, end); });
+                       __attribute__((always_inline)) { gemm_rows<Isa, Operand, rows>(g, row, first, end, prefetch); });
             row += n;
         }
     }

@@ -9,10 +9,9 @@ namespace kvlane {
 constexpr KernelTable KVLANE_OF_ISA(table) = {
     .name = KVLANE_STRING(KVLANE_ISA_NAME),
     .has_byte_products = Isa::has_byte_products,
-    .scores = &KVLANE_OF_ISA(score_table),
+    .products = {&KVLANE_OF_ISA(float_products), &KVLANE_OF_ISA(integer_products)},
     .softmax = {softmax_tile<Isa, Numbers::floats>, softmax_tile<Isa, Numbers::scaled>, softmax_tile<Isa, Numbers::words>,
                 softmax_tile<Isa, numbers<format::q8, Numbers::bytes>>},
-    .sums = &KVLANE_OF_ISA(sum_table),
     .pack =
         {
 #define KVLANE_FORMAT(name, bits, scale, group) {pack<Isa, format::name, false>, pack<Isa, format::name, true>},

@@ -1,8 +1,8 @@
 #pragma once
 
-// Shared by the translation units of an isa. The build compiles each of isa.cpp, isa_scores.cpp and isa_sums.cpp
+// Shared by the translation units of an isa. The build compiles each of isa.cpp, isa_floats.cpp and isa_integers.cpp
 // once for every row of isa.inc, with that row's flags, KVLANE_ISA_NAME set to its name and KVLANE_ISA_HEADER to its header
-// in simd/. The split lets several cores compile an isa in parallel.
+// in simd/. The split lets several cores compile an isa in parallel; scores and weighted sums share micro-kernels.
 
 #include KVLANE_ISA_HEADER
 
@@ -27,8 +27,25 @@ static constexpr Numbers numbers = !Format::is_scaled                           
                                    : N == Numbers::bytes && !Isa::has_byte_products ? Numbers::words
                                                                                     : N;
 
-extern const ScoreTable KVLANE_OF_ISA(score_table);
-extern const SumTable KVLANE_OF_ISA(sum_table);
+// A format's kernels for both products, in the unit for formats that are scaled, or not; nulls in the other.
+template <class Format, bool IsScaled>
+static constexpr ProductKernels products_of() {
+    ProductKernels kernels = {};
+    if constexpr (Format::is_scaled == IsScaled) {
+        unroll<4>([&](auto i) {
+            constexpr Numbers n = numbers<Format, static_cast<Numbers>(i.value)>;
+            kernels.score[i] = score_tile<Isa, Format, n>;
+            kernels.sum[i] = sum_tile<Isa, Format, n>;
+        });
+    }
+    if constexpr (!Format::is_scaled && !IsScaled) {  // stored integers cannot be NaN or infinite
+        kernels.sum_visible = sum_visible<Isa, Format>;
+    }
+    return kernels;
+}
+
+extern const ProductTable KVLANE_OF_ISA(float_products);
+extern const ProductTable KVLANE_OF_ISA(integer_products);
 extern const KernelTable KVLANE_OF_ISA(table);
 
 }  // namespace kvlane

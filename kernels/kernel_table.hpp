@@ -88,22 +88,22 @@ using SumFn = void (*)(const TileSource &, RowBlock &);
 using SumVisibleFn = void (*)(const TileSource &, const uint64_t *visible, RowBlock &);
 using PackFn = void (*)(const PackRows &);
 
-// Indexed by format and Numbers.
-struct ScoreTable {
-    ScoreFn of[format::count][4];
+// The two products of attention to a tile whose keys, or values, are of one format.
+struct ProductKernels {
+    ScoreFn score[4];  // by Numbers
+    SumFn sum[4];
+    SumVisibleFn sum_visible;  // null: the stored elements are integers
 };
-struct SumTable {
-    SumFn of[format::count][4];
-    SumVisibleFn of_visible[format::count];
+struct ProductTable {
+    ProductKernels of[format::count];
 };
 
 struct KernelTable {
     const char *name;
     bool has_byte_products;
-    const ScoreTable *scores;
-    SoftmaxFn softmax[4];  // by Numbers of values
-    const SumTable *sums;
-    PackFn pack[format::count][2];  // f32 rows; values, keys
+    const ProductTable *products[2];  // for formats that are not scaled, and for those that are
+    SoftmaxFn softmax[4];             // by Numbers of values
+    PackFn pack[format::count][2];    // f32 rows; values, keys
     PackFn unpack[format::count][2];
     void (*attend_chunk)(const AttendChunk &);
     void (*merge)(const PartialRows &into, const PartialRows &from, int n_rows, uint32_t v_head_dim);

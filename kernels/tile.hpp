@@ -19,15 +19,26 @@ static constexpr int64_t staging_bytes = panel::columns * KVL_MAX_HEAD_DIM * sta
 // Buffer size for the queries of a block of query rows: 16 of latent attention (head_dim 576) in f32.
 static constexpr int query_bytes = 16 * 576 * sizeof(float);
 
+// A row of each token of a tile; of those that no row of queries sees, zeros.
+struct TileRows {
+    const std::byte *of[panel::tile_tokens];
+};
+
+// A tile's rows, and the keys of the view's own tokens in the tile after it.
+struct SourceRows {
+    TileRows keys, values, next_keys;
+};
+
 // The 64 tokens of one KV head that begin at token `first` of a view, a multiple of 64.
 struct TileSource {
     const kvl_view *view;
     uint32_t kv_head;
     int64_t first;
-    uint32_t run;           // index of the view's run with the first token, or an earlier run,
-    int64_t run_first;      // and that run's first token
-    uint64_t needed;        // bits of the tokens visible to any query row
-    const std::byte *tile;  // as stored; null: rows, to be packed in this layout
+    uint32_t run;            // index of the view's run with the first token, or an earlier run,
+    int64_t run_first;       // and that run's first token
+    uint64_t needed;         // bits of the tokens visible to any query row
+    const std::byte *tile;   // as stored; null:
+    const SourceRows *rows;  // to be packed
     panel::TileLayout layout;
 };
 

@@ -49,13 +49,9 @@ static Panels stored_values(const TileSource &s, int n, std::byte *room) {
     return {s.tile + s.layout.v_panels, s.layout.v_panel_bytes};
 }
 
-// A row of each token of a tile; of those that no row of queries sees, zeros.
-struct TileRows {
-    const std::byte *of[panel::tile_tokens];
-};
 static constexpr std::byte zero_row[KVL_MAX_HEAD_DIM * sizeof(float)] = {};
 template <bool Keys>
-static TileRows rows_of(const TileSource &s) {
+static TileRows tile_rows(const TileSource &s) {
     TileRows rows;
     if (s.needed != ~uint64_t{0}) {
         std::fill_n(rows.of, panel::tile_tokens, zero_row);
@@ -71,12 +67,11 @@ static TileRows rows_of(const TileSource &s) {
     return rows;
 }
 
-// The keys of the next tile that the view has of its own.
-static inline TileRows next_keys(const TileSource &s) {
+static inline SourceRows rows_of(const TileSource &s) {
     TileSource next = s;
     next.first += panel::tile_tokens;
     next.needed = low_bits(std::clamp<int64_t>(own_tokens(*s.view) - next.first, 0, panel::tile_tokens));
-    return rows_of<true>(next);
+    return {tile_rows<true>(s), tile_rows<false>(s), tile_rows<true>(next)};
 }
 
 // Rows of tokens [first, first + n) are prefetched while others are packed and multiplied, half of them each, if they follow

@@ -12,7 +12,7 @@ namespace kvlane {
 
 // Calls body(0), …, body(N - 1) with constant arguments, so that arrays indexed by them stay in registers.
 template <int N, class Body>
-KVLANE_INLINE void unroll(Body &&body) {
+KVLANE_INLINE constexpr void unroll(Body &&body) {
     [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
         (body(std::integral_constant<int, I>{}), ...);
     }

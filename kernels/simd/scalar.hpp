@@ -22,7 +22,7 @@ struct scalar {
     };
     static constexpr int lanes = 1;
 
-    static constexpr int gemm_rows = 4;
+    static constexpr int gemm_rows = 2;
     static constexpr int gemm_accumulators = 64;
     static constexpr int max_panels = 1;
     static constexpr bool has_byte_products = false;
