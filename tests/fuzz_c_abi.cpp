@@ -216,6 +216,7 @@ private:
         require((status == KVL_OK) == (made != nullptr), "a cache is made or an error given");
         if (made && is_small(made)) {
             std::swap(cache_, made);
+            is_rough_ = false;
         }
         kvl_cache_destroy(made);
     }
@@ -263,7 +264,7 @@ private:
         const size_t len = static_cast<size_t>(n_tokens) * layer.n_kv_heads * layer.head_dim;
         const float *from = input_.one_in(8) ? rough_values().data() : values().data();
         require(kvl_cache_append(cache_, 0, n_tokens, from, len, from, len) == KVL_OK, "right tokens are appended");
-        is_rough_ |= from != values().data();
+        is_rough_ = from != values().data();
         create_attention();
     }
 
@@ -365,10 +366,12 @@ private:
         if (kvl_cache_copy(input_.pointer(cache_), &made) == KVL_OK) {
             require(lens_of(made) == lens_of(cache_), "a copy has the lengths of its source");
             std::swap(copy_, made);
+            copy_is_rough_ = is_rough_;
             kvl_cache_destroy(made);
         }
         if (input_.one_in(2)) {
             std::swap(cache_, copy_);
+            std::swap(is_rough_, copy_is_rough_);
         }
     }
 
@@ -475,10 +478,11 @@ private:
     // Whether the cache holds numbers alone, of which the attention makes scores that are none too large.
     bool is_tame() const { return !is_rough_ && std::fabs(desc_.scale) <= 1; }
 
-    // The newest query's output, where no format but f32 and 16 bits is in play.
+    // The newest query's output, where arithmetic is exact.
     void check_against_oracle(const Call &call) const {
         const kvl_sequence &s = call.sequence;
-        if (!is_tame() || desc_.k_format >= KVL_Q8 || desc_.v_format >= KVL_Q8 || s.len == 0) {
+        const bool is_scaled = desc_.k_format >= KVL_Q8 || desc_.v_format >= KVL_Q8;
+        if (!is_tame() || (is_scaled && desc_.precision != KVL_PRECISION_EXACT) || s.len == 0) {
             return;
         }
         const auto n_tokens = static_cast<size_t>(s.len);
@@ -505,6 +509,7 @@ private:
         }
         require(std::sqrt(error / norm) <= 1e-3, "the output is the oracle's");
         ++fuzz_counts.oracle;
+        fuzz_counts.scaled_oracle += is_scaled;
     }
 
     void attend() {
@@ -1028,6 +1033,8 @@ private:
         fuzz_counts.chains += memory.front()->view().next != nullptr;
         fuzz_counts.rows += memory.front()->has_rows();
         fuzz_counts.tiles += memory.front()->has_tiles();
+        fuzz_counts.long_heads += desc_.head_dim > 70;
+        fuzz_counts.large_groups += desc_.n_query_heads / desc_.n_kv_heads > 12;
         fuzz_counts.rough += is_rough_;
     }
 
@@ -1082,7 +1089,8 @@ private:
     }
 
     Input input_;
-    bool is_rough_ = false;  // whether NaN or infinity was appended
+    bool is_rough_ = false;       // whether NaN or infinity was appended to cache_,
+    bool copy_is_rough_ = false;  // and to copy_
     kvl_cache *cache_ = nullptr;
     kvl_cache *copy_ = nullptr;
     kvl_attention *attention_ = nullptr;

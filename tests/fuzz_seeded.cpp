@@ -23,10 +23,12 @@ int main(int argc, char **argv) {
     }
     const FuzzCounts &n = fuzz_counts;
     std::printf(
-        "%d inputs; compared with several chunks %ld, chains %ld, rows %ld, tiles %ld, shared chunks %ld, NaN or "
-        "infinity %ld, the oracle %ld; tiles written %ld\n",
-        n_inputs, n.chunks, n.chains, n.rows, n.tiles, n.shared, n.rough, n.oracle, n.written);
-    const bool reaches_all = n.chunks > 0 && n.chains > 0 && n.rows > 0 && n.tiles > 0 && n.shared > 0 && n.rough > 0 &&
-                             n.oracle > 0 && n.written > 0;
+        "%d inputs; compared with several chunks %ld, chains %ld, rows %ld, tiles %ld, shared chunks %ld, head_dim over 70 "
+        "%ld, groups over 12 %ld, NaN or infinity %ld, the oracle %ld, with q8 or q4 %ld; tiles written %ld\n",
+        n_inputs, n.chunks, n.chains, n.rows, n.tiles, n.shared, n.long_heads, n.large_groups, n.rough, n.oracle,
+        n.scaled_oracle, n.written);
+    const bool reaches_all = n.chunks > 0 && n.chains > 0 && n.rows > 0 && n.tiles > 0 && n.shared > 0 && n.long_heads > 0 &&
+                             n.large_groups > 0 && n.rough > 0 && n.oracle > n.scaled_oracle && n.scaled_oracle > 0 &&
+                             n.written > 0;
     return reaches_all ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -102,6 +102,7 @@ struct World {
     const float *last_of_tiles = tiles.data() + tiles.size() - 32;
     kvl_span tile_spans[2] = {{tiles.data(), nullptr, 64}, {tiles.data() + tile_bytes / sizeof(float), nullptr, 128}};
     kvl_sequence pair[2];  // both see the view
+    const kvl_sequence *sequences = pair;
     kvlane::Partial partials[2] = {{1, 4, 8}, {1, 4, 8}};
     kvl_partial list[2] = {partials[0].get(), partials[1].get()};
     kvl_range range{sizeof(kvl_range), 0, 0, 10, 11, 13, list[0]};  // of the view's tokens at 10 to 12, the last two
@@ -174,11 +175,11 @@ struct World {
     kvl_status attend() { return attend_in(workspace.data(), workspace.size()); }
     kvl_status attend_in(void *memory, size_t bytes) {
         const kvl_executor executor{run_in_place, nullptr, n_workers};
-        return kvl_attend(attention.get(), pair, 2, memory, bytes, &executor);
+        return kvl_attend(attention.get(), sequences, 2, memory, bytes, &executor);
     }
     kvl_status begin() { return begin_in(workspace.data(), workspace.size()); }
     kvl_status begin_in(void *memory, size_t bytes) {
-        return kvl_attend_begin(attention.get(), pair, 2, memory, bytes, n_workers, &n_tasks);
+        return kvl_attend_begin(attention.get(), sequences, 2, memory, bytes, n_workers, &n_tasks);
     }
     kvl_status merge(uint32_t n_partials, uint32_t n_queries) {
         return kvl_merge(attention.get(), list, n_partials, n_queries, out.data(), lse.data());
@@ -223,10 +224,10 @@ struct World {
 
 // An array in memory that the call writes too, at its start.
 template <class T>
-T *moved_into(std::vector<float> &memory, const T *array, size_t n) {
+T *moved_into(void *memory, const T *array, size_t n) {
     static_assert(std::is_trivially_copyable_v<T>);
-    std::memcpy(memory.data(), array, n * sizeof(T));
-    return reinterpret_cast<T *>(memory.data());
+    std::memcpy(memory, array, n * sizeof(T));
+    return static_cast<T *>(memory);
 }
 
 struct Failure {
@@ -642,6 +643,13 @@ Failures failures_of_views(kvl_status (World::*call)()) {
          KVL_ERROR_ROTATION,
          {"v_rotation is KVL_ROTATION_DEFAULT"},
          with([](World &, kvl_view &v) { v.v_rotation = KVL_ROTATION_DEFAULT; })},
+    };
+}
+
+// And of where that says its tokens are.
+Failures failures_of_spans(kvl_status (World::*call)()) {
+    const auto with = [=](auto spoil) { return with_sequence(call, [=](World &w, kvl_sequence &) { spoil(w, w.view); }); };
+    return {
         {"view's len < 0", KVL_ERROR_RANGE, {"view", "len", "-1"}, with([](World &, kvl_view &v) { v.len = -1; })},
         {"a next view behind one of no tokens",
          KVL_ERROR_RANGE,
@@ -736,29 +744,29 @@ Failures failures_of_arrays(kvl_status (World::*call)()) {
         {"out in a view",
          KVL_ERROR_OVERLAP,
          {"sequences[1]'s out", "sequences[1]'s view is"},
-         with([](World &w, kvl_sequence &s) { s.view = moved_into(w.arena, s.view, 1); })},
+         with([](World &w, kvl_sequence &s) { s.view = moved_into(w.arena.data(), s.view, 1); })},
         {"out in spans",
          KVL_ERROR_OVERLAP,
          {"view[0]: ", "sequences[1]'s out", "sequences[0]'s view's spans"},
-         with([](World &w, kvl_sequence &) { w.view.spans = moved_into(w.arena, w.view.spans, 1); })},
+         with([](World &w, kvl_sequence &) { w.view.spans = moved_into(w.arena.data(), w.view.spans, 1); })},
         {"out in blocks",
          KVL_ERROR_OVERLAP,
          {"view[0]: ", "sequences[1]'s out", "sequences[0]'s view's blocks"},
          with([](World &w, kvl_sequence &) {
              w.use_blocks();
-             w.view.blocks = moved_into(w.arena, w.view.blocks, 2);
+             w.view.blocks = moved_into(w.arena.data(), w.view.blocks, 2);
          })},
         {"range's o in a range",
          KVL_ERROR_OVERLAP,
          {"sequences[1]'s range's out.o", "sequences[1]'s range is"},
          with([](World &w, kvl_sequence &s) {
              w.range.out.o = w.arena.data();
-             s.range = moved_into(w.arena, &w.range, 1);
+             s.range = moved_into(w.arena.data(), &w.range, 1);
          })},
         {"out in a mask",
          KVL_ERROR_OVERLAP,
          {"sequences[1]'s out", "sequences[1]'s mask is"},
-         with([](World &w, kvl_sequence &s) { s.mask = moved_into(w.arena, &w.mask, 1); })},
+         with([](World &w, kvl_sequence &s) { s.mask = moved_into(w.arena.data(), &w.mask, 1); })},
     };
 }
 
@@ -813,16 +821,18 @@ Failures failures_of_blocks(kvl_status (World::*call)()) {
     };
 }
 
-// The same of views of tiles, in spans and in blocks.
-Failures failures_of_tiles(kvl_status (World::*call)()) {
-    const auto with = [=](void (World::*use)(), std::function<void(World &, kvl_view &)> spoil) {
-        return [=](World &w) {
-            (w.*use)();
-            w.pair[0].len = w.pair[1].len = w.view.len;
-            spoil(w, w.view);
-            return (w.*call)();
-        };
+// A call over a view of tiles, in spans or in blocks.
+auto tiles_with(kvl_status (World::*call)(), void (World::*use)(), std::function<void(World &, kvl_view &)> spoil) {
+    return [=](World &w) {
+        (w.*use)();
+        w.pair[0].len = w.pair[1].len = w.view.len;
+        spoil(w, w.view);
+        return (w.*call)();
     };
+}
+
+Failures failures_of_tiles(kvl_status (World::*call)()) {
+    const auto with = [=](auto use, auto spoil) { return tiles_with(call, use, spoil); };
     const auto spans = &World::use_tiles, blocks = &World::use_blocks_of_tiles;
     return {
         {"a flag beside that of tiles",
@@ -849,6 +859,30 @@ Failures failures_of_tiles(kvl_status (World::*call)()) {
          KVL_ERROR_NULL,
          {"view[0]: spans[1]: k is null"},
          with(spans, [](World &w, kvl_view &) { w.tile_spans[1].k = nullptr; })},
+        {"a span of tiles off a cache line",
+         KVL_ERROR_ALIGNMENT,
+         {"view[0]: spans[1]: k is 0x", "a tile must be aligned to 64 bytes"},
+         with(spans, [](World &w, kvl_view &) { w.tile_spans[1].k = w.tiles.data() + 8; })},
+        {"a pool of tiles off a cache line",
+         KVL_ERROR_ALIGNMENT,
+         {"view[0]: spans[0]: k is 0x", "64"},
+         with(blocks, [](World &w, kvl_view &) { w.tile_spans[0].k = w.tiles.data() + 1; })},
+        {"out in a tile",
+         KVL_ERROR_OVERLAP,
+         {"sequences[1]", "out", "sequences[0]'s k "},
+         with(spans,
+              [](World &w, kvl_view &) { w.pair[1].out = w.tiles.data() + 5 * World::tile_bytes / sizeof(float) - 1; })},
+        {"out in a block's tile",
+         KVL_ERROR_OVERLAP,
+         {"sequences[1]", "out", "sequences[0]'s k "},
+         with(blocks, [](World &w, kvl_view &) { w.pair[1].out = w.tiles.data() + w.tiles.size() - 32; })},
+    };
+}
+
+Failures failures_of_tile_strides(kvl_status (World::*call)()) {
+    const auto with = [=](auto use, auto spoil) { return tiles_with(call, use, spoil); };
+    const auto spans = &World::use_tiles, blocks = &World::use_blocks_of_tiles;
+    return {
         {"tile stride",
          KVL_ERROR_STRIDE,
          {"view[0]", "k_token_stride_bytes is 8191", "8192 bytes", "KVL_MAX_EXTENT_BYTES / 1"},
@@ -882,14 +916,6 @@ Failures failures_of_tiles(kvl_status (World::*call)()) {
          KVL_ERROR_STRIDE,
          {"view[0]", "k_block_stride_bytes is 8193", "KVL_TILE_ALIGNMENT"},
          with(blocks, [](World &, kvl_view &v) { v.k_block_stride_bytes += 1; })},
-        {"a span of tiles off a cache line",
-         KVL_ERROR_ALIGNMENT,
-         {"view[0]: spans[1]: k is 0x", "a tile must be aligned to 64 bytes"},
-         with(spans, [](World &w, kvl_view &) { w.tile_spans[1].k = w.tiles.data() + 8; })},
-        {"a pool of tiles off a cache line",
-         KVL_ERROR_ALIGNMENT,
-         {"view[0]: spans[0]: k is 0x", "64"},
-         with(blocks, [](World &w, kvl_view &) { w.tile_spans[0].k = w.tiles.data() + 1; })},
         {"tiles' head stride",
          KVL_ERROR_STRIDE,
          {"view[0]", "k_head_stride_bytes is 32", "8192"},
@@ -898,15 +924,6 @@ Failures failures_of_tiles(kvl_status (World::*call)()) {
          KVL_ERROR_STRIDE,
          {"view[0]", "k_block_stride_bytes is 8191", "8192"},
          with(blocks, [](World &, kvl_view &v) { v.k_block_stride_bytes = World::tile_bytes - 1; })},
-        {"out in a tile",
-         KVL_ERROR_OVERLAP,
-         {"sequences[1]", "out", "sequences[0]'s k "},
-         with(spans,
-              [](World &w, kvl_view &) { w.pair[1].out = w.tiles.data() + 5 * World::tile_bytes / sizeof(float) - 1; })},
-        {"out in a block's tile",
-         KVL_ERROR_OVERLAP,
-         {"sequences[1]", "out", "sequences[0]'s k "},
-         with(blocks, [](World &w, kvl_view &) { w.pair[1].out = w.tiles.data() + w.tiles.size() - 32; })},
     };
 }
 
@@ -1045,6 +1062,13 @@ Failures failures_of_tile_writes() {
              v.len = 6;
              v.next = &w.made_view;
          })},
+    };
+}
+
+// And in where it writes.
+Failures failures_of_tile_places() {
+    const auto with = write_tiles_with;
+    return {
         {"a write before the first token",
          KVL_ERROR_RANGE,
          {"first is -1", "0 to 70"},
@@ -1255,7 +1279,7 @@ Failures failures_of_merge() {
          KVL_ERROR_OVERLAP,
          {"out is", "partials is"},
          [](World &w) {
-             const kvl_partial *list = moved_into(w.arena, w.list, 2);
+             const kvl_partial *list = moved_into(w.arena.data(), w.list, 2);
              return kvl_merge(w.attention.get(), list, 2, 1, w.arena.data(), w.lse.data());
          }},
         {"merge of nothing", KVL_ERROR_RANGE, {"n_partials", "0", "1"}, [](World &w) { return w.merge(0, 1); }},
@@ -1267,6 +1291,80 @@ Failures failures_of_merge() {
         {"partial's m", KVL_ERROR_NULL, {"partials[1]", "m is"}, with([](kvl_partial(&p)[2]) { p[1].m = nullptr; })},
         {"partial's l", KVL_ERROR_NULL, {"partials[0]", "l is"}, with([](kvl_partial(&p)[2]) { p[0].l = nullptr; })},
         {"partial's o", KVL_ERROR_NULL, {"partials[1]", "o is"}, with([](kvl_partial(&p)[2]) { p[1].o = nullptr; })},
+    };
+}
+
+// Arrays and descriptors that the call reads, in its workspace, which is left as it was.
+Failures failures_of_arrays_in_workspace(kvl_status (World::*call)(void *, size_t)) {
+    const auto with = [=](std::function<void(World &, std::byte *)> move) {
+        return [=](World &w) {
+            kvlane::Workspace memory(w.workspace.size());
+            auto *const first = static_cast<std::byte *>(memory.data());
+            std::memset(first, 0, memory.size());
+            move(w, first + 64);
+            const std::vector<std::byte> before(first, first + memory.size());
+            const kvl_status status = (w.*call)(memory.data(), memory.size());
+            CHECK(std::equal(before.begin(), before.end(), first));
+            return status;
+        };
+    };
+    return {
+        {"sequences in the workspace",
+         KVL_ERROR_OVERLAP,
+         {"workspace", "and sequences is"},
+         with([](World &w, std::byte *at) { w.sequences = moved_into(at, w.pair, 2); })},
+        {"a view in the workspace",
+         KVL_ERROR_OVERLAP,
+         {"workspace", "sequences[1]'s view is"},
+         with([](World &w, std::byte *at) { w.pair[1].view = moved_into(at, &w.view, 1); })},
+        {"a chain's second view in the workspace",
+         KVL_ERROR_OVERLAP,
+         {"view[1]: ", "workspace", "sequences[0]'s view is"},
+         with([](World &w, std::byte *at) {
+             kvl_view *const second = moved_into(at, &w.view, 1);
+             second->len = 1;
+             w.span.n_tokens = w.view.len - 1;
+             second->spans = &w.rows->view().spans[0];
+             w.view.next = second;
+         })},
+        {"spans in the workspace",
+         KVL_ERROR_OVERLAP,
+         {"view[0]: ", "workspace", "sequences[0]'s view's spans"},
+         with([](World &w, std::byte *at) { w.view.spans = moved_into(at, w.view.spans, 1); })},
+        {"blocks in the workspace",
+         KVL_ERROR_OVERLAP,
+         {"view[0]: ", "workspace", "sequences[0]'s view's blocks"},
+         with([](World &w, std::byte *at) {
+             w.use_blocks();
+             w.pair[0].len = w.pair[1].len = w.view.len;
+             w.view.blocks = moved_into(at, w.view.blocks, 2);
+         })},
+        {"a range in the workspace",
+         KVL_ERROR_OVERLAP,
+         {"workspace", "sequences[1]'s range is"},
+         with([](World &w, std::byte *at) { w.pair[1].range = moved_into(at, &w.range, 1); })},
+        {"a mask in the workspace",
+         KVL_ERROR_OVERLAP,
+         {"workspace", "sequences[1]'s mask is"},
+         with([](World &w, std::byte *at) { w.pair[1].mask = moved_into(at, &w.mask, 1); })},
+        {"a mask's bits in the workspace",
+         KVL_ERROR_OVERLAP,
+         {"workspace", "sequences[1]'s mask's bits"},
+         with([](World &w, std::byte *at) {
+             w.mask.bits = moved_into(at, w.bits.data(), w.bits.size());
+             w.pair[1].mask = &w.mask;
+         })},
+        {"a mask's biases in the workspace",
+         KVL_ERROR_OVERLAP,
+         {"workspace", "sequences[1]'s mask's biases"},
+         with([](World &w, std::byte *at) {
+             w.mask.biases = moved_into(at, w.biases.data(), w.biases.size());
+             w.pair[1].mask = &w.mask;
+         })},
+        {"keys in the workspace",
+         KVL_ERROR_OVERLAP,
+         {"view[0]: ", "workspace", "sequences[0]'s k "},
+         with([](World &w, std::byte *at) { w.span.k = at; })},
     };
 }
 
@@ -1291,16 +1389,6 @@ Failures failures_of_workspace(kvl_status (World::*call)(void *, size_t)) {
          [=](World &w) {
              w.pair[0].q = static_cast<float *>(w.workspace.data()) + 4;
              return (w.*call)(w.workspace.data(), w.workspace.size());
-         }},
-        {"workspace in a view",
-         KVL_ERROR_OVERLAP,
-         {"workspace", "sequences[1]'s view is"},
-         [=](World &w) {
-             std::vector<std::byte> room(w.workspace.size() + 64);
-             const auto memory = std::span(room).subspan(-reinterpret_cast<uintptr_t>(room.data()) % 64);
-             std::memcpy(memory.data() + 64, &w.view, sizeof w.view);
-             w.pair[1].view = reinterpret_cast<kvl_view *>(memory.data() + 64);
-             return (w.*call)(memory.data(), w.workspace.size());
          }},
         {"workspace too small",
          KVL_ERROR_WORKSPACE_SIZE,
@@ -1396,12 +1484,17 @@ Failures failures_of_calls() {
          [](World &w) {
              return kvl_attend_begin(nullptr, w.pair, 2, w.workspace.data(), w.workspace.size(), 1, &w.n_tasks);
          }},
+    };
+}
+
+Failures failures_of_call_memory() {
+    return {
         {"out in the sequences",
          KVL_ERROR_OVERLAP,
          {"sequences[1]'s out", "and sequences is"},
          [](World &w) {
              w.pair[1].out = w.arena.data() + 16;
-             const kvl_sequence *pair = moved_into(w.arena, w.pair, 2);
+             const kvl_sequence *pair = moved_into(w.arena.data(), w.pair, 2);
              return kvl_attend(w.attention.get(), pair, 2, w.workspace.data(), w.workspace.size(), nullptr);
          }},
         {"n_tasks in out",
@@ -1448,6 +1541,11 @@ Failures failures_of_calls() {
          [](World &w) {
              return kvl_attend_begin(w.attention.get(), w.pair, 2, w.workspace.data(), w.workspace.size(), 1, nullptr);
          }},
+    };
+}
+
+Failures failures_of_small_calls() {
+    return {
         {"task of null", KVL_ERROR_NULL, {"workspace"}, [](World &) { return kvl_attend_run_task(nullptr, 0); }},
         {"task of no call",
          KVL_ERROR_WORKSPACE_STATE,
@@ -1481,9 +1579,9 @@ Failures failures_of_calls() {
     };
 }
 
-constexpr auto all_failures_of_sequences = {failures_of_sequences, failures_of_views,  failures_of_overlaps,
-                                            failures_of_arrays,    failures_of_ranges, failures_of_masks,
-                                            failures_of_blocks,    failures_of_tiles};
+constexpr auto all_failures_of_sequences = {
+    failures_of_sequences, failures_of_views, failures_of_spans,  failures_of_overlaps, failures_of_arrays,
+    failures_of_ranges,    failures_of_masks, failures_of_blocks, failures_of_tiles,    failures_of_tile_strides};
 
 Failures all_failures() {
     std::vector<Failures> groups{failures_of_cache_create(),
@@ -1497,10 +1595,15 @@ Failures all_failures() {
                                  failures_of_merge(),
                                  failures_of_workspace(&World::attend_in),
                                  failures_of_workspace(&World::begin_in),
+                                 failures_of_arrays_in_workspace(&World::attend_in),
+                                 failures_of_arrays_in_workspace(&World::begin_in),
                                  failures_of_tile_layout(),
                                  failures_of_tile_rows(),
                                  failures_of_tile_writes(),
-                                 failures_of_calls()};
+                                 failures_of_tile_places(),
+                                 failures_of_calls(),
+                                 failures_of_call_memory(),
+                                 failures_of_small_calls()};
     for (const auto call : {&World::attend, &World::begin}) {
         for (const auto failures : all_failures_of_sequences) {
             groups.push_back(failures(call));

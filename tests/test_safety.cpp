@@ -476,9 +476,9 @@ TEST_CASE("floating point: in another rounding mode bounds hold 100 times wider"
     const std::vector<float> q = test::queries_of(small);
     const oracle::Answer want = test::expected(small, 1000, q, cache.read_k(0), cache.read_v(0));
     for (const int mode : {FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO}) {
-        std::fesetround(mode);
+        REQUIRE(std::fesetround(mode) == 0);
         const Answer answer = test::attend(Attention(small), cache.view(0), 1000, q);
-        std::fesetround(FE_TONEAREST);
+        REQUIRE(std::fesetround(FE_TONEAREST) == 0);
         CAPTURE(mode);
         CHECK(test::relative_error(answer.out, want.out) <= 2e-4);
     }

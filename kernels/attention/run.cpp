@@ -144,7 +144,7 @@ kvl_status check_done(const Call &call) {
     return n_left == 0 && n_running == 0
                ? KVL_OK
                : fail(KVL_ERROR_TASK,
-                      "%u of the call's %u tasks were not run and %u are still running; each must be run once", n_left,
+                      "%u of the call's %u tasks were not run, %u still running; each must be run once", n_left,
                       call.n_tasks, n_running);
 }
 

@@ -1,0 +1,33 @@
+# Configures the library with values of KVLANE_ISAS: which isas are built, and what is refused and why.
+#   cmake -DSOURCE_DIR=… -DWORK_DIR=… -DCXX=… -DGENERATOR=… -DXSIMD_INCLUDE_DIR=… -DWIDEST=isa … -P isas.cmake
+
+# Sets status, and text: both streams with single spaces.
+function(configure isas)
+  file(REMOVE_RECURSE ${WORK_DIR})
+  execute_process(COMMAND ${CMAKE_COMMAND} -S ${SOURCE_DIR} -B ${WORK_DIR} -G ${GENERATOR} -DCMAKE_CXX_COMPILER=${CXX}
+    -DCMAKE_C_COMPILER=${CC} -DKVLANE_XSIMD_INCLUDE_DIR=${XSIMD_INCLUDE_DIR} -DKVLANE_TESTS=OFF -DKVLANE_BENCH=OFF
+    -DKVLANE_EXAMPLES=OFF "-DKVLANE_ISAS=${isas}" ${ARGN} RESULT_VARIABLE status OUTPUT_VARIABLE text ERROR_VARIABLE text)
+  string(REGEX REPLACE "[ \n]+" " " text "${text}")
+  return(PROPAGATE status text)
+endfunction()
+
+function(builds isas expected)
+  configure("${isas}")
+  if(NOT status EQUAL 0 OR NOT text MATCHES "-- isas: ${expected} -- ")
+    message(FATAL_ERROR "KVLANE_ISAS=${isas}: expected ${expected}; status ${status}: ${text}")
+  endif()
+endfunction()
+
+function(refuses isas reason)
+  configure("${isas}" ${ARGN})
+  if(status EQUAL 0 OR NOT text MATCHES "${reason}")
+    message(FATAL_ERROR "KVLANE_ISAS=${isas}: expected ${reason}; status ${status}: ${text}")
+  endif()
+endfunction()
+
+builds("scalar" "scalar")
+builds("native" "scalar ${WIDEST}")
+builds("${WIDEST};scalar;native;${WIDEST}" "scalar ${WIDEST}")
+refuses("${WIDEST};sse9" "KVLANE_ISAS has \"sse9\"; it must be all, native or of scalar, ")
+refuses("native" "native is of this machine: name isas for another, or all" -DCMAKE_SYSTEM_NAME=Linux
+  -DCMAKE_SYSTEM_PROCESSOR=${PROCESSOR})
