@@ -63,7 +63,7 @@ def q4_stored(x):
     multiplier = np.rint(step / scale * 128)
     with np.errstate(divide='ignore', invalid='ignore'):
         index = np.where(multiplier == 0, 8, q4_index(np.nan_to_num(groups / scale * 128 / multiplier)))
-    return (scale * np.floor((Q4_LEVELS[index] * multiplier + 64) / 128)).reshape(x.shape)
+    return (scale * (Q4_LEVELS[index] * multiplier / 128)).reshape(x.shape)
 
 
 def q4_even(x):

@@ -66,27 +66,27 @@ static const float *query_of(const AttendChunk &c, int row, float *room) {
 }
 
 template <class Isa, Numbers K>
-static void pack_queries(ChunkRows &rows) {
+static void pack_queries(int group, ChunkRows &rows) {
     constexpr int element_bytes = K == Numbers::bytes ? 1 : K == Numbers::words ? 2 : 4;
     const auto head_dim = static_cast<int>(rows.chunk->view->head_dim);
     const int64_t row_bytes = panel::round_up(head_dim, panel::columns) * element_bytes;
     for (int r = 0; r < rows.block.n_rows; ++r) {
         pack_query<Isa, K>(
-            query_of<Isa>(*rows.chunk, rows.first + r, rows.rotated_query), head_dim,
+            query_of<Isa>(*rows.chunk, rows.first + r, rows.rotated_query), head_dim, group,
             {rows.queries + r * row_bytes, rows.query_scales + r, rows.query_starts + r, rows.query_factors + r});
     }
 }
 
 template <class Isa>
-static void pack_queries(Numbers k_numbers, ChunkRows &rows) {
+static void pack_queries(Numbers k_numbers, int group, ChunkRows &rows) {
     if (k_numbers == Numbers::floats) {
-        pack_queries<Isa, Numbers::floats>(rows);
+        pack_queries<Isa, Numbers::floats>(group, rows);
     } else if (k_numbers == Numbers::scaled) {
-        pack_queries<Isa, Numbers::scaled>(rows);
+        pack_queries<Isa, Numbers::scaled>(group, rows);
     } else if (k_numbers == Numbers::words || !Isa::has_byte_products) {
-        pack_queries<Isa, Numbers::words>(rows);
+        pack_queries<Isa, Numbers::words>(group, rows);
     } else if constexpr (Isa::has_byte_products) {
-        pack_queries<Isa, Numbers::bytes>(rows);
+        pack_queries<Isa, Numbers::bytes>(group, rows);
     }
 }
 
@@ -130,7 +130,10 @@ static void attend_part(const Part &part, bool is_careful, ChunkRows &rows) {
         part.run, part.run_first, 0,
         nullptr,  nullptr,        panel::tile_layout(view.k_format, view.head_dim, view.v_format, view.v_head_dim)};
     const auto ld = static_cast<int>(panel::round_up(view.head_dim, panel::columns));
-    pack_queries<Isa>(k_numbers, rows);
+    const bool has_groups = format::group_of[view.k_format] > 0;
+    const int key_group = has_groups ? format::group_of[view.k_format] : ld;
+    const float multiplier_unit = has_groups ? 1.0f / (1 << q4::multiplier_bits) : 1;
+    pack_queries<Isa>(k_numbers, key_group, rows);
     for (int64_t first = part.first / panel::tile_tokens * panel::tile_tokens; first < part.first + part.n_tokens;
          first += panel::tile_tokens) {
         source.first = first;
@@ -148,8 +151,8 @@ static void attend_part(const Part &part, bool is_careful, ChunkRows &rows) {
         const auto scales_at = [&](kvl_format format, int64_t offset) {
             return format::is_scaled(format) ? reinterpret_cast<const float *>(source.tile + offset) : nullptr;
         };
-        score(source, {rows.queries, ld, rows.query_scales, rows.query_starts}, rows.block);
-        softmax({.scale = c.scale,
+        score(source, {rows.queries, ld, key_group, rows.query_scales, rows.query_starts}, rows.block);
+        softmax({.scale = c.scale * multiplier_unit,
                  .query_factors = rows.query_factors,
                  .softcap = c.softcap,
                  .slopes = c.slopes ? rows.slopes : nullptr,

@@ -11,16 +11,18 @@
 
 #include "exp-inl.hpp"
 #include "gemm-inl.hpp"
+#include "q4_levels.hpp"
+#include "quantize-inl.hpp"
 #include "score_rules-inl.hpp"
 #include "tile_source-inl.hpp"
 
 namespace kvlane {
 
-template <class Isa, class Format, Numbers N, bool Keys>
+template <class Isa, class Format, Numbers N>
 using OperandOf = std::conditional_t<
     N == Numbers::floats, operand::Floats<Isa, Format>,
     std::conditional_t<N == Numbers::scaled, operand::Floats<Isa, format::q8>,
-                       std::conditional_t<N == Numbers::words, operand::Words<Isa>, operand::Bytes<Isa, Keys>>>>;
+                       std::conditional_t<N == Numbers::words, operand::Words<Isa>, operand::Bytes<Isa>>>>;
 
 // Calls body(first, n) for panels [first, first + n) that are packed from rows before they are multiplied: up to `most` at
 // once, as many as the staging buffer holds.
@@ -34,9 +36,10 @@ static void for_each_packed(int n_panels, int64_t panel_bytes, int most, Body &&
 
 // Unscaled scores: S[r][t] = q[r] . k[t]
 template <class Isa, class Format, Numbers N>
-void score_tile(const TileSource &source, const Queries &queries, RowBlock &rows) {
-    const auto multiply = [&](auto operand, int first, int n, const Panels &panels, const Prefetch &next) {
-        using Operand = decltype(operand);
+void score_tile(const TileSource &source, const LeftOperand &queries, RowBlock &rows) {
+    const int64_t multipliers = source.layout.k_scales + panel::multiplier_offset(0, 0);
+    using Operand = OperandOf<Isa, Format, N>;
+    const auto multiply = [&](int first, int n, const Panels &panels, const Prefetch &next) {
         gemm<Isa, Operand>({.a = static_cast<const typename Operand::Element *>(queries.elements),
                             .lda = queries.ld,
                             .n_rows = rows.n_rows,
@@ -44,18 +47,19 @@ void score_tile(const TileSource &source, const Queries &queries, RowBlock &rows
                             .panel_bytes = panels.bytes,
                             .n_panels = n,
                             .k = queries.ld,
+                            .k_group = queries.group,
                             .c = rows.scores[0] + first * panel::columns,
                             .ldc = panel::tile_tokens,
                             .accumulates = false,
                             .row_scales = queries.scales,
                             .starts = queries.starts,
+                            .multipliers = Format::group > 0 ? source.tile + multipliers : nullptr,
                             .prefetch = next});
     };
     const int n_panels = rows.n_tokens / panel::columns;
     const panel::TileLayout &layout = source.layout;
     if (source.tile) {
-        return multiply(OperandOf<Isa, Format, N, true>{}, 0, n_panels,
-                        stored_keys<Isa, Format>(source, n_panels, rows.room),
+        return multiply(0, n_panels, stored_panels<Isa, Format, true>(source, 0, n_panels, rows.room),
                         prefetch<Format>(source, rows.n_rows, layout.v_panels, layout.bytes - layout.v_panels));
     }
     if constexpr (!Format::is_scaled) {
@@ -66,48 +70,126 @@ void score_tile(const TileSource &source, const Queries &queries, RowBlock &rows
             [&](int first, int n) {
                 const RowPrefetch next = prefetch_rows(values, first * panel::columns, n * panel::columns, next_bytes);
                 const Panels panels = pack_keys<Isa, Format>(source, keys, first, n, rows.room, next.while_packed);
-                multiply(operand::Floats<Isa, Format>{}, first, n, panels, next.while_multiplied);
+                multiply(first, n, panels, next.while_multiplied);
             });
+    }
+}
+
+// Reorders the elements of each granule for operand::Words: first, third, second, fourth.
+KVLANE_INLINE void order_words(int16_t *x, int n) {
+    for (int i = 0; i < n; i += operand::word_granule) {
+        std::swap(x[i + 1], x[i + 2]);
+    }
+}
+
+// The initial accumulator of a product of n bytes.
+template <class Isa>
+KVLANE_INLINE int32_t start_of(const int8_t *x, int n) {
+    if constexpr (Isa::panel_offset != 0) {
+        return -Isa::panel_offset * Isa::sum_of(x, n);
+    }
+    return 0;
+}
+
+// Multiplies weights by the multipliers of a group of columns, one per token: to f32, or to integers of 16 or 8 bits.
+template <class Isa>
+static void multiply_floats(const std::byte *multipliers, RowBlock &rows) {
+    const auto unit = Isa::broadcast(1.0f / (1 << q4::multiplier_bits));
+    for (int r = 0; r < rows.n_rows; ++r) {
+        auto *const to = reinterpret_cast<float *>(rows.group_weights.elements[r]);
+        for (int t = 0; t < rows.n_tokens; t += Isa::lanes) {
+            Isa::store(to + t, Isa::load(rows.scores[r] + t) * (Isa::load(format::q8{}, multipliers + t) * unit));
+        }
+    }
+}
+template <class Isa, Numbers N>
+static void multiply_integers(const std::byte *multipliers, RowBlock &rows) {
+    constexpr int bits = N == Numbers::words ? 16 : 8, unit = 1 << (bits - 8), n = panel::tile_tokens;
+    GroupWeights &group = rows.group_weights;
+    alignas(64) int16_t factors[n], products[n];
+    std::transform(multipliers, multipliers + n, factors,
+                   [](std::byte b) { return static_cast<int16_t>(std::to_integer<int8_t>(b) * unit); });
+    if constexpr (N == Numbers::words) {
+        order_words(factors, n);
+    }
+    for (int r = 0; r < rows.n_rows; ++r) {
+        auto *const to = N == Numbers::words ? reinterpret_cast<int16_t *>(group.elements[r]) : products;
+        for (int t = 0; t < rows.n_tokens; t += 2 * Isa::lanes) {
+            Isa::multiply_words(to + t, rows.weights[r] + t, factors + t);
+        }
+        group.scales[r] = rows.weight_scales[r] * (1 << (16 - bits));
+        if constexpr (N == Numbers::bytes) {
+            auto *const bytes = reinterpret_cast<int8_t *>(group.elements[r]);
+            std::transform(products, products + rows.n_tokens, bytes, [](int16_t x) { return static_cast<int8_t>(x); });
+            group.starts[r] = start_of<Isa>(bytes, rows.n_tokens);
+        }
+    }
+}
+
+// A block's weights for the columns of one group of values, or for all.
+template <class Isa, class Format, Numbers N>
+static LeftOperand weights_of(const TileSource &source, int group, RowBlock &rows) {
+    using Element = typename OperandOf<Isa, Format, N>::Element;
+    if constexpr (Format::group > 0) {
+        const std::byte *const multipliers = source.tile + source.layout.v_scales + panel::multiplier_offset(group, 0);
+        if constexpr (are_integers(N)) {
+            multiply_integers<Isa, N>(multipliers, rows);
+        } else {
+            multiply_floats<Isa>(multipliers, rows);
+        }
+        const GroupWeights &of = rows.group_weights;
+        return {of.elements, GroupWeights::row_bytes / sizeof(Element), rows.n_tokens, of.scales, of.starts};
+    } else if constexpr (are_integers(N)) {
+        return {rows.weights, panel::tile_tokens, rows.n_tokens, rows.weight_scales, nullptr};
+    } else {
+        return {rows.scores, panel::tile_tokens, rows.n_tokens, nullptr, nullptr};
     }
 }
 
 // O[r] += sum over t of P[r][t] v[t]
 template <class Isa, class Format, Numbers N>
 void sum_tile(const TileSource &source, RowBlock &rows) {
-    const auto multiply = [&](auto operand, int first, int n, const Panels &panels, const Prefetch &next) {
-        using Operand = decltype(operand);
-        using Element = typename Operand::Element;
-        const void *const weights = Operand::is_integer ? static_cast<const void *>(rows.weights) : rows.scores;
-        gemm<Isa, Operand>(
-            {.a = static_cast<const Element *>(weights),
-             .lda = Operand::is_integer ? static_cast<int>(sizeof rows.weights[0] / sizeof(Element)) : panel::tile_tokens,
-             .n_rows = rows.n_rows,
-             .panels = panels.at,
-             .panel_bytes = panels.bytes,
-             .n_panels = n,
-             .k = rows.n_tokens,
-             .c = rows.o + first * panel::columns,
-             .ldc = rows.ldo,
-             .accumulates = true,
-             .row_scales = rows.weight_scales,
-             .starts = rows.weight_starts,
-             .prefetch = next});
+    using Operand = OperandOf<Isa, Format, N>;
+    const auto multiply = [&](const LeftOperand &weights, int first, int n, const Panels &panels, const Prefetch &next) {
+        gemm<Isa, Operand>({.a = static_cast<const typename Operand::Element *>(weights.elements),
+                            .lda = weights.ld,
+                            .n_rows = rows.n_rows,
+                            .panels = panels.at,
+                            .panel_bytes = panels.bytes,
+                            .n_panels = n,
+                            .k = rows.n_tokens,
+                            .k_group = weights.group,
+                            .c = rows.o + first * panel::columns,
+                            .ldc = rows.ldo,
+                            .accumulates = true,
+                            .row_scales = weights.scales,
+                            .starts = weights.starts,
+                            .multipliers = nullptr,
+                            .prefetch = next});
     };
+    constexpr int group = Format::group > 0 ? Format::group / panel::columns : KVL_MAX_HEAD_DIM / panel::columns;
     const auto n_panels = static_cast<int>(panel::round_up(source.view->v_head_dim, panel::columns) / panel::columns);
     if (source.tile) {
-        return multiply(OperandOf<Isa, Format, N, false>{}, 0, n_panels,
-                        stored_values<Isa, Format>(source, n_panels, rows.room),
-                        prefetch<Format>(source, rows.n_rows, source.layout.bytes, source.layout.v_panels));
+        const Prefetch next = prefetch<Format>(source, rows.n_rows, source.layout.bytes, source.layout.v_panels);
+        for (int first = 0; first < n_panels; first += group) {
+            const int n = std::min(group, n_panels - first);
+            const LeftOperand weights = weights_of<Isa, Format, N>(source, first / group, rows);
+            multiply(weights, first, n, stored_panels<Isa, Format, false>(source, first, n, rows.room),
+                     next.part(first, n, n_panels));
+        }
     }
     if constexpr (!Format::is_scaled) {
-        const auto &[keys, values, next_keys] = *source.rows;
-        const RowPrefetch next =
-            prefetch_rows(next_keys, 0, panel::tile_tokens, format::row_bytes(source.view->k_format, source.view->head_dim));
-        for_each_packed(n_panels, packed_value_bytes<Format>, n_panels, [&](int first, int n) {
-            const Panels panels =
-                pack_values<Isa, Format>(source, values, rows.n_tokens, first, n, rows.room, next.while_packed);
-            multiply(operand::Floats<Isa, Format>{}, first, n, panels, next.while_multiplied);
-        });
+        if (source.rows) {
+            const auto &[keys, values, next_keys] = *source.rows;
+            const RowPrefetch next = prefetch_rows(next_keys, 0, panel::tile_tokens,
+                                                   format::row_bytes(source.view->k_format, source.view->head_dim));
+            const LeftOperand weights = weights_of<Isa, Format, N>(source, 0, rows);
+            for_each_packed(n_panels, packed_value_bytes<Format>, n_panels, [&](int first, int n) {
+                const Panels panels =
+                    pack_values<Isa, Format>(source, values, rows.n_tokens, first, n, rows.room, next.while_packed);
+                multiply(weights, first, n, panels, next.while_multiplied);
+            });
+        }
     }
 }
 
@@ -167,40 +249,15 @@ KVLANE_INLINE void update_maximum(const float *scores, int r, RowBlock &rows) {
     }
 }
 
-// Reorders the elements of each granule for operand::Words: first, third, second, fourth.
-KVLANE_INLINE void order_words(int16_t *x, int n) {
-    for (int i = 0; i < n; i += operand::word_granule) {
-        std::swap(x[i + 1], x[i + 2]);
-    }
-}
-
-// Quantizes a query row's weights, at most `largest`, to 16-bit integers or to unsigned 8-bit integers.
-template <class Isa, Numbers V>
-KVLANE_INLINE void quantize_weights(const float *weights, float largest, int r, RowBlock &rows) {
-    constexpr float most = V == Numbers::words ? most_int16 : 255;
-    const float scale = scale_for(largest, most);
+// Quantizes a query row's weights to 16-bit integers.
+template <class Isa>
+KVLANE_INLINE void quantize_weights(const float *weights, int r, RowBlock &rows) {
+    const float largest = largest_of<Isa>(reinterpret_cast<const std::byte *>(weights), rows.n_tokens);
+    const float scale = scale_for(largest, most_int16);
     const auto factor = Isa::broadcast(scale > 0 ? 1 / scale : 0);
     rows.weight_scales[r] = scale;
-    rows.weight_starts[r] = 0;
-    if constexpr (V == Numbers::words) {
-        auto *const words = reinterpret_cast<int16_t *>(rows.weights[r]);
-        for (int t = 0; t < rows.n_tokens; t += Isa::lanes) {
-            Isa::store_int16s(words + t, Isa::load(weights + t) * factor);
-        }
-        order_words(words, rows.n_tokens);
-    } else {
-        constexpr int bias = 128;  // stored as signed bytes, then made unsigned
-        uint8_t *const bytes = rows.weights[r];
-        int sum = 0;
-        for (int t = 0; t < rows.n_tokens; t += Isa::lanes) {
-            Isa::store(format::q8{}, reinterpret_cast<std::byte *>(bytes + t),
-                       Isa::fma(Isa::load(weights + t), factor, Isa::broadcast(-bias)));
-        }
-        for (int t = 0; t < rows.n_tokens; ++t) {
-            bytes[t] ^= bias;
-            sum += bytes[t];
-        }
-        rows.weight_starts[r] = Isa::value_bias_of_sums * sum;
+    for (int t = 0; t < rows.n_tokens; t += Isa::lanes) {
+        Isa::store_int16s(rows.weights[r] + t, Isa::load(weights + t) * factor);
     }
 }
 
@@ -226,8 +283,10 @@ KVLANE_INLINE void exponentiate(float *scores, const float *value_scales, uint64
         }
     }
     if constexpr (are_integers(V)) {
-        quantize_weights<Isa, V>(scores, largest_of<Isa>(reinterpret_cast<const std::byte *>(scores), rows.n_tokens), r,
-                                 rows);
+        quantize_weights<Isa>(scores, r, rows);
+    }
+    if constexpr (V == Numbers::words) {
+        order_words(rows.weights[r], rows.n_tokens);
     }
 }
 
@@ -277,17 +336,16 @@ void softmax_tile(const ScoreRules &rules, RowBlock &rows) {
 // by `factor` afterwards.
 struct PackedQuery {
     void *to;
-    float *scale;    // of the quantized query
-    int32_t *start;  // initial accumulator
-    float *factor;   // multiplies the scores
+    float *scale;     // of the quantized query
+    int32_t *starts;  // [groups][max_rows], initial accumulators
+    float *factor;    // multiplies the scores
 };
 template <class Isa, Numbers K>
-static void pack_query(const float *query, int head_dim, const PackedQuery &packed) {
+static void pack_query(const float *query, int head_dim, int group, const PackedQuery &packed) {
     const auto padded = static_cast<int>(panel::round_up(head_dim, panel::columns));
     alignas(64) float room[KVL_MAX_HEAD_DIM + panel::columns];
     auto *const floats = are_integers(K) ? room : static_cast<float *>(packed.to);
     *packed.scale = *packed.factor = 1;
-    *packed.start = 0;
     if constexpr (K == Numbers::floats) {
         std::copy_n(query, head_dim, floats);
     } else {
@@ -301,7 +359,9 @@ static void pack_query(const float *query, int head_dim, const PackedQuery &pack
     } else if constexpr (K == Numbers::bytes) {
         auto *const bytes = static_cast<int8_t *>(packed.to);
         *packed.scale = quantize<Isa>(floats, padded, bytes);
-        *packed.start = Isa::key_bias_of_sums * std::accumulate(bytes, bytes + padded, 0);
+        for (int i = 0; i * group < padded; ++i) {
+            packed.starts[i * max_rows] = start_of<Isa>(bytes + i * group, std::min(group, padded - i * group));
+        }
     }
 }
 

@@ -50,22 +50,18 @@ uint32_t cpu_features() {
 #elif defined(__aarch64__) && defined(__linux__)
 
 uint32_t cpu_features() {
-    // Bit numbers from the Linux kernel, because the system's headers may be older than its CPU.
-    constexpr unsigned long hwcap_asimddp = 1ul << 20, hwcap2_i8mm = 1ul << 13;
-    return (getauxval(AT_HWCAP) & hwcap_asimddp ? cpu_dotprod : cpu_base) |
-           (getauxval(AT_HWCAP2) & hwcap2_i8mm ? cpu_i8mm : cpu_base);
+    // The bit's number from the Linux kernel, because the system's headers may be older than its CPU.
+    constexpr unsigned long hwcap_asimddp = 1ul << 20;
+    return getauxval(AT_HWCAP) & hwcap_asimddp ? cpu_dotprod : cpu_base;
 }
 
 #elif defined(__aarch64__) && defined(__APPLE__)
 
 uint32_t cpu_features() {
-    const auto has = [](const char *name) {
-        int value = 0;
-        size_t size = sizeof value;
-        return sysctlbyname(name, &value, &size, nullptr, 0) == 0 && value != 0;
-    };
-    return (has("hw.optional.arm.FEAT_DotProd") ? cpu_dotprod : cpu_base) |
-           (has("hw.optional.arm.FEAT_I8MM") ? cpu_i8mm : cpu_base);
+    int value = 0;
+    size_t size = sizeof value;
+    const bool has_dotprod = sysctlbyname("hw.optional.arm.FEAT_DotProd", &value, &size, nullptr, 0) == 0 && value != 0;
+    return has_dotprod ? cpu_dotprod : cpu_base;
 }
 
 #else

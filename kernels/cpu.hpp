@@ -14,7 +14,6 @@ enum : uint32_t {
     cpu_avx_vnni = 16,
     cpu_avx512_vnni = 32,
     cpu_dotprod = 64,  // FEAT_DotProd: SDOT and UDOT
-    cpu_i8mm = 128,    // FEAT_I8MM: USDOT among others
 };
 
 // The features of the running CPU, or'ed.

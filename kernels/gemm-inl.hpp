@@ -1,11 +1,11 @@
 #pragma once
 
 // The micro-kernel: C[n_rows][16 n_panels] (+)= A[n_rows][k] * panels, with row r multiplied by row_scales[r] for integer
-// operands only; for scores (A: queries, panels: keys) and weighted sums (A: softmax weights, panels: values), which add to
-// C.
+// operands only; for scores (A: queries, panels: keys), and for weighted sums (A: softmax weights, panels: values), which
+// are added to C.
 //
-// Each element of C has one accumulator that sums its terms in the order of k: its bits do not depend on how many rows or
-// panels are computed together.
+// The terms of an element of C are summed in the order of k, all of them or those of one group of k, whose sum is multiplied
+// by the column's multiplier: bits do not depend on how many rows or panels are computed together.
 
 #include <algorithm>
 
@@ -18,6 +18,7 @@ namespace kvlane {
 //
 //   Element          element type of A; within a granule in the order that multiply_add requires
 //   Acc              a vector of accumulators, one per column
+//   has_starts       whether initial accumulators are other than 0
 //   granule          elements of A and of a column per step
 //   parts            multiply-adds per step
 //   part<E>(p)       part E of the right operand, for the columns whose granules begin at p
@@ -31,7 +32,7 @@ template <class Isa, class Format>
 struct Floats {
     using Element = float;
     using Acc = typename Isa::Vec;
-    static constexpr bool is_integer = false;
+    static constexpr bool is_integer = false, has_starts = false;
     static constexpr int granule = panel::granule<Format>;
     static constexpr int parts = granule;
     static constexpr int column_bytes = granule * Format::bytes;
@@ -49,7 +50,7 @@ template <class Isa>
 struct Words {
     using Element = int16_t;
     using Acc = typename Isa::Sums;
-    static constexpr bool is_integer = true;
+    static constexpr bool is_integer = true, has_starts = false;
     static constexpr int granule = word_granule;
     static constexpr int parts = 2;
     static constexpr int column_bytes = 4;
@@ -64,24 +65,24 @@ struct Words {
     }
 };
 
-// Exact sums of products of bytes, four at a time: signed queries by keys, or unsigned weights by values. The isa may offset
-// an operand by 128 to satisfy its instruction's signedness; the initial accumulators compensate.
-template <class Isa, bool Keys>
+// Exact sums of products of signed bytes, four at a time. Where the isa multiplies unsigned by signed bytes, it offsets
+// those of panels by 128, and the initial accumulators compensate.
+template <class Isa>
 struct Bytes {
-    using Element = uint8_t;
+    using Element = int8_t;
     using Acc = typename Isa::Sums;
-    static constexpr bool is_integer = true;
+    static constexpr bool is_integer = true, has_starts = Isa::panel_offset != 0;
     static constexpr int granule = 4;
     static constexpr int parts = 1;
     static constexpr int column_bytes = 4;
     template <int E>
     static KVLANE_INLINE auto part(const std::byte *p) {
-        return Isa::template byte_fours<Keys>(p);
+        return Isa::byte_fours(p);
     }
-    static KVLANE_INLINE auto broadcast(const uint8_t *a) { return Isa::broadcast_bytes(a); }
+    static KVLANE_INLINE auto broadcast(const int8_t *a) { return Isa::broadcast_bytes(a); }
     template <class A, class B>
     static KVLANE_INLINE Acc multiply_add(A a, B b, Acc c) {
-        return Isa::template add_byte_products<Keys>(a, b, c);
+        return Isa::add_byte_products(a, b, c);
     }
 };
 
@@ -92,6 +93,11 @@ struct Prefetch {
     static constexpr int streams = 2;
     const std::byte *at;  // of the first stream
     int64_t stream_bytes;
+
+    // The share of steps [first, first + n) of `all`.
+    Prefetch part(int first, int n, int all) const {
+        return {at + streams * stream_bytes * first / all, stream_bytes * n / all};
+    }
 };
 
 // As far as that has come.
@@ -110,13 +116,15 @@ struct Gemm {
     const std::byte *panels;
     int64_t panel_bytes;
     int n_panels;
-    int k;     // a multiple of panel::k_multiple
-    float *c;  // [n_rows][ldc]
+    int k;        // a multiple of panel::k_multiple
+    int k_group;  // terms per group: k, or a multiple of 2 * panel::k_multiple
+    float *c;     // [n_rows][ldc]
     int ldc;
-    bool accumulates;         // C += …, or C = …
-    const float *row_scales;  // [n_rows]; integer operands only
-    const int32_t *starts;    // [n_rows], initial accumulators; integer operands only
-    Prefetch prefetch;        // data that is read next
+    bool accumulates;              // C += …, or C = …
+    const float *row_scales;       // [n_rows]; integer operands only
+    const int32_t *starts;         // [groups][max_rows], initial accumulators; where has_starts
+    const std::byte *multipliers;  // [groups][tile_tokens], signed bytes, of columns; null: none
+    Prefetch prefetch;             // data that is read next
 };
 
 // One step of k: sums[r][j] += row(e, r) * column(e, j) for every part e. The row or column operands, whichever are
@@ -144,51 +152,16 @@ KVLANE_INLINE void add_step(Row &&row, Column &&column, typename Operand::Acc (&
     }
 }
 
-// Multiplies rows [row, row + R) by panels [first, first + P). Not inlined, to keep callers' variables out of its registers.
-template <class Isa, class Operand, int R, int P>
-static __attribute__((noinline)) void gemm_block(const Gemm<Operand> &g, int row, int first, PrefetchCursor &prefetch) {
-    using Acc = typename Operand::Acc;
-    constexpr int vectors = panel::columns / Isa::lanes, n = P * vectors;
-    constexpr int vector_bytes = Isa::lanes * Operand::column_bytes, step_bytes = panel::columns * Operand::column_bytes;
-    constexpr int lines = 4, steps = std::max(1, lines * static_cast<int>(cache_line_bytes) / (P * step_bytes));
-    const typename Operand::Element *a = g.a + row * g.lda;
+// Stores the sums of a group, or adds them to C.
+template <class Isa, class Operand, int R, int N>
+KVLANE_INLINE void store_sums(const Gemm<Operand> &g, int row, int first, int group,
+                              const typename Operand::Acc (&sums)[R][N]) {
     float *const c = g.c + row * g.ldc + first * panel::columns;
-    const std::byte *b = g.panels + first * g.panel_bytes;
-    const int64_t panel_bytes = g.panel_bytes;
-    const int lda = g.lda, ldc = g.ldc;
-    Acc sums[R][n];
-    unroll<R>([&](auto r) __attribute__((always_inline)) {
-        unroll<n>([&](auto j) __attribute__((always_inline)) {
-            if constexpr (Operand::is_integer) {
-                sums[r][j] = Isa::broadcast_sum(g.starts[row + r]);
-            } else {
-                sums[r][j] = Isa::broadcast(0);
-            }
-        });
-    });
-    const int64_t stream_bytes = prefetch.stream_bytes;
-    const int64_t prefetch_step = prefetch.step * P * steps * Operand::granule >> PrefetchCursor::step_shift;
-    const std::byte *next = prefetch.at;
-    for (int k = 0; k < g.k; k += steps * Operand::granule, next += prefetch_step) {
-        unroll<lines>([&](auto i) __attribute__((always_inline)) {
-            __builtin_prefetch(next + i % Prefetch::streams * stream_bytes + i / Prefetch::streams * cache_line_bytes);
-        });
-        for (int step = 0; step < steps; ++step, a += Operand::granule, b += step_bytes) {
-            add_step<Operand>(
-                [&](auto e, auto r) __attribute__((always_inline)) {
-                    return Operand::broadcast(a + r * lda + e * (Operand::granule / Operand::parts));
-                },
-                [&](auto e, auto j) __attribute__((always_inline)) {
-                    return Operand::template part<e>(b + j / vectors * panel_bytes + j % vectors * vector_bytes);
-                },
-                sums);
-        }
-    }
-    prefetch.at = next;
-    typename Isa::Vec products[R][n];
+    const int ldc = g.ldc;
+    typename Isa::Vec products[R][N];
     const auto for_each_vector = [&](auto &&body) __attribute__((always_inline)) {
         unroll<R>([&](auto r) __attribute__((always_inline)) {
-            unroll<n>([&](auto j) __attribute__((always_inline)) { body(r, j, c + r * ldc + j * Isa::lanes); });
+            unroll<N>([&](auto j) __attribute__((always_inline)) { body(r, j, c + r * ldc + j * Isa::lanes); });
         });
     };
     for_each_vector([&](auto r, auto j, float *) __attribute__((always_inline)) {
@@ -198,11 +171,63 @@ static __attribute__((noinline)) void gemm_block(const Gemm<Operand> &g, int row
             products[r][j] = sums[r][j];
         }
     });
-    if (g.accumulates) {
+    if (g.multipliers) {
+        const std::byte *const multipliers = g.multipliers + group * panel::tile_tokens + first * panel::columns;
+        for_each_vector([&](auto r, auto j, float *) __attribute__((always_inline)) {
+            products[r][j] = products[r][j] * Isa::load(format::q8{}, multipliers + j * Isa::lanes);
+        });
+    }
+    if (g.accumulates || group > 0) {
         for_each_vector([&](auto r, auto j, const float *at)
                             __attribute__((always_inline)) { products[r][j] = Isa::load(at) + products[r][j]; });
     }
     for_each_vector([&](auto r, auto j, float *at) __attribute__((always_inline)) { Isa::store(at, products[r][j]); });
+}
+
+// Multiplies rows [row, row + R) by panels [first, first + P). Not inlined, to keep callers' variables out of its registers.
+template <class Isa, class Operand, int R, int P>
+static __attribute__((noinline)) void gemm_block(const Gemm<Operand> &g, int row, int first, PrefetchCursor &prefetch) {
+    using Acc = typename Operand::Acc;
+    constexpr int vectors = panel::columns / Isa::lanes, n = P * vectors;
+    constexpr int vector_bytes = Isa::lanes * Operand::column_bytes, step_bytes = panel::columns * Operand::column_bytes;
+    constexpr int lines = 4, steps = std::max(1, lines * static_cast<int>(cache_line_bytes) / (P * step_bytes));
+    const typename Operand::Element *a = g.a + row * g.lda;
+    const std::byte *b = g.panels + first * g.panel_bytes;
+    const int64_t panel_bytes = g.panel_bytes;
+    const int lda = g.lda;
+    const int64_t stream_bytes = prefetch.stream_bytes;
+    const int64_t prefetch_step = prefetch.step * P * steps * Operand::granule >> PrefetchCursor::step_shift;
+    const std::byte *next = prefetch.at;
+    for (int begin = 0, group = 0; begin < g.k; begin += g.k_group, ++group) {
+        Acc sums[R][n];
+        unroll<R>([&](auto r) __attribute__((always_inline)) {
+            unroll<n>([&](auto j) __attribute__((always_inline)) {
+                if constexpr (Operand::is_integer) {
+                    sums[r][j] = Isa::broadcast_sum(Operand::has_starts ? g.starts[group * max_rows + row + r] : 0);
+                } else {
+                    sums[r][j] = Isa::broadcast(0);
+                }
+            });
+        });
+        const int end = std::min(g.k, begin + g.k_group);
+        for (int k = begin; k < end; k += steps * Operand::granule, next += prefetch_step) {
+            unroll<lines>([&](auto i) __attribute__((always_inline)) {
+                __builtin_prefetch(next + i % Prefetch::streams * stream_bytes + i / Prefetch::streams * cache_line_bytes);
+            });
+            for (int step = 0; step < steps; ++step, a += Operand::granule, b += step_bytes) {
+                add_step<Operand>(
+                    [&](auto e, auto r) __attribute__((always_inline)) {
+                        return Operand::broadcast(a + r * lda + e * (Operand::granule / Operand::parts));
+                    },
+                    [&](auto e, auto j) __attribute__((always_inline)) {
+                        return Operand::template part<e>(b + j / vectors * panel_bytes + j % vectors * vector_bytes);
+                    },
+                    sums);
+            }
+        }
+        store_sums<Isa>(g, row, first, group, sums);
+    }
+    prefetch.at = next;
 }
 
 // The number of panels that are multiplied by `rows` rows at once, limited by the accumulators that fit in registers.

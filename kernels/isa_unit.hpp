@@ -35,7 +35,9 @@ static constexpr ProductKernels products_of() {
         unroll<4>([&](auto i) {
             constexpr Numbers n = numbers<Format, static_cast<Numbers>(i.value)>;
             kernels.score[i] = score_tile<Isa, Format, n>;
-            kernels.sum[i] = sum_tile<Isa, Format, n>;
+            if constexpr (n != Numbers::bytes || Format::group > 0) {  // 8 bits are too few for weights of q8
+                kernels.sum[i] = sum_tile<Isa, Format, n>;
+            }
         });
     }
     if constexpr (!Format::is_scaled && !IsScaled) {  // stored integers cannot be NaN or infinite

@@ -58,6 +58,8 @@ struct AttendChunk {
     ChunkRows *scratch;
 };
 
+static constexpr int max_key_groups = KVL_MAX_HEAD_DIM / format::q4::group;
+
 // The query rows of a chunk that are computed together, [first, first + block.n_rows), with their operands and modifiers.
 struct ChunkRows {
     const AttendChunk *chunk;
@@ -65,7 +67,7 @@ struct ChunkRows {
     RowBlock block;
     alignas(64) std::byte queries[query_bytes];
     float query_scales[max_rows];
-    int32_t query_starts[max_rows];
+    int32_t query_starts[max_key_groups * max_rows];
     float query_factors[max_rows];
     uint64_t visible[max_rows];
     float slopes[max_rows];
@@ -82,7 +84,7 @@ struct PartialRows {
     int64_t o_stride;
 };
 
-using ScoreFn = void (*)(const TileSource &, const Queries &, RowBlock &);
+using ScoreFn = void (*)(const TileSource &, const LeftOperand &, RowBlock &);
 using SoftmaxFn = void (*)(const ScoreRules &, RowBlock &);
 using SumFn = void (*)(const TileSource &, RowBlock &);
 using SumVisibleFn = void (*)(const TileSource &, const uint64_t *visible, RowBlock &);
@@ -90,8 +92,8 @@ using PackFn = void (*)(const PackRows &);
 
 // The two products of attention to a tile whose keys, or values, are of one format.
 struct ProductKernels {
-    ScoreFn score[4];  // by Numbers
-    SumFn sum[4];
+    ScoreFn score[4];          // by Numbers
+    SumFn sum[4];              // null for bytes of q8
     SumVisibleFn sum_visible;  // null: the stored elements are integers
 };
 struct ProductTable {

@@ -196,8 +196,9 @@ void unpack(const PackRows &p) {
                 p.panels + other / panel::columns * p.panel_bytes + panel::offset(Format::index, k, other % panel::columns);
             if constexpr (Format::group > 0) {
                 const auto code = std::to_integer<int>(*from) >> (k % 8 < 4 ? 0 : 4) & 15;
-                x[d] = static_cast<float>(q4::dequantized(
-                    code, std::to_integer<int8_t>(p.scales[panel::multiplier_offset(d / Format::group, token)])));
+                const std::byte multiplier = p.scales[panel::multiplier_offset(d / Format::group, token)];
+                const int product = q4::levels[code] * std::to_integer<int8_t>(multiplier);
+                x[d] = static_cast<float>(product) / (1 << q4::multiplier_bits);
             } else if constexpr (Format::is_scaled) {
                 x[d] = static_cast<float>(std::to_integer<int8_t>(*from));
             } else {

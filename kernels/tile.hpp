@@ -42,12 +42,21 @@ struct TileSource {
     panel::TileLayout layout;
 };
 
-// Queries as operands: [n_rows][ld] elements of the compute type of keys.
-struct Queries {
+// Queries or weights as the left operand of a product: [n_rows][ld] elements of the compute type of the right one.
+struct LeftOperand {
     const void *elements;
     int ld;
+    int group;              // elements that columns have one multiplier for; all, if they have none
     const float *scales;    // of integer elements
-    const int32_t *starts;  // initial accumulators
+    const int32_t *starts;  // [groups][max_rows], initial accumulators
+};
+
+// Weights times the multipliers of one group of the columns of values of q4, as operands.
+struct GroupWeights {
+    static constexpr int row_bytes = panel::tile_tokens * sizeof(float);
+    alignas(64) std::byte elements[max_rows][row_bytes];
+    float scales[max_rows];    // of integer elements
+    int32_t starts[max_rows];  // initial accumulators
 };
 
 // The state of a block of query rows, and buffers for one tile.
@@ -57,11 +66,11 @@ struct RowBlock {
     int ldo;       // floats from one row of o to the next
     float *o;      // [n_rows][ldo]
     float m[max_rows];
-    alignas(64) float l[max_rows][panel::columns];                  // one partial sum per lane
-    alignas(64) float scores[max_rows][panel::tile_tokens];         // then f32 weights
-    alignas(64) uint8_t weights[max_rows][2 * panel::tile_tokens];  // as integer operands
-    float weight_scales[max_rows];
-    int32_t weight_starts[max_rows];
+    alignas(64) float l[max_rows][panel::columns];              // one partial sum per lane
+    alignas(64) float scores[max_rows][panel::tile_tokens];     // then f32 weights
+    alignas(64) int16_t weights[max_rows][panel::tile_tokens];  // quantized, if values are integers,
+    float weight_scales[max_rows];                              // and their scales
+    GroupWeights group_weights;
     alignas(64) std::byte room[staging_bytes];
 };
 

@@ -33,20 +33,18 @@ static void for_each_piece(const TileSource &s, Body &&body) {
     }
 }
 
-// A stored tile's first n panels of keys, and all of its n panels of values; those of q4 dequantized to bytes in `room`.
-template <class Isa, class Format>
-static Panels stored_keys(const TileSource &s, int n, std::byte *room) {
+// A stored tile's panels [first, first + n) of keys, or of values; those of q4 unpacked in `room`.
+template <class Isa, class Format, bool Keys>
+static Panels stored_panels(const TileSource &s, int first, int n, std::byte *room) {
+    const int64_t bytes = Keys ? s.layout.k_panel_bytes : s.layout.v_panel_bytes;
+    const std::byte *const at = s.tile + (Keys ? 0 : s.layout.v_panels) + first * bytes;
     if constexpr (Format::group > 0) {
-        return {room, unpack_keys<Isa>(s.tile, s.layout, static_cast<int>(s.view->head_dim), 0, n, room)};
+        for (int p = 0; p < n; ++p) {
+            unpack_panel<Isa>(at + p * bytes, bytes, room + 2 * p * bytes);
+        }
+        return {room, 2 * bytes};
     }
-    return {s.tile, s.layout.k_panel_bytes};
-}
-template <class Isa, class Format>
-static Panels stored_values(const TileSource &s, int n, std::byte *room) {
-    if constexpr (Format::group > 0) {
-        return {room, unpack_values<Isa>(s.tile, s.layout, 0, n, room)};
-    }
-    return {s.tile + s.layout.v_panels, s.layout.v_panel_bytes};
+    return {at, bytes};
 }
 
 static constexpr std::byte zero_row[KVL_MAX_HEAD_DIM * sizeof(float)] = {};

@@ -45,7 +45,7 @@ float element(const StoredTiles &tiles, bool keys, int64_t token, uint32_t head,
         case KVL_Q8: return static_cast<int8_t>(bits);
         default: {
             const int multiplier = tiles.multiplier(keys, token, head, d / 32);
-            return static_cast<float>(kvlane::q4::dequantized(static_cast<int>(bits), multiplier));
+            return static_cast<float>(kvlane::q4::levels[bits] * multiplier) / 128;
         }
     }
 }

@@ -374,7 +374,7 @@ void check_q4_group(std::span<const float> x, const std::vector<double> &steps, 
         const int of_code = q4_levels[tiles.bits(keys, token, head, 32 * group + d)];
         const double level = x[d] / step;
         n_wrong += step != 0 && std::abs(level - of_code) > distance_to_nearest(level) + level_excess + 1e-4;
-        n_wrong += read[d] != scale * static_cast<float>((of_code * multiplier + 64) >> 7);
+        n_wrong += read[d] != scale * (static_cast<float>(of_code * multiplier) / 128);
     }
     CHECK(n_wrong == 0);
 }

@@ -71,7 +71,7 @@ private:
 
 TEST_CASE("precision: fast is in force for q4, and for q8 with groups of 2 or more, where the isa multiplies bytes") {
     const std::string isa = kvlane::isa_in_force();
-    CHECK(multiplies_bytes() == (isa.ends_with("_vnni") || isa.ends_with("_dotprod") || isa.ends_with("_i8mm")));
+    CHECK(multiplies_bytes() == (isa.ends_with("_vnni") || isa.ends_with("_dotprod")));
     for (const uint32_t group : {1u, 2u, 4u, 5u, 8u}) {
         CHECK(is_fast(geometry_of(Format::q8, Format::q8, group)) == (multiplies_bytes() && group > 1));
         CHECK(is_fast(geometry_of(Format::q8, Format::q4, group)) == multiplies_bytes());
@@ -154,13 +154,13 @@ TEST_CASE("precision: the largest integers are summed as they are") {
         Cache cache(1, {2, g.head_dim, 0, g.k_format, g.v_format, g.k_rotation, g.v_rotation}, 100, KVL_CACHE_NO_HUGE_PAGES);
         cache.append(0, Floats(200 * g.head_dim, key), Floats(200 * g.head_dim, value));
         const Floats q(g.n_query_heads * g.head_dim, 1);
-        // Integers of 127 with a scale of 1 / 127; of q4 126, and a scale of 128 / 127 of the step, 1 / 127.
-        const double largest = g.k_format == Format::q4 ? 126 * (128 / 127.0 / 127) : 1;
-        CHECK(cache.read_k(0)[0] * key == doctest::Approx(largest).epsilon(1e-6));
-        CHECK(cache.read_v(0)[0] * value == doctest::Approx(largest).epsilon(1e-6));
+        CHECK(cache.read_k(0)[0] * key == doctest::Approx(1).epsilon(1e-6));
+        CHECK(cache.read_v(0)[0] * value == doctest::Approx(1).epsilon(1e-6));
         const test::Answer got = attend(Attention(g), cache.view(0), 100, q);
         const oracle::Answer want = test::expected(g, 100, q, cache.read_k(0), cache.read_v(0));
-        CHECK(test::relative_error(got.out, want.out, test::usual_norm(got.out.size(), 100)) <= 1e-5);
+        // Weights of 8 bits of q4 are 127 for 127 * 32767 / 2^15.
+        const double bound = g.v_format == Format::q4 && multiplies_bytes() ? 1e-4 : 1e-5;
+        CHECK(test::relative_error(got.out, want.out, test::usual_norm(got.out.size(), 100)) <= bound);
         CHECK(std::abs(got.lse[0] - want.lse[0]) <= 1e-4);
     };
     for (const Format format : integers) {

@@ -108,7 +108,7 @@ typedef enum kvl_status {
  * to 19 at the ends, which suits normally distributed elements. Each group of 32 elements, or fewer at the end of a row, has
  * a multiplier from -127 to 127:
  *
- *     element = scale * ((level * multiplier + 64) >> 7)
+ *     element = scale * multiplier / 128 * level
  *
  * The scale of a row is an f32. It is 0, a positive normal number, or NaN, which makes the whole row NaN. */
 typedef uint32_t kvl_format;
@@ -134,7 +134,7 @@ enum {
  *
  * Exact: no rounding; products with the stored integers are computed in f32.
  *
- * Fast: rounded to 8-bit integers if the instruction set multiplies bytes (avx2_vnni, avx512_vnni, neon_dotprod, neon_i8mm),
+ * Fast: rounded to 8-bit integers if the instruction set multiplies bytes (avx2_vnni, avx512_vnni, neon_dotprod),
  * both formats are q8 or q4, and, for queries, keys are q4 or the group has at least 2 query heads, or, for weights, values
  * are q4; otherwise to 16-bit integers. With 8 bits the output's error is at most 1.5 times that of storage alone. With 16
  * bits it is a hundredth of the error of storage in q8. Fast is valid only if both formats are q8 or q4.

@@ -18,31 +18,16 @@ struct Avx2 : XsimdIsa<Self, xsimd::fma3<xsimd::avx2>> {
     static constexpr int max_panels = 4;
     static constexpr bool has_byte_products = false;
 
-    // For q4-inl.hpp: codes and multipliers of the columns whose granules begin at p, four bytes of a granule per lane.
-    using Multipliers = struct { __m256i even, odd; };
-    static __m256i lower_codes(const std::byte *p) { return _mm256_and_si256(granules(p), _mm256_set1_epi8(15)); }
-    static __m256i upper_codes(const std::byte *p) {
-        return _mm256_and_si256(_mm256_srli_epi16(granules(p), 4), _mm256_set1_epi8(15));
-    }
-    static Multipliers column_multipliers(const std::byte *p) {
-        const __m256i each = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p)));
-        const __m256i twice =
-            _mm256_or_si256(_mm256_and_si256(each, _mm256_set1_epi32(0xffff)), _mm256_slli_epi32(each, 16));
-        return {twice, twice};
-    }
-    static Multipliers token_multipliers(const std::byte *p) {
-        int four;
-        std::memcpy(&four, p, sizeof four);
-        const __m256i all = _mm256_set1_epi32(four);
-        return {_mm256_srai_epi16(_mm256_slli_epi16(all, 8), 8), _mm256_srai_epi16(all, 8)};
-    }
-    static void store_dequantized(std::byte *to, __m256i codes, const Multipliers &multipliers) {
-        const __m128i levels = _mm_loadu_si128(reinterpret_cast<const __m128i *>(q4::levels));
-        const __m256i level = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(levels), codes);
-        const __m256i even = _mm256_mulhrs_epi16(_mm256_slli_epi16(level, 8), multipliers.even);
-        const __m256i odd = _mm256_mulhrs_epi16(_mm256_and_si256(level, _mm256_set1_epi16(-256)), multipliers.odd);
-        const __m256i bytes = _mm256_or_si256(_mm256_and_si256(even, _mm256_set1_epi16(0xff)), _mm256_slli_epi16(odd, 8));
-        _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), bytes);
+    // The levels of the codes of q4 in the columns whose granules begin at p: of the lower halves of its bytes, and of the
+    // upper.
+    static void unpack_codes(const std::byte *p, std::byte *lower, std::byte *upper) {
+        const __m256i codes = granules(p), low = _mm256_set1_epi8(15);
+        const __m256i levels = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i *>(q4::levels)));
+        const auto store_levels = [&](std::byte *to, __m256i of) {
+            _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), _mm256_shuffle_epi8(levels, _mm256_and_si256(of, low)));
+        };
+        store_levels(lower, codes);
+        store_levels(upper, _mm256_srli_epi16(codes, 4));
     }
 
     // Transposes: lane i of vector j becomes lane j of vector i.
@@ -97,6 +82,12 @@ struct Avx2 : XsimdIsa<Self, xsimd::fma3<xsimd::avx2>> {
         int two;
         std::memcpy(&two, a, sizeof two);
         return _mm256_set1_epi32(two);
+    }
+    // to[i] = a[i] * b[i] / 2^15, rounded, for 2 * lanes elements; not of a[i] = b[i] = -2^15.
+    static void multiply_words(int16_t *to, const int16_t *a, const int16_t *b) {
+        const __m256i product = _mm256_mulhrs_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(a)),
+                                                    _mm256_loadu_si256(reinterpret_cast<const __m256i *>(b)));
+        _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), product);
     }
     static Sums add_word_products(__m256i a, __m256i b, Sums c) {
         c = _mm256_add_epi32(c, _mm256_madd_epi16(a, b));

@@ -16,31 +16,13 @@ struct Avx512 : XsimdIsa<Self, xsimd::avx512bw> {
     static constexpr int max_panels = 8;
     static constexpr bool has_byte_products = false;
 
-    // For q4-inl.hpp: codes and multipliers of the columns whose granules begin at p, four bytes of a granule per lane.
-    using Multipliers = struct { __m512i even, odd; };
-    static __m512i lower_codes(const std::byte *p) { return _mm512_and_si512(granules(p), _mm512_set1_epi8(15)); }
-    static __m512i upper_codes(const std::byte *p) {
-        return _mm512_and_si512(_mm512_srli_epi16(granules(p), 4), _mm512_set1_epi8(15));
-    }
-    static Multipliers column_multipliers(const std::byte *p) {
-        const __m512i each = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
-        const __m512i twice =
-            _mm512_or_si512(_mm512_and_si512(each, _mm512_set1_epi32(0xffff)), _mm512_slli_epi32(each, 16));
-        return {twice, twice};
-    }
-    static Multipliers token_multipliers(const std::byte *p) {
-        int four;
-        std::memcpy(&four, p, sizeof four);
-        const __m512i all = _mm512_set1_epi32(four);
-        return {_mm512_srai_epi16(_mm512_slli_epi16(all, 8), 8), _mm512_srai_epi16(all, 8)};
-    }
-    static void store_dequantized(std::byte *to, __m512i codes, const Multipliers &multipliers) {
-        const __m128i levels = _mm_loadu_si128(reinterpret_cast<const __m128i *>(q4::levels));
-        const __m512i level = _mm512_shuffle_epi8(_mm512_broadcast_i32x4(levels), codes);
-        const __m512i even = _mm512_mulhrs_epi16(_mm512_slli_epi16(level, 8), multipliers.even);
-        const __m512i odd = _mm512_mulhrs_epi16(_mm512_and_si512(level, _mm512_set1_epi16(-256)), multipliers.odd);
-        constexpr __mmask64 odd_bytes = 0xaaaaaaaaaaaaaaaau;
-        _mm512_storeu_si512(to, _mm512_mask_blend_epi8(odd_bytes, even, _mm512_slli_epi16(odd, 8)));
+    // The levels of the codes of q4 in the columns whose granules begin at p: of the lower halves of its bytes, and of the
+    // upper.
+    static void unpack_codes(const std::byte *p, std::byte *lower, std::byte *upper) {
+        const __m512i codes = granules(p), low = _mm512_set1_epi8(15);
+        const __m512i levels = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i *>(q4::levels)));
+        _mm512_storeu_si512(lower, _mm512_shuffle_epi8(levels, _mm512_and_si512(codes, low)));
+        _mm512_storeu_si512(upper, _mm512_shuffle_epi8(levels, _mm512_and_si512(_mm512_srli_epi16(codes, 4), low)));
     }
 
     // Transposes: lane i of vector j becomes lane j of vector i.
@@ -98,6 +80,10 @@ struct Avx512 : XsimdIsa<Self, xsimd::avx512bw> {
         int two;
         std::memcpy(&two, a, sizeof two);
         return _mm512_set1_epi32(two);
+    }
+    // to[i] = a[i] * b[i] / 2^15, rounded, for 2 * lanes elements; not of a[i] = b[i] = -2^15.
+    static void multiply_words(int16_t *to, const int16_t *a, const int16_t *b) {
+        _mm512_storeu_si512(to, _mm512_mulhrs_epi16(_mm512_loadu_si512(a), _mm512_loadu_si512(b)));
     }
     static Sums add_word_products(__m512i a, __m512i b, Sums c) {
         c = _mm512_add_epi32(c, _mm512_madd_epi16(a, b));

@@ -16,25 +16,13 @@ struct Neon : XsimdIsa<Self, xsimd::neon64> {
     static constexpr int max_panels = 4;
     static constexpr bool has_byte_products = false;
 
-    // For q4-inl.hpp: codes and multipliers of the columns whose granules begin at p, four bytes of a granule per lane.
-    using Multipliers = struct { int16x8_t even, odd; };
-    static uint8x16_t lower_codes(const std::byte *p) { return vandq_u8(vreinterpretq_u8_s8(granules(p)), vdupq_n_u8(15)); }
-    static uint8x16_t upper_codes(const std::byte *p) { return vshrq_n_u8(vreinterpretq_u8_s8(granules(p)), 4); }
-    static Multipliers column_multipliers(const std::byte *p) {
-        const int16x4_t each = vget_low_s16(vmovl_s8(load_4(p)));
-        const int16x8_t twice = vcombine_s16(vzip1_s16(each, each), vzip2_s16(each, each));
-        return {twice, twice};
-    }
-    static Multipliers token_multipliers(const std::byte *p) {
-        const int16x8_t all = vreinterpretq_s16_s8(vcombine_s8(load_4(p), load_4(p)));
-        return {vshrq_n_s16(vshlq_n_s16(all, 8), 8), vshrq_n_s16(all, 8)};
-    }
-    static void store_dequantized(std::byte *to, uint8x16_t codes, const Multipliers &multipliers) {
-        const uint16x8_t level = vreinterpretq_u16_s8(vqtbl1q_s8(vld1q_s8(q4::levels), codes));
-        const int16x8_t even = vqrdmulhq_s16(vreinterpretq_s16_u16(vshlq_n_u16(level, 8)), multipliers.even);
-        const int16x8_t odd = vqrdmulhq_s16(vreinterpretq_s16_u16(vandq_u16(level, vdupq_n_u16(0xff00))), multipliers.odd);
-        const int8x16_t bytes = vtrn1q_s8(vreinterpretq_s8_s16(even), vreinterpretq_s8_s16(odd));
-        vst1q_s8(reinterpret_cast<int8_t *>(to), bytes);
+    // The levels of the codes of q4 in the columns whose granules begin at p: of the lower halves of its bytes, and of the
+    // upper.
+    static void unpack_codes(const std::byte *p, std::byte *lower, std::byte *upper) {
+        const uint8x16_t codes = vreinterpretq_u8_s8(granules(p));
+        const int8x16_t levels = vld1q_s8(q4::levels);
+        vst1q_s8(reinterpret_cast<int8_t *>(lower), vqtbl1q_s8(levels, vandq_u8(codes, vdupq_n_u8(15))));
+        vst1q_s8(reinterpret_cast<int8_t *>(upper), vqtbl1q_s8(levels, vshrq_n_u8(codes, 4)));
     }
 
     // Transposes: lane i of vector j becomes lane j of vector i.
@@ -80,6 +68,10 @@ struct Neon : XsimdIsa<Self, xsimd::neon64> {
         int32_t two;
         std::memcpy(&two, a, sizeof two);
         return vreinterpretq_s16_s32(vdupq_n_s32(two));
+    }
+    // to[i] = a[i] * b[i] / 2^15, rounded, for 2 * lanes elements; not of a[i] = b[i] = -2^15.
+    static void multiply_words(int16_t *to, const int16_t *a, const int16_t *b) {
+        vst1q_s16(to, vqrdmulhq_s16(vld1q_s16(a), vld1q_s16(b)));
     }
     static Sums add_word_products(int16x8_t a, int16x8_t b, Sums c) {
         return vaddq_s32(c, vpaddq_s32(vmull_s16(vget_low_s16(b), vget_low_s16(a)), vmull_high_s16(b, a)));

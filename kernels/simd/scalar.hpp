@@ -27,38 +27,13 @@ struct scalar {
     static constexpr int max_panels = 1;
     static constexpr bool has_byte_products = false;
 
-    // For q4-inl.hpp: codes and multipliers of the columns whose granules begin at p, four bytes of each.
-    struct Codes {
-        int8_t of[4];
-    };
-    using Multipliers = Codes;
-    static Codes lower_codes(const std::byte *p) { return codes_by(p, 0); }
-    static Codes upper_codes(const std::byte *p) { return codes_by(p, 4); }
-    static Multipliers column_multipliers(const std::byte *p) {
-        Multipliers each;
-        for (int i = 0; i < 4; ++i) {
-            each.of[i] = std::to_integer<int8_t>(p[i / 4]);
+    // The levels of the codes of q4 in the columns whose granules begin at p: of the lower halves of its bytes, and of the
+    // upper.
+    static void unpack_codes(const std::byte *p, std::byte *lower, std::byte *upper) {
+        for (int i = 0; i < 4 * lanes; ++i) {
+            lower[i] = static_cast<std::byte>(q4::levels[std::to_integer<int>(p[i] & std::byte{15})]);
+            upper[i] = static_cast<std::byte>(q4::levels[std::to_integer<int>(p[i] >> 4)]);
         }
-        return each;
-    }
-    static Multipliers token_multipliers(const std::byte *p) {
-        Multipliers each;
-        for (int i = 0; i < 4; ++i) {
-            each.of[i] = std::to_integer<int8_t>(p[i % 4]);
-        }
-        return each;
-    }
-    static void store_dequantized(std::byte *to, const Codes &codes, const Multipliers &multipliers) {
-        for (int i = 0; i < 4; ++i) {
-            to[i] = static_cast<std::byte>(q4::dequantized(codes.of[i], multipliers.of[i]));
-        }
-    }
-    static Codes codes_by(const std::byte *p, int shift) {
-        Codes codes;
-        for (int i = 0; i < 4; ++i) {
-            codes.of[i] = std::to_integer<int8_t>(p[i] >> shift & std::byte{15});
-        }
-        return codes;
     }
 
     // Transposes: lane i of vector j becomes lane j of vector i.
@@ -88,6 +63,12 @@ struct scalar {
         return {int_at(p + E), int_at(p + E + 2)};
     }
     static WordPair broadcast_words(const int16_t *a) { return {a[0], a[1]}; }
+    // to[i] = a[i] * b[i] / 2^15, rounded, for 2 * lanes elements; not of a[i] = b[i] = -2^15.
+    static void multiply_words(int16_t *to, const int16_t *a, const int16_t *b) {
+        for (int i = 0; i < 2 * lanes; ++i) {
+            to[i] = static_cast<int16_t>((a[i] * b[i] + (1 << 14)) >> 15);
+        }
+    }
     static Sums add_word_products(WordPair a, WordPair b, Sums c) { return {c.x + a.a * b.a + a.b * b.b}; }
     static Vec broadcast(float x) { return {x}; }
     static Vec load(const float *p) { return {*p}; }

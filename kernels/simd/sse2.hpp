@@ -14,38 +14,13 @@ struct sse2 : XsimdIsa<sse2, xsimd::sse2> {
     static constexpr int max_panels = 2;
     static constexpr bool has_byte_products = false;
 
-    // For q4-inl.hpp: codes and multipliers of the columns whose granules begin at p, four bytes of each.
-    struct Codes {
-        int8_t of[16];
-    };
-    using Multipliers = Codes;
-    static Codes lower_codes(const std::byte *p) { return codes_by(p, 0); }
-    static Codes upper_codes(const std::byte *p) { return codes_by(p, 4); }
-    static Multipliers column_multipliers(const std::byte *p) {
-        Multipliers each;
-        for (int i = 0; i < 16; ++i) {
-            each.of[i] = std::to_integer<int8_t>(p[i / 4]);
+    // The levels of the codes of q4 in the columns whose granules begin at p: of the lower halves of its bytes, and of the
+    // upper.
+    static void unpack_codes(const std::byte *p, std::byte *lower, std::byte *upper) {
+        for (int i = 0; i < 4 * lanes; ++i) {
+            lower[i] = static_cast<std::byte>(q4::levels[std::to_integer<int>(p[i] & std::byte{15})]);
+            upper[i] = static_cast<std::byte>(q4::levels[std::to_integer<int>(p[i] >> 4)]);
         }
-        return each;
-    }
-    static Multipliers token_multipliers(const std::byte *p) {
-        Multipliers each;
-        for (int i = 0; i < 16; ++i) {
-            each.of[i] = std::to_integer<int8_t>(p[i % 4]);
-        }
-        return each;
-    }
-    static void store_dequantized(std::byte *to, const Codes &codes, const Multipliers &multipliers) {
-        for (int i = 0; i < 16; ++i) {
-            to[i] = static_cast<std::byte>(q4::dequantized(codes.of[i], multipliers.of[i]));
-        }
-    }
-    static Codes codes_by(const std::byte *p, int shift) {
-        Codes codes;
-        for (int i = 0; i < 16; ++i) {
-            codes.of[i] = std::to_integer<int8_t>(p[i] >> shift & std::byte{15});
-        }
-        return codes;
     }
 
     // Transposes: lane i of vector j becomes lane j of vector i.
@@ -90,6 +65,15 @@ struct sse2 : XsimdIsa<sse2, xsimd::sse2> {
         int two;
         std::memcpy(&two, a, sizeof two);
         return _mm_set1_epi32(two);
+    }
+    // to[i] = a[i] * b[i] / 2^15, rounded, for 2 * lanes elements; not of a[i] = b[i] = -2^15.
+    static void multiply_words(int16_t *to, const int16_t *a, const int16_t *b) {
+        const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i *>(a));
+        const __m128i y = _mm_loadu_si128(reinterpret_cast<const __m128i *>(b));
+        const __m128i low = _mm_mullo_epi16(x, y), one = _mm_set1_epi16(1);
+        const __m128i twice_high = _mm_slli_epi16(_mm_mulhi_epi16(x, y), 1);
+        const __m128i below = _mm_add_epi16(_mm_srli_epi16(low, 15), _mm_and_si128(_mm_srli_epi16(low, 14), one));
+        _mm_storeu_si128(reinterpret_cast<__m128i *>(to), _mm_add_epi16(twice_high, below));
     }
     static Sums add_word_products(__m128i a, __m128i b, Sums c) {
         c = _mm_add_epi32(c, _mm_madd_epi16(a, b));
