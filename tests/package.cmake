@@ -1,5 +1,5 @@
 # Uses the package as its users do: builds consumer/ with it, and runs what was built.
-#   cmake -DUSE=install | find_package | c_alone | pkg_config | add_subdirectory | fast_math | fast_math_lto … -P package.cmake
+#   cmake -DUSE=install | find_package | c_alone | pkg_config | fast_math | fast_math_lto … -P package.cmake
 
 set(prefix ${WORK_DIR}/prefix)
 set(programs consumer_c consumer_bits consumer_cpp)
@@ -64,13 +64,9 @@ elseif(USE STREQUAL "c_alone")
     run(${CC} ${CONSUMER_DIR}/main.c -o ${WORK_DIR}/${USE}/consumer_pkg_config ${flags})
     list(APPEND programs consumer_pkg_config)
   endif()
-elseif(USE STREQUAL "add_subdirectory")
-  set(ISAS scalar)
-  set(COMPONENTS "")
-  build_consumer(-DKVLANE_DIRECTORY=${SOURCE_DIR} -DKVLANE_XSIMD_INCLUDE_DIR=${XSIMD_INCLUDE_DIR})
 elseif(USE MATCHES "^fast_math")
-  # A project that allows its compiler to change results, of which these may not be: static, and shared with link-time
-  # optimisation, where the library may not change how its program treats subnormal numbers either.
+  # A project that adds the sources by add_subdirectory, and allows its compiler to change results, of which these may not be:
+  # static, and shared with link-time optimisation, where the library may not change how its program treats subnormal numbers either.
   string(APPEND CXX_FLAGS " -Ofast -ffast-math -ffinite-math-only -funsafe-math-optimizations -ffp-contract=fast")
   set(shared OFF)
   if(USE STREQUAL "fast_math_lto")
