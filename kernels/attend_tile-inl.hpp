@@ -60,7 +60,7 @@ void score_tile(const TileSource &source, const LeftOperand &queries, RowBlock &
     const panel::TileLayout &layout = source.layout;
     if (source.tile) {
         return multiply(0, n_panels, stored_panels<Isa, Format, true>(source, 0, n_panels, rows.room),
-                        prefetch<Format>(source, rows.n_rows, layout.v_panels, layout.bytes - layout.v_panels));
+                        prefetch_values<Format>(source, rows));
     }
     if constexpr (!Format::is_scaled) {
         const auto &[keys, values, next_keys] = *source.rows;
@@ -170,7 +170,7 @@ void sum_tile(const TileSource &source, RowBlock &rows) {
     constexpr int group = Format::group > 0 ? Format::group / panel::columns : KVL_MAX_HEAD_DIM / panel::columns;
     const auto n_panels = static_cast<int>(panel::round_up(source.view->v_head_dim, panel::columns) / panel::columns);
     if (source.tile) {
-        const Prefetch next = prefetch<Format>(source, rows.n_rows, source.layout.bytes, source.layout.v_panels);
+        const Prefetch next = prefetch_next_keys<Format>(source, rows);
         for (int first = 0; first < n_panels; first += group) {
             const int n = std::min(group, n_panels - first);
             const LeftOperand weights = weights_of<Isa, Format, N>(source, first / group, rows);

@@ -4,7 +4,7 @@
 
 namespace kvlane::isa {
 
-// Multiplies and sums bytes in one instruction.
+// Multiplies and sums bytes, or 16-bit integers, in one instruction.
 struct avx2_vnni : Avx2<avx2_vnni> {
     using Avx = Avx2<avx2_vnni>;
     static constexpr bool has_byte_products = true;
@@ -24,6 +24,7 @@ struct avx2_vnni : Avx2<avx2_vnni> {
         std::memcpy(&four, a, sizeof four);
         return _mm256_set1_epi32(four);
     }
+    static Sums add_word_products(__m256i a, __m256i b, Sums c) { return _mm256_dpwssd_avx_epi32(c, a, b); }
     static __m256i add_byte_products(__m256i a, __m256i b, __m256i c) { return _mm256_dpbusd_avx_epi32(c, b, a); }
 };
 

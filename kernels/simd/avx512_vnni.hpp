@@ -4,7 +4,7 @@
 
 namespace kvlane::isa {
 
-// Multiplies and sums bytes in one instruction.
+// Multiplies and sums bytes, or 16-bit integers, in one instruction.
 struct avx512_vnni : Avx512<avx512_vnni> {
     using Avx = Avx512<avx512_vnni>;
     static constexpr bool has_byte_products = true;
@@ -23,6 +23,7 @@ struct avx512_vnni : Avx512<avx512_vnni> {
         std::memcpy(&four, a, sizeof four);
         return _mm512_set1_epi32(four);
     }
+    static Sums add_word_products(__m512i a, __m512i b, Sums c) { return _mm512_dpwssd_epi32(c, a, b); }
     static __m512i add_byte_products(__m512i a, __m512i b, __m512i c) { return _mm512_dpbusd_epi32(c, b, a); }
 };
 
