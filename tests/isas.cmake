@@ -1,6 +1,8 @@
 # Configures the library with values of KVLANE_ISAS: which isas are built, and what is refused and why.
 #   cmake -DSOURCE_DIR=… -DWORK_DIR=… -DCXX=… -DGENERATOR=… -DXSIMD_INCLUDE_DIR=… -DWIDEST=isa … -P isas.cmake
 
+cmake_minimum_required(VERSION 3.25)
+
 # Sets status, and text: both streams with single spaces.
 function(configure isas)
   file(REMOVE_RECURSE ${WORK_DIR})
