@@ -66,27 +66,27 @@ static const float *query_of(const AttendChunk &c, int row, float *room) {
 }
 
 template <class Isa, Numbers K>
-static void pack_queries(int group, ChunkRows &rows) {
+static void pack_queries(int group, float unit, ChunkRows &rows) {
     constexpr int element_bytes = K == Numbers::bytes ? 1 : K == Numbers::words ? 2 : 4;
     const auto head_dim = static_cast<int>(rows.chunk->view->head_dim);
     const int64_t row_bytes = panel::round_up(head_dim, panel::columns) * element_bytes;
     for (int r = 0; r < rows.block.n_rows; ++r) {
         pack_query<Isa, K>(
-            query_of<Isa>(*rows.chunk, rows.first + r, rows.rotated_query), head_dim, group,
+            query_of<Isa>(*rows.chunk, rows.first + r, rows.rotated_query), head_dim, group, unit,
             {rows.queries + r * row_bytes, rows.query_scales + r, rows.query_starts + r, rows.query_factors + r});
     }
 }
 
 template <class Isa>
-static void pack_queries(Numbers k_numbers, int group, ChunkRows &rows) {
+static void pack_queries(Numbers k_numbers, int group, float unit, ChunkRows &rows) {
     if (k_numbers == Numbers::floats) {
-        pack_queries<Isa, Numbers::floats>(group, rows);
+        pack_queries<Isa, Numbers::floats>(group, unit, rows);
     } else if (k_numbers == Numbers::scaled) {
-        pack_queries<Isa, Numbers::scaled>(group, rows);
+        pack_queries<Isa, Numbers::scaled>(group, unit, rows);
     } else if (k_numbers == Numbers::words || !Isa::has_byte_products) {
-        pack_queries<Isa, Numbers::words>(group, rows);
+        pack_queries<Isa, Numbers::words>(group, unit, rows);
     } else if constexpr (Isa::has_byte_products) {
-        pack_queries<Isa, Numbers::bytes>(group, rows);
+        pack_queries<Isa, Numbers::bytes>(group, unit, rows);
     }
 }
 
@@ -117,23 +117,24 @@ static void attend_part(const Part &part, bool is_careful, ChunkRows &rows) {
     const kvl_view &view = *part.view;
     const Numbers k_numbers = format::is_scaled(view.k_format) ? c.k_numbers : Numbers::floats;
     const Numbers v_numbers = format::is_scaled(view.v_format) ? c.v_numbers : Numbers::floats;
-    const auto products = [&](kvl_format format) -> const ProductKernels & {
-        return c.kernels->products[format::is_scaled(format)]->of[format];
-    };
-    const ScoreFn score = products(view.k_format).score[static_cast<int>(k_numbers)];
+    const ProductKernels &of_keys = *c.kernels->products[view.k_format], &of_values = *c.kernels->products[view.v_format];
+    const ScoreFn score = of_keys.score[static_cast<int>(k_numbers)];
     const SoftmaxFn softmax = c.kernels->softmax[static_cast<int>(v_numbers)];
-    const SumFn sum = products(view.v_format).sum[static_cast<int>(v_numbers)];
-    const SumVisibleFn sum_visible = is_careful ? products(view.v_format).sum_visible : nullptr;
+    const SumFn sum = of_values.sum[static_cast<int>(v_numbers)];
+    const SumVisibleFn sum_visible = is_careful ? of_values.sum_visible : nullptr;
     SourceRows source_rows;
-    TileSource source{
-        &view,    c.kv_head,      0,
-        part.run, part.run_first, 0,
-        nullptr,  nullptr,        panel::tile_layout(view.k_format, view.head_dim, view.v_format, view.v_head_dim)};
+    TileSource source{.view = &view,
+                      .kv_head = c.kv_head,
+                      .first = 0,
+                      .run = part.run,
+                      .run_first = part.run_first,
+                      .needed = 0,
+                      .tile = nullptr,
+                      .rows = has_tiles(view) ? nullptr : &source_rows,
+                      .layout = panel::tile_layout(view.k_format, view.head_dim, view.v_format, view.v_head_dim)};
     const auto ld = static_cast<int>(panel::round_up(view.head_dim, panel::columns));
-    const bool has_groups = format::group_of[view.k_format] > 0;
-    const int key_group = has_groups ? format::group_of[view.k_format] : ld;
-    const float multiplier_unit = has_groups ? 1.0f / (1 << q4::multiplier_bits) : 1;
-    pack_queries<Isa>(k_numbers, key_group, rows);
+    const int group = format::group_of[view.k_format], key_group = group > 0 ? group : ld;
+    pack_queries<Isa>(k_numbers, key_group, group > 0 ? 1.0f / q4::one : 1, rows);
     for (int64_t first = part.first / panel::tile_tokens * panel::tile_tokens; first < part.first + part.n_tokens;
          first += panel::tile_tokens) {
         source.first = first;
@@ -141,18 +142,17 @@ static void attend_part(const Part &part, bool is_careful, ChunkRows &rows) {
         if (source.needed == 0) {
             continue;
         }
-        if (has_tiles(view)) {
-            source.tile = stored_tile(source);
-        } else {
+        if (source.rows) {
             source_rows = rows_of(source);
-            source.rows = &source_rows;
+        } else {
+            source.tile = stored_tile(source);
         }
         rows.block.n_tokens = static_cast<int>(panel::round_up(std::bit_width(source.needed), panel::columns));
         const auto scales_at = [&](kvl_format format, int64_t offset) {
             return format::is_scaled(format) ? reinterpret_cast<const float *>(source.tile + offset) : nullptr;
         };
         score(source, {rows.queries, ld, key_group, rows.query_scales, rows.query_starts}, rows.block);
-        softmax({.scale = c.scale * multiplier_unit,
+        softmax({.scale = c.scale,
                  .query_factors = rows.query_factors,
                  .softcap = c.softcap,
                  .slopes = c.slopes ? rows.slopes : nullptr,

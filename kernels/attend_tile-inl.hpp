@@ -6,8 +6,8 @@
 //   m' = max(m, max S), P = exp(S - m'), l' = l exp(m - m') + sum P
 //   O' = O exp(m - m') + P V  [rows][v_head_dim]
 
+#include <algorithm>
 #include <bit>
-#include <numeric>
 
 #include "exp-inl.hpp"
 #include "gemm-inl.hpp"
@@ -34,7 +34,7 @@ static void for_each_packed(int n_panels, int64_t panel_bytes, int most, Body &&
     }
 }
 
-// Unscaled scores: S[r][t] = q[r] . k[t]
+// Scores less the scales of keys: S[r][t] = q[r] . k[t] / key_scales[t]
 template <class Isa, class Format, Numbers N>
 void score_tile(const TileSource &source, const LeftOperand &queries, RowBlock &rows) {
     const int64_t multipliers = source.layout.k_scales + panel::multiplier_offset(0, 0);
@@ -60,7 +60,7 @@ void score_tile(const TileSource &source, const LeftOperand &queries, RowBlock &
     const panel::TileLayout &layout = source.layout;
     if (source.tile) {
         return multiply(0, n_panels, stored_panels<Isa, Format, true>(source, 0, n_panels, rows.room),
-                        prefetch_values<Format>(source, rows));
+                        prefetch<Format>(source, rows.n_rows, layout.v_panels, layout.bytes - layout.v_panels));
     }
     if constexpr (!Format::is_scaled) {
         const auto &[keys, values, next_keys] = *source.rows;
@@ -93,8 +93,8 @@ KVLANE_INLINE int32_t start_of(const int8_t *x, int n) {
 
 // Multiplies weights by the multipliers of a group of columns, one per token: to f32, or to integers of 16 or 8 bits.
 template <class Isa>
-static void multiply_floats(const std::byte *multipliers, RowBlock &rows) {
-    const auto unit = Isa::broadcast(1.0f / (1 << q4::multiplier_bits));
+static void scale_weights(const std::byte *multipliers, RowBlock &rows) {
+    const auto unit = Isa::broadcast(1.0f / q4::one);
     for (int r = 0; r < rows.n_rows; ++r) {
         auto *const to = reinterpret_cast<float *>(rows.group_weights.elements[r]);
         for (int t = 0; t < rows.n_tokens; t += Isa::lanes) {
@@ -103,7 +103,7 @@ static void multiply_floats(const std::byte *multipliers, RowBlock &rows) {
     }
 }
 template <class Isa, Numbers N>
-static void multiply_integers(const std::byte *multipliers, RowBlock &rows) {
+static void scale_integer_weights(const std::byte *multipliers, RowBlock &rows) {
     constexpr int bits = N == Numbers::words ? 16 : 8, unit = 1 << (bits - 8), n = panel::tile_tokens;
     GroupWeights &group = rows.group_weights;
     alignas(64) int16_t factors[n], products[n];
@@ -133,9 +133,9 @@ static LeftOperand weights_of(const TileSource &source, int group, RowBlock &row
     if constexpr (Format::group > 0) {
         const std::byte *const multipliers = source.tile + source.layout.v_scales + panel::multiplier_offset(group, 0);
         if constexpr (are_integers(N)) {
-            multiply_integers<Isa, N>(multipliers, rows);
+            scale_integer_weights<Isa, N>(multipliers, rows);
         } else {
-            multiply_floats<Isa>(multipliers, rows);
+            scale_weights<Isa>(multipliers, rows);
         }
         const GroupWeights &of = rows.group_weights;
         return {of.elements, GroupWeights::row_bytes / sizeof(Element), rows.n_tokens, of.scales, of.starts};
@@ -170,7 +170,7 @@ void sum_tile(const TileSource &source, RowBlock &rows) {
     constexpr int group = Format::group > 0 ? Format::group / panel::columns : KVL_MAX_HEAD_DIM / panel::columns;
     const auto n_panels = static_cast<int>(panel::round_up(source.view->v_head_dim, panel::columns) / panel::columns);
     if (source.tile) {
-        const Prefetch next = prefetch_next_keys<Format>(source, rows);
+        const Prefetch next = prefetch<Format>(source, rows.n_rows, source.layout.bytes, source.layout.v_panels);
         for (int first = 0; first < n_panels; first += group) {
             const int n = std::min(group, n_panels - first);
             const LeftOperand weights = weights_of<Isa, Format, N>(source, first / group, rows);
@@ -333,7 +333,7 @@ void softmax_tile(const ScoreRules &rules, RowBlock &rows) {
 
 // Packs a query as the left operand of the key product, padded with zeros to whole granules. For integer keys the query is
 // first scaled by a power of two, so that no sum overflows before it is multiplied by the key scales; scores are multiplied
-// by `factor` afterwards.
+// by `factor` afterwards. Its elements are multiplied by the unit of the multipliers that keys have for a group of elements.
 struct PackedQuery {
     void *to;
     float *scale;     // of the quantized query
@@ -341,7 +341,7 @@ struct PackedQuery {
     float *factor;    // multiplies the scores
 };
 template <class Isa, Numbers K>
-static void pack_query(const float *query, int head_dim, int group, const PackedQuery &packed) {
+static void pack_query(const float *query, int head_dim, int group, float unit, const PackedQuery &packed) {
     const auto padded = static_cast<int>(panel::round_up(head_dim, panel::columns));
     alignas(64) float room[KVL_MAX_HEAD_DIM + panel::columns];
     auto *const floats = are_integers(K) ? room : static_cast<float *>(packed.to);
@@ -352,13 +352,15 @@ static void pack_query(const float *query, int head_dim, int group, const Packed
         *packed.factor = normalize<Isa>(query, head_dim, floats);
     }
     std::fill_n(floats + head_dim, padded - head_dim, 0.0f);
-    if constexpr (K == Numbers::words) {
+    if constexpr (K == Numbers::scaled) {
+        std::transform(floats, floats + head_dim, floats, [=](float x) { return x * unit; });
+    } else if constexpr (K == Numbers::words) {
         auto *const words = static_cast<int16_t *>(packed.to);
-        *packed.scale = quantize<Isa>(floats, padded, words);
+        *packed.scale = quantize<Isa>(floats, padded, std::min(group, padded), words) * unit;
         order_words(words, padded);
     } else if constexpr (K == Numbers::bytes) {
         auto *const bytes = static_cast<int8_t *>(packed.to);
-        *packed.scale = quantize<Isa>(floats, padded, bytes);
+        *packed.scale = quantize<Isa>(floats, padded, padded, bytes) * unit;
         for (int i = 0; i * group < padded; ++i) {
             packed.starts[i * max_rows] = start_of<Isa>(bytes + i * group, std::min(group, padded - i * group));
         }

@@ -13,7 +13,7 @@ enum : uint32_t {
     cpu_avx512 = 8,  // F, BW, CD, DQ and VL
     cpu_avx_vnni = 16,
     cpu_avx512_vnni = 32,
-    cpu_dotprod = 64,  // FEAT_DotProd: SDOT and UDOT
+    cpu_dotprod = 64,  // FEAT_DotProd: SDOT
 };
 
 // The features of the running CPU, or'ed.

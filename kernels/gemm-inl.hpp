@@ -1,8 +1,12 @@
 #pragma once
 
-// The micro-kernel: C[n_rows][16 n_panels] (+)= A[n_rows][k] * panels, with row r multiplied by row_scales[r] for integer
-// operands only; for scores (A: queries, panels: keys), and for weighted sums (A: softmax weights, panels: values), which
-// are added to C.
+// The micro-kernel: a matrix product whose k may be divided into groups,
+//
+//   C[r][c] (+)= sum over groups g of row_scales[r] * multipliers[g][c] * sum over k in g of A[r][k] * B[k][c]
+//
+// where B are n_panels panels, row scales are for integer operands only, and most products have one group and no
+// multipliers; for scores (A: queries, B: keys), and for weighted sums (A: softmax weights, B: values), which are added to
+// C.
 //
 // The terms of an element of C are summed in the order of k, all of them or those of one group of k, whose sum is multiplied
 // by the column's multiplier: bits do not depend on how many rows or panels are computed together.
@@ -117,7 +121,7 @@ struct Gemm {
     int64_t panel_bytes;
     int n_panels;
     int k;        // a multiple of panel::k_multiple
-    int k_group;  // terms per group: k, or a multiple of 2 * panel::k_multiple
+    int k_group;  // terms per group: k, or a multiple of panel::k_multiple
     float *c;     // [n_rows][ldc]
     int ldc;
     bool accumulates;              // C += …, or C = …

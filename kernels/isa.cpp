@@ -9,7 +9,13 @@ namespace kvlane {
 constexpr KernelTable KVLANE_OF_ISA(table) = {
     .name = KVLANE_STRING(KVLANE_ISA_NAME),
     .has_byte_products = Isa::has_byte_products,
-    .products = {&KVLANE_OF_ISA(float_products), &KVLANE_OF_ISA(integer_products)},
+    .products =
+        {
+#define KVLANE_FORMAT(name, bits, scale, group) \
+    &(format::name::is_scaled ? KVLANE_OF_ISA(integer_products) : KVLANE_OF_ISA(float_products))[format::index_##name],
+#include "formats.inc"
+#undef KVLANE_FORMAT
+        },
     .softmax = {softmax_tile<Isa, Numbers::floats>, softmax_tile<Isa, Numbers::scaled>, softmax_tile<Isa, Numbers::words>,
                 softmax_tile<Isa, numbers<format::q8, Numbers::bytes>>},
     .pack =

@@ -4,10 +4,10 @@
 
 namespace kvlane {
 
-constexpr ProductTable KVLANE_OF_ISA(float_products) = {{
+constexpr ProductKernels KVLANE_OF_ISA(float_products)[] = {
 #define KVLANE_FORMAT(name, bits, scale, group) products_of<format::name, false>(),
 #include "formats.inc"
 #undef KVLANE_FORMAT
-}};
+};
 
 }  // namespace kvlane

@@ -39,15 +39,15 @@ static constexpr ProductKernels products_of() {
                 kernels.sum[i] = sum_tile<Isa, Format, n>;
             }
         });
-    }
-    if constexpr (!Format::is_scaled && !IsScaled) {  // stored integers cannot be NaN or infinite
-        kernels.sum_visible = sum_visible<Isa, Format>;
+        if constexpr (!IsScaled) {  // stored integers cannot be NaN or infinite
+            kernels.sum_visible = sum_visible<Isa, Format>;
+        }
     }
     return kernels;
 }
 
-extern const ProductTable KVLANE_OF_ISA(float_products);
-extern const ProductTable KVLANE_OF_ISA(integer_products);
+extern const ProductKernels KVLANE_OF_ISA(float_products)[format::count];
+extern const ProductKernels KVLANE_OF_ISA(integer_products)[format::count];
 extern const KernelTable KVLANE_OF_ISA(table);
 
 }  // namespace kvlane

@@ -96,16 +96,13 @@ struct ProductKernels {
     SumFn sum[4];              // null for bytes of q8
     SumVisibleFn sum_visible;  // null: the stored elements are integers
 };
-struct ProductTable {
-    ProductKernels of[format::count];
-};
 
 struct KernelTable {
     const char *name;
     bool has_byte_products;
-    const ProductTable *products[2];  // for formats that are not scaled, and for those that are
-    SoftmaxFn softmax[4];             // by Numbers of values
-    PackFn pack[format::count][2];    // f32 rows; values, keys
+    const ProductKernels *products[format::count];
+    SoftmaxFn softmax[4];           // by Numbers of values
+    PackFn pack[format::count][2];  // f32 rows; values, keys
     PackFn unpack[format::count][2];
     void (*attend_chunk)(const AttendChunk &);
     void (*merge)(const PartialRows &into, const PartialRows &from, int n_rows, uint32_t v_head_dim);

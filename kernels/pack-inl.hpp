@@ -198,7 +198,7 @@ void unpack(const PackRows &p) {
                 const auto code = std::to_integer<int>(*from) >> (k % 8 < 4 ? 0 : 4) & 15;
                 const std::byte multiplier = p.scales[panel::multiplier_offset(d / Format::group, token)];
                 const int product = q4::levels[code] * std::to_integer<int8_t>(multiplier);
-                x[d] = static_cast<float>(product) / (1 << q4::multiplier_bits);
+                x[d] = static_cast<float>(product) / q4::one;
             } else if constexpr (Format::is_scaled) {
                 x[d] = static_cast<float>(std::to_integer<int8_t>(*from));
             } else {

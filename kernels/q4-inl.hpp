@@ -117,7 +117,7 @@ KVLANE_INLINE float step_of_group(const std::byte *x, int n) {
 template <class Isa>
 KVLANE_INLINE void encode_group(float *x, int n, float scale, float multiplier) {
     // Two factors: the inverse of scale * multiplier may overflow.
-    const auto inverse_scale = Isa::broadcast(1 / scale), factor = Isa::broadcast(128 / multiplier);
+    const auto inverse_scale = Isa::broadcast(1 / scale), factor = Isa::broadcast(one / multiplier);
     const auto code_of = [&](typename Isa::Vec v) __attribute__((always_inline)) {
         const auto index = multiplier != 0 ? nearest_index<Isa>(v * inverse_scale * factor) : Isa::broadcast(0);
         return index + Isa::broadcast(zero_code);
@@ -142,9 +142,9 @@ static float quantize_row(float *x, int dim, int8_t *multipliers) {
         steps[i] = step_of_group<Isa>(reinterpret_cast<std::byte *>(x + i * group), size_of(i));
         scale = std::isnan(scale) || std::abs(steps[i]) <= scale ? scale : std::abs(steps[i]);  // NaN stays
     }
-    scale *= 128.0f / max_multiplier;
+    scale *= static_cast<float>(one) / max_multiplier;
     for (int i = 0; i < n_groups; ++i) {
-        const float multiplier = scale > 0 ? std::nearbyint(steps[i] / scale * 128) : 0;
+        const float multiplier = scale > 0 ? std::nearbyint(steps[i] / scale * one) : 0;
         multipliers[i] = static_cast<int8_t>(multiplier);
         encode_group<Isa>(x + i * group, size_of(i), scale, multiplier);
     }

@@ -82,14 +82,14 @@ KVLANE_INLINE float sum_of_magnitudes(const std::byte *x, int n, float part) {
     return Isa::reduce_add(sum);
 }
 
-// Quantizes x to int16 or int8: x[i] ~ scale * to[i]; returns the scale. Sums of n products of to[i] and 8-bit integers fit
-// into 32 bits. The buffer `to` extends at least one vector beyond its n elements.
+// Quantizes x to int16 or int8: x[i] ~ scale * to[i]; returns the scale. Sums of n_terms products of to[i] and 8-bit
+// integers fit into 32 bits. The buffer `to` extends at least one vector beyond its n elements.
 template <class Isa, class Integer>
-KVLANE_INLINE float quantize(const float *x, int n, Integer *to) {
+KVLANE_INLINE float quantize(const float *x, int n, int n_terms, Integer *to) {
     constexpr bool is_wide = sizeof(Integer) > 1;
     const auto *from = reinterpret_cast<const std::byte *>(x);
     float largest = largest_of<Isa>(from, n);
-    if (is_wide && n > products_in_32_bits) {  // - 1: headroom for rounding
+    if (is_wide && n_terms > products_in_32_bits) {  // - 1: headroom for rounding
         largest = std::max(largest, sum_of_magnitudes<Isa>(from, n, 1.0f / (products_in_32_bits - 1)));
     }
     const float scale = scale_for(largest, is_wide ? most_int16 : most_int8);

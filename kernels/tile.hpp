@@ -37,8 +37,8 @@ struct TileSource {
     uint32_t run;            // index of the view's run with the first token, or an earlier run,
     int64_t run_first;       // and that run's first token
     uint64_t needed;         // bits of the tokens visible to any query row
-    const std::byte *tile;   // as stored; null:
-    const SourceRows *rows;  // to be packed
+    const std::byte *tile;   // the stored tile; null if there are rows
+    const SourceRows *rows;  // the rows of its tokens, to be packed; null if it is stored
     panel::TileLayout layout;
 };
 

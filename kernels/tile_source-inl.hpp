@@ -1,6 +1,6 @@
 #pragma once
 
-// Where a tile's panels come from: stored tiles as they are, those of q4 dequantized to bytes; or a caller's rows, packed.
+// Where a tile's panels come from: stored tiles as they are, those of q4 unpacked to bytes; or a caller's rows, packed.
 
 #include "gemm-inl.hpp"
 #include "mask.hpp"
@@ -123,25 +123,12 @@ static inline const std::byte *stored_tile(const TileSource &s) {
     return tile_of(*s.view, *run.span, s.kv_head, in_run, run.block);
 }
 
-// What is prefetched during a product: [at, at + bytes), or nothing. For one row of f32 the four panels that are read at
-// once are streams enough.
+// While a stored tile's keys are multiplied its values are prefetched, and while these are summed the memory behind the
+// tile: the next tile's keys, or the next KV head's. For one row of f32 the four panels that are read at once are streams
+// enough.
 template <class Format>
-static Prefetch prefetch_if(bool is_needed, const std::byte *at, int64_t bytes, int n_rows) {
-    return {at, is_needed && (Format::bits < 32 || n_rows > 1) ? bytes / Prefetch::streams : 0};
-}
-
-// While a stored tile's keys are multiplied its values are prefetched, if most of its tokens are visible, and while these
-// are summed the keys of the view's next tile.
-template <class Format>
-static Prefetch prefetch_values(const TileSource &s, const RowBlock &rows) {
-    const panel::TileLayout &layout = s.layout;
-    return prefetch_if<Format>(rows.n_tokens > panel::tile_tokens / 2, s.tile + layout.v_panels,
-                               layout.bytes - layout.v_panels, rows.n_rows);
-}
-template <class Format>
-static Prefetch prefetch_next_keys(const TileSource &s, const RowBlock &rows) {
-    return prefetch_if<Format>(s.first + panel::tile_tokens < own_tokens(*s.view), s.tile + s.layout.bytes,
-                               s.layout.v_panels, rows.n_rows);
+static Prefetch prefetch(const TileSource &s, int n_rows, int64_t offset, int64_t bytes) {
+    return {s.tile + offset, Format::bits == 32 && n_rows == 1 ? 0 : bytes / Prefetch::streams};
 }
 
 }  // namespace kvlane

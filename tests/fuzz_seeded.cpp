@@ -1,5 +1,5 @@
-// Runs the fuzz target over inputs from a fixed seed: what any compiler can do without a fuzzer. Fails where enough inputs
-// do not reach what is to be compared.
+// Runs the fuzz target over inputs from a fixed seed: what any compiler can do without a fuzzer. Fails where the inputs do
+// not reach what is to be compared.
 
 #include <cstdint>
 #include <cstdio>
@@ -30,6 +30,5 @@ int main(int argc, char **argv) {
     const bool reaches_all = n.chunks > 0 && n.chains > 0 && n.rows > 0 && n.tiles > 0 && n.shared > 0 && n.long_heads > 0 &&
                              n.large_groups > 0 && n.rough > 0 && n.oracle > n.scaled_oracle && n.scaled_oracle > 0 &&
                              n.written > 0;
-    constexpr int enough = 10000;
-    return reaches_all || n_inputs < enough ? EXIT_SUCCESS : EXIT_FAILURE;
+    return reaches_all ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -1,5 +1,6 @@
 # Configures the library with values of KVLANE_ISAS: which isas are built, and what is refused and why.
-#   cmake -DSOURCE_DIR=… -DWORK_DIR=… -DCXX=… -DGENERATOR=… -DXSIMD_INCLUDE_DIR=… -DWIDEST=isa … -P isas.cmake
+#   cmake -DSOURCE_DIR=… -DWORK_DIR=… -DCC=… -DCXX=… -DGENERATOR=… -DXSIMD_INCLUDE_DIR=… -DPROCESSOR=… -DWIDEST=isa
+#     -P isas.cmake
 
 cmake_minimum_required(VERSION 3.25)
 
@@ -28,8 +29,12 @@ function(refuses isas reason)
 endfunction()
 
 builds("scalar" "scalar")
-builds("native" "scalar ${WIDEST}")
-builds("${WIDEST};scalar;native;${WIDEST}" "scalar ${WIDEST}")
+set(both scalar)
+if(NOT WIDEST STREQUAL "scalar")
+  set(both "scalar ${WIDEST}")
+endif()
+builds("native" "${both}")
+builds("${WIDEST};scalar;native;${WIDEST}" "${both}")
 refuses("${WIDEST};sse9" "KVLANE_ISAS has \"sse9\"; it must be all, native or of scalar, ")
 refuses("native" "native is of this machine: name isas for another, or all" -DCMAKE_SYSTEM_NAME=Linux
   -DCMAKE_SYSTEM_PROCESSOR=${PROCESSOR})

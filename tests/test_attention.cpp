@@ -439,16 +439,18 @@ TEST_CASE("attention: queries near the ends of f32 meet integers at every head_d
     for (const uint32_t head_dim : {512u, 1024u}) {
         for (const auto &numbers : {std::tuple{1e-33f, 1e28f, 1e3f}, {1e36f, 2e-36f, 0.5f}}) {
             const float query = std::get<0>(numbers), key = std::get<1>(numbers), scale = std::get<2>(numbers);
-            Shape shape{1, 2, head_dim, 8, Format::q8, Format::f32, 3, scale};
-            shape.rotation = kvlane::Rotation::none;
-            const Cache cache = filled(shape, Floats(shape.k_size(), key), normal(shape.v_size(), 3));
-            const Floats q(shape.q_size(), query);
-            for (const Precision precision : shape.precisions()) {
-                shape.precision = precision;
-                INFO(shape.text() << ", queries of " << query);
-                const Answer got = attend(shape.attention(), cache.view(0), shape.len, q);
-                const double rounded_alike = rounding * head_dim / 8;  // elements are
-                CHECK(lse_error(got.lse, expected(shape, cache, q).lse) <= shape.lse_bound() + rounded_alike);
+            for (const Format format : {Format::q8, Format::q4}) {
+                Shape shape{1, 2, head_dim, 8, format, Format::f32, 3, scale};
+                shape.rotation = kvlane::Rotation::none;
+                const Cache cache = filled(shape, Floats(shape.k_size(), key), normal(shape.v_size(), 3));
+                const Floats q(shape.q_size(), query);
+                for (const Precision precision : shape.precisions()) {
+                    shape.precision = precision;
+                    INFO(shape.text() << ", queries of " << query);
+                    const Answer got = attend(shape.attention(), cache.view(0), shape.len, q);
+                    const double rounded_alike = rounding * head_dim / 8;  // elements are
+                    CHECK(lse_error(got.lse, expected(shape, cache, q).lse) <= shape.lse_bound() + rounded_alike);
+                }
             }
         }
     }

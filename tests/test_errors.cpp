@@ -732,42 +732,47 @@ Failures failures_of_overlaps(kvl_status (World::*call)()) {
     };
 }
 
-// The same where what is read is an array or a descriptor, and the second sequence's output lies over it.
-Failures failures_of_arrays(kvl_status (World::*call)()) {
+// The same where what is read is an array or a descriptor, and the second sequence's output, or its lse, lies over it.
+Failures failures_of_arrays(kvl_status (World::*call)(), bool in_lse) {
     const auto with = [=](std::function<void(World &, kvl_sequence &)> spoil) {
         return with_sequence(call, [=](World &w, kvl_sequence &s) {
             spoil(w, s);
-            (s.range ? w.range.out.o : s.out) = w.arena.data();
+            (in_lse ? s.lse : s.range ? w.range.out.o : s.out) = w.arena.data();
         });
     };
+    const std::string written = in_lse ? "sequences[1]'s lse" : "sequences[1]'s out";
     return {
-        {"out in a view",
-         KVL_ERROR_OVERLAP,
-         {"sequences[1]'s out", "sequences[1]'s view is"},
-         with([](World &w, kvl_sequence &s) { s.view = moved_into(w.arena.data(), s.view, 1); })},
+        {"out in a view", KVL_ERROR_OVERLAP, {written, "sequences[1]'s view is"}, with([](World &w, kvl_sequence &s) {
+             s.view = moved_into(w.arena.data(), s.view, 1);
+         })},
         {"out in spans",
          KVL_ERROR_OVERLAP,
-         {"view[0]: ", "sequences[1]'s out", "sequences[0]'s view's spans"},
+         {"view[0]: ", written, "sequences[0]'s view's spans"},
          with([](World &w, kvl_sequence &) { w.view.spans = moved_into(w.arena.data(), w.view.spans, 1); })},
         {"out in blocks",
          KVL_ERROR_OVERLAP,
-         {"view[0]: ", "sequences[1]'s out", "sequences[0]'s view's blocks"},
+         {"view[0]: ", written, "sequences[0]'s view's blocks"},
          with([](World &w, kvl_sequence &) {
              w.use_blocks();
              w.view.blocks = moved_into(w.arena.data(), w.view.blocks, 2);
          })},
-        {"range's o in a range",
-         KVL_ERROR_OVERLAP,
-         {"sequences[1]'s range's out.o", "sequences[1]'s range is"},
-         with([](World &w, kvl_sequence &s) {
-             w.range.out.o = w.arena.data();
-             s.range = moved_into(w.arena.data(), &w.range, 1);
+        {"out in a mask", KVL_ERROR_OVERLAP, {written, "sequences[1]'s mask is"}, with([](World &w, kvl_sequence &s) {
+             s.mask = moved_into(w.arena.data(), &w.mask, 1);
          })},
-        {"out in a mask",
-         KVL_ERROR_OVERLAP,
-         {"sequences[1]'s out", "sequences[1]'s mask is"},
-         with([](World &w, kvl_sequence &s) { s.mask = moved_into(w.arena.data(), &w.mask, 1); })},
     };
+}
+
+Failures failures_of_arrays_in_lse(kvl_status (World::*call)()) { return failures_of_arrays(call, true); }
+Failures failures_of_arrays_in_out(kvl_status (World::*call)()) {
+    Failures all = failures_of_arrays(call, false);
+    all.push_back({"range's o in a range",
+                   KVL_ERROR_OVERLAP,
+                   {"sequences[1]'s range's out.o", "sequences[1]'s range is"},
+                   with_sequence(call, [](World &w, kvl_sequence &s) {
+                       w.range.out.o = w.arena.data();
+                       s.range = moved_into(w.arena.data(), &w.range, 1);
+                   })});
+    return all;
 }
 
 // The same of views of blocks.
@@ -1579,9 +1584,10 @@ Failures failures_of_small_calls() {
     };
 }
 
-constexpr auto all_failures_of_sequences = {
-    failures_of_sequences, failures_of_views, failures_of_spans,  failures_of_overlaps, failures_of_arrays,
-    failures_of_ranges,    failures_of_masks, failures_of_blocks, failures_of_tiles,    failures_of_tile_strides};
+constexpr auto all_failures_of_sequences = {failures_of_sequences, failures_of_views,         failures_of_spans,
+                                            failures_of_overlaps,  failures_of_arrays_in_out, failures_of_arrays_in_lse,
+                                            failures_of_ranges,    failures_of_masks,         failures_of_blocks,
+                                            failures_of_tiles,     failures_of_tile_strides};
 
 Failures all_failures() {
     std::vector<Failures> groups{failures_of_cache_create(),

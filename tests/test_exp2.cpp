@@ -6,33 +6,14 @@
 #include <limits>
 #include <tuple>
 
+#include "functions.hpp"
 #include "support.hpp"
-
-#define KVLANE_ISA_ROW(name, features) \
-    namespace kvlane::isa {            \
-    struct name;                       \
-    }
-#include "built_isas.inc"
-
-namespace test {
-
-/// y[i] = 2^x[i], for a multiple of 16 values; exp2_isa.cpp has one for each isa.
-template <class Isa>
-void exp2_each(const float *x, float *y, int n);
-
-}  // namespace test
 
 namespace {
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
-auto exp2_in_force() {
-    const std::string in_force = kvlane::isa_in_force();
-    void (*found)(const float *, float *, int) = nullptr;
-#define KVLANE_ISA_ROW(name, features) found = in_force == #name ? &test::exp2_each<kvlane::isa::name> : found;
-#include "built_isas.inc"
-    return found;
-}
+auto exp2_in_force() { return test::functions_in_force().exp2; }
 
 float exp2_of(float x) {
     const std::vector<float> xs(16, x);

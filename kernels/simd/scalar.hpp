@@ -30,10 +30,7 @@ struct scalar {
     // The levels of the codes of q4 in the columns whose granules begin at p: of the lower halves of its bytes, and of the
     // upper.
     static void unpack_codes(const std::byte *p, std::byte *lower, std::byte *upper) {
-        for (int i = 0; i < 4 * lanes; ++i) {
-            lower[i] = static_cast<std::byte>(q4::levels[std::to_integer<int>(p[i] & std::byte{15})]);
-            upper[i] = static_cast<std::byte>(q4::levels[std::to_integer<int>(p[i] >> 4)]);
-        }
+        q4::unpack_codes<scalar>(p, 4 * lanes, lower, upper);
     }
 
     // Transposes: lane i of vector j becomes lane j of vector i.
