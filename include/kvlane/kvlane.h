@@ -59,7 +59,8 @@
 /* Tokens per chunk, the unit of merging: chunk c holds positions c * KVL_CHUNK_TOKENS to (c + 1) * KVL_CHUNK_TOKENS - 1. */
 #define KVL_CHUNK_TOKENS 512
 
-/* Number of tokens that kvl_cache_truncate can remove without loss from a cache that keeps tokens in f16. */
+/* In a cache that keeps tokens in f16, kvl_cache_truncate is lossless down to this many tokens below the largest length since
+ * the last clear. */
 #define KVL_TRUNCATABLE_TOKENS 64
 
 #ifdef __cplusplus
@@ -136,8 +137,9 @@ enum {
  *
  * Fast: rounded to 8-bit integers if the instruction set multiplies bytes (avx2_vnni, avx512_vnni, neon_dotprod),
  * both formats are q8 or q4, and, for queries, keys are q4 or the group has at least 2 query heads, or, for weights, values
- * are q4; otherwise to 16-bit integers. With 8 bits the output's error is at most 1.5 times that of storage alone. With 16
- * bits it is a hundredth of the error of storage in q8. Fast is valid only if both formats are q8 or q4.
+ * are q4; otherwise to 16-bit integers. In tests with random data, rounding to 8 bits raises the output's error to at most
+ * 1.5 times that of storage alone, and rounding to 16 bits adds less than a hundredth of the error of storage in q8. Fast is
+ * valid only if both formats are q8 or q4.
  *
  * Default: same as fast, but valid for all formats. */
 typedef uint32_t kvl_precision;
@@ -244,8 +246,9 @@ typedef struct kvl_view {
     int64_t k_head_stride_bytes;
     int64_t v_token_stride_bytes;
     int64_t v_head_stride_bytes;
-    int64_t len;           /* visible tokens of this view and the views after it; the first len - next->len + next->n_overlap
-                              are its own, at most the sum of the spans' n_tokens */
+    int64_t len;           /* tokens from this view's first to the end of the chain; the view's own are the first
+                              len - next->len + next->n_overlap of them, or all without next: at most the sum of the
+                              spans' n_tokens */
     const kvl_span *spans; /* in order of position */
     uint32_t n_spans;
     uint32_t reserved;       /* 0 */
@@ -346,8 +349,9 @@ KVL_API kvl_status kvl_cache_copy(const kvl_cache *source, kvl_cache **copy);
 KVL_API kvl_status kvl_cache_append(kvl_cache *cache, uint32_t layer, int64_t n_tokens, const float *k, size_t k_len,
                                     const float *v, size_t v_len);
 
-/// Makes the n_tokens pending tokens of every layer part of the cache. Recent tokens are kept in f16 only if the newest
-/// KVL_TRUNCATABLE_TOKENS queries read them in f16; older queries that attend after this call read the others quantized.
+/// Makes the n_tokens pending tokens of every layer part of the cache, and drops the f16 data of each recent token that a query
+/// at none of the last KVL_TRUNCATABLE_TOKENS positions reads in f16. A query at an earlier position that attends after this
+/// call reads such tokens quantized.
 /// Errors: KVL_ERROR_NULL; _RANGE when n_tokens < 1; _LAYER_MISSING unless every layer has exactly n_tokens pending
 /// Threads: one, while no other thread uses the cache   Allocates: no
 KVL_API kvl_status kvl_cache_advance(kvl_cache *cache, int64_t n_tokens);
@@ -355,8 +359,8 @@ KVL_API kvl_status kvl_cache_advance(kvl_cache *cache, int64_t n_tokens);
 /// Removes all tokens from position len on, and all pending tokens. If len is at most KVL_TRUNCATABLE_TOKENS below the
 /// largest length since the last clear, the cache becomes bitwise identical to its earlier state at length len. Otherwise,
 /// tokens that are stored only in quantized form do not regain their precision: in a layer that keeps tokens in f16, if the
-/// new end lies within such a tile, its tokens are stored in f16 again with their dequantized values. Quantizing the
-/// tile again restores the same bits.
+/// new end lies within a tile that is stored only in quantized form, its tokens are stored in f16 again with their dequantized
+/// values. Quantizing the tile again restores the same bits.
 /// Errors: KVL_ERROR_NULL; KVL_ERROR_LENGTH when len < 0 or len > kvl_cache_len
 /// Threads: one, while no other thread uses the cache   Allocates: no
 KVL_API kvl_status kvl_cache_truncate(kvl_cache *cache, int64_t len);
@@ -508,7 +512,8 @@ KVL_API kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_atte
 KVL_API void kvl_attention_destroy(kvl_attention *attention);
 
 /// Returns the name of the kernel that this object's calls use, "avx2/f16+bf16/group:4" for example, followed by "/fast" if
-/// queries or weights are rounded to 8-bit integers, or by "/exact" if stored integers are multiplied as f32; null for null.
+/// queries or weights are rounded to 8-bit integers, or by "/exact" if stored integers are multiplied as f32, and by nothing if
+/// they are rounded to 16-bit integers; null for null.
 KVL_API const char *kvl_attention_kernel(const kvl_attention *attention);
 
 /// Computes a workspace size that suffices for every call with up to n_sequences sequences of up to max_len tokens and
@@ -516,8 +521,8 @@ KVL_API const char *kvl_attention_kernel(const kvl_attention *attention);
 /// Units:  bytes
 /// Errors: KVL_ERROR_NULL; KVL_ERROR_RANGE when max_len is negative or over KVL_MAX_TOKENS, max_queries is 0, or max_tasks
 ///         is 0 or over KVL_MAX_TASKS
-/// Bound:  per task, the larger of 0.7 MB and its scratch buffers plus four partial states of max(128, group) (query, query
-///         head) pairs each; per sequence, 32 bytes for each chunk of KVL_CHUNK_TOKENS tokens of max_len, and 8 bytes for
+/// Bound:  per task, max(0.7 MB, S + 4 P), where S are its scratch buffers and P is a partial state of max(128, group)
+///         (query, query head) pairs; per sequence, 32 bytes for each chunk of KVL_CHUNK_TOKENS tokens of max_len, and 8 bytes for
 ///         each of the max_queries * group pairs
 /// Threads: any   Allocates: no
 KVL_API kvl_status kvl_attention_workspace_size(const kvl_attention *attention, uint32_t n_sequences, int64_t max_len,
