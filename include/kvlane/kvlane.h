@@ -59,8 +59,8 @@
 /* Tokens per chunk, the unit of merging: chunk c holds positions c * KVL_CHUNK_TOKENS to (c + 1) * KVL_CHUNK_TOKENS - 1. */
 #define KVL_CHUNK_TOKENS 512
 
-/* In a cache that keeps tokens in f16, kvl_cache_truncate is lossless down to this many tokens below the largest length since
- * the last clear. */
+/* In a cache that keeps tokens in f16, kvl_cache_truncate is lossless down to this many tokens below the largest length
+ * since the last clear. */
 #define KVL_TRUNCATABLE_TOKENS 64
 
 #ifdef __cplusplus
@@ -349,9 +349,9 @@ KVL_API kvl_status kvl_cache_copy(const kvl_cache *source, kvl_cache **copy);
 KVL_API kvl_status kvl_cache_append(kvl_cache *cache, uint32_t layer, int64_t n_tokens, const float *k, size_t k_len,
                                     const float *v, size_t v_len);
 
-/// Makes the n_tokens pending tokens of every layer part of the cache, and drops the f16 data of each recent token that a query
-/// at none of the last KVL_TRUNCATABLE_TOKENS positions reads in f16. A query at an earlier position that attends after this
-/// call reads such tokens quantized.
+/// Makes the n_tokens pending tokens of every layer part of the cache, and drops the f16 data of each recent token that a
+/// query at none of the last KVL_TRUNCATABLE_TOKENS positions reads in f16. A query at an earlier position that attends
+/// after this call reads such tokens quantized.
 /// Errors: KVL_ERROR_NULL; _RANGE when n_tokens < 1; _LAYER_MISSING unless every layer has exactly n_tokens pending
 /// Threads: one, while no other thread uses the cache   Allocates: no
 KVL_API kvl_status kvl_cache_advance(kvl_cache *cache, int64_t n_tokens);
@@ -359,8 +359,8 @@ KVL_API kvl_status kvl_cache_advance(kvl_cache *cache, int64_t n_tokens);
 /// Removes all tokens from position len on, and all pending tokens. If len is at most KVL_TRUNCATABLE_TOKENS below the
 /// largest length since the last clear, the cache becomes bitwise identical to its earlier state at length len. Otherwise,
 /// tokens that are stored only in quantized form do not regain their precision: in a layer that keeps tokens in f16, if the
-/// new end lies within a tile that is stored only in quantized form, its tokens are stored in f16 again with their dequantized
-/// values. Quantizing the tile again restores the same bits.
+/// new end lies within a tile that is stored only in quantized form, its tokens are stored in f16 again with their
+/// dequantized values. Quantizing the tile again restores the same bits.
 /// Errors: KVL_ERROR_NULL; KVL_ERROR_LENGTH when len < 0 or len > kvl_cache_len
 /// Threads: one, while no other thread uses the cache   Allocates: no
 KVL_API kvl_status kvl_cache_truncate(kvl_cache *cache, int64_t len);
@@ -512,8 +512,8 @@ KVL_API kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_atte
 KVL_API void kvl_attention_destroy(kvl_attention *attention);
 
 /// Returns the name of the kernel that this object's calls use, "avx2/f16+bf16/group:4" for example, followed by "/fast" if
-/// queries or weights are rounded to 8-bit integers, or by "/exact" if stored integers are multiplied as f32, and by nothing if
-/// they are rounded to 16-bit integers; null for null.
+/// queries or weights are rounded to 8-bit integers, or by "/exact" if stored integers are multiplied as f32, and by nothing
+/// if they are rounded to 16-bit integers; null for null.
 KVL_API const char *kvl_attention_kernel(const kvl_attention *attention);
 
 /// Computes a workspace size that suffices for every call with up to n_sequences sequences of up to max_len tokens and
@@ -522,8 +522,8 @@ KVL_API const char *kvl_attention_kernel(const kvl_attention *attention);
 /// Errors: KVL_ERROR_NULL; KVL_ERROR_RANGE when max_len is negative or over KVL_MAX_TOKENS, max_queries is 0, or max_tasks
 ///         is 0 or over KVL_MAX_TASKS
 /// Bound:  per task, max(0.7 MB, S + 4 P), where S are its scratch buffers and P is a partial state of max(128, group)
-///         (query, query head) pairs; per sequence, 32 bytes for each chunk of KVL_CHUNK_TOKENS tokens of max_len, and 8 bytes for
-///         each of the max_queries * group pairs
+///         (query, query head) pairs; per sequence, 32 bytes for each chunk of KVL_CHUNK_TOKENS tokens of max_len, and 8
+///         bytes for each of the max_queries * group pairs
 /// Threads: any   Allocates: no
 KVL_API kvl_status kvl_attention_workspace_size(const kvl_attention *attention, uint32_t n_sequences, int64_t max_len,
                                                 uint32_t max_queries, uint32_t max_tasks, size_t *bytes);
