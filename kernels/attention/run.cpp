@@ -143,9 +143,8 @@ kvl_status check_done(const Call &call) {
     }
     return n_left == 0 && n_running == 0
                ? KVL_OK
-               : fail(KVL_ERROR_TASK,
-                      "%u of the call's %u tasks were not run, %u still running; each must be run once", n_left,
-                      call.n_tasks, n_running);
+               : fail(KVL_ERROR_TASK, "%u of the call's %u tasks were not run, %u still running; each must be run once",
+                      n_left, call.n_tasks, n_running);
 }
 
 // Ends a call, whether the executor returns or throws: its gate is closed first, so that no task is in it and none comes.
