@@ -14,7 +14,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 BRANCH = re.compile(r"(b|b\.\w+|cbn?z|tbn?z)$")
-MULTIPLY_ADD = re.compile(r"(fmla|sm(la|ul)l2?|[su]dot|usdot)$")  # SMULL: a product that ADDP and ADD add
+MULTIPLY_ADD = re.compile(r"(fmla|sm(la|ul)l2?|sdot)$")  # SMULL: a product that ADDP and ADD add
 CONVERT = re.compile(r"(fcvtl2?|[su]?shll?2?|[su]shr|[su]xtl2?|[su]cvtf|and|eor|bic)$")
 BROADCAST = re.compile(r"(dup|ld1r)$")
 VECTOR = re.compile(r"\b[qdsv]\d+\b")
