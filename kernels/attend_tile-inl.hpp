@@ -63,7 +63,7 @@ void score_tile(const TileSource &source, const LeftOperand &queries, RowBlock &
                         prefetch<Format>(source, rows.n_rows, layout.v_panels, layout.bytes - layout.v_panels));
     }
     if constexpr (!Format::is_scaled) {
-        const auto &[keys, values, next_keys] = *source.rows;
+        const TileRows &keys = source.rows->keys, &values = source.rows->values;
         const int64_t next_bytes = format::row_bytes(source.view->v_format, source.view->v_head_dim);
         for_each_packed(
             n_panels, layout.k_panel_bytes, panels_at_once<Isa>(std::min(rows.n_rows, Isa::gemm_rows)),
@@ -180,8 +180,8 @@ void sum_tile(const TileSource &source, RowBlock &rows) {
     }
     if constexpr (!Format::is_scaled) {
         if (source.rows) {
-            const auto &[keys, values, next_keys] = *source.rows;
-            const RowPrefetch next = prefetch_rows(next_keys, 0, panel::tile_tokens,
+            const TileRows &values = source.rows->values;
+            const RowPrefetch next = prefetch_rows(source.rows->next_keys, 0, panel::tile_tokens,
                                                    format::row_bytes(source.view->k_format, source.view->head_dim));
             const LeftOperand weights = weights_of<Isa, Format, N>(source, 0, rows);
             for_each_packed(n_panels, packed_value_bytes<Format>, n_panels, [&](int first, int n) {
