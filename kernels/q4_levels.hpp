@@ -6,8 +6,8 @@
 //
 // Levels are spaced by 14 near 0, and by one more for each level beyond the third, so that they suit normally distributed
 // elements, as in most rotated rows, and also rotated rows with few large channels. Each group's multiplier, an 8-bit
-// integer, is chosen for a small error and may be negative, because levels reach farther on one side. This header is
-// included by units of every isa, so it defines no function with external linkage.
+// integer, is chosen for a small error and may be negative, because levels reach farther on one side. Units of every
+// isa include this header, so what it defines is internal or templated on the isa.
 
 #include <cstddef>
 #include <cstdint>
