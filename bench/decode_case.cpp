@@ -116,8 +116,12 @@ std::vector<kvl_sequence> sequences_of(const std::vector<kvl_view> &views, uint3
                                        std::vector<float> &out, const kvl_mask *mask) {
     std::vector<kvl_sequence> sequences;
     for (size_t i = 0; i < views.size(); ++i) {
-        sequences.push_back({sizeof(kvl_sequence), 0, n_queries, &views[i], views[i].len, q.data(), &out[i * q.size()],
-                             nullptr, nullptr, mask});
+        sequences.push_back(kvlane::Sequence{.view = &views[i],
+                                             .len = views[i].len,
+                                             .n_queries = n_queries,
+                                             .q = q.data(),
+                                             .out = &out[i * q.size()],
+                                             .mask = mask});
     }
     return sequences;
 }
@@ -165,7 +169,7 @@ DecodeCase::DecodeCase(const Shape &shape)
       scores_(shape.model.n_query_heads * static_cast<size_t>(shape.ctx)),
       views_(views_of_layer()),
       mask_bits_(half_of(shape.ctx)),
-      mask_{sizeof(kvl_mask), 0, 0, mask_bits_.data(), nullptr, shape.ctx, 0, 0},
+      mask_kvlane::Mask{.bits = mask_bits_.data(), .n_tokens = shape.ctx},
       sequences_(sequences_of(views_, shape.n_queries, q_, out_, shape.rule == Rule::mask ? &mask_ : nullptr)),
       limits_(kv_bytes(), executor_, shared_pool(shape.threads).n_threads(), shape.cold) {}
 

@@ -4,7 +4,7 @@
 #include <new>
 
 #include "../kernels/attention/validate.hpp"
-#include "../kernels/error.hpp"
+#include "../kernels/descriptor.hpp"
 #include "../kernels/registry.hpp"
 #include "../kernels/tiles.hpp"
 
@@ -27,18 +27,20 @@ kvl_status check_layer_desc(const kvl_layer_desc &layer) {
     return check_window(layer, layer.n_recent_f16, "n_recent_f16");
 }
 
-kvl_status check_cache_desc(const kvl_cache_desc *desc) {
-    KVLANE_TRY(check_desc(desc, KVL_CACHE_NO_HUGE_PAGES, "desc"));
-    KVLANE_TRY_IN(check_reserved(desc->reserved), "desc: ");
-    KVLANE_TRY(check_range(desc->n_layers, 1, KVL_MAX_LAYERS, "n_layers"));
-    KVLANE_TRY(check_range(desc->max_tokens, 0, KVL_MAX_TOKENS, "max_tokens"));
-    KVLANE_TRY(check_not_null(desc->layers, "layers"));
-    if (desc->n_layer_descs != 1 && desc->n_layer_descs != desc->n_layers) {
-        return fail(KVL_ERROR_RANGE, "n_layer_descs is %u; it must be 1 or n_layers, %u", desc->n_layer_descs,
-                    desc->n_layers);
+DescArray<kvl_layer_desc> layers_of(const kvl_cache_desc &desc) { return {desc.layers, desc.n_layer_descs}; }
+
+// desc: of this version.
+kvl_status check_cache_desc(const kvl_cache_desc &desc) {
+    KVLANE_TRY_IN(check_reserved(desc.reserved), "desc: ");
+    KVLANE_TRY(check_range(desc.n_layers, 1, KVL_MAX_LAYERS, "n_layers"));
+    KVLANE_TRY(check_range(desc.max_tokens, 0, KVL_MAX_TOKENS, "max_tokens"));
+    KVLANE_TRY(check_not_null(desc.layers, "layers"));
+    if (desc.n_layer_descs != 1 && desc.n_layer_descs != desc.n_layers) {
+        return fail(KVL_ERROR_RANGE, "n_layer_descs is %u; it must be 1 or n_layers, %u", desc.n_layer_descs, desc.n_layers);
     }
-    for (uint32_t i = 0; i < desc->n_layer_descs; ++i) {
-        KVLANE_TRY_IN(check_layer_desc(desc->layers[i]), "layers[%u]: ", i);
+    for (uint32_t i = 0; i < desc.n_layer_descs; ++i) {
+        KVLANE_TRY_IN(layers_of(desc).check(i, 0), "layers[%u]: ", i);
+        KVLANE_TRY_IN(check_layer_desc(layers_of(desc)[i]), "layers[%u]: ", i);
     }
     return KVL_OK;
 }
@@ -56,7 +58,7 @@ kvl_status create(const kvl_cache_desc &desc, std::unique_ptr<kvl_cache> &cache)
     KVLANE_TRY(kernels_in_force(kernels));
     std::vector<kvl_layer_desc> layers;
     for (uint32_t i = 0; i < desc.n_layers; ++i) {
-        layers.push_back(without_defaults(desc.layers[desc.n_layer_descs == 1 ? 0 : i]));
+        layers.push_back(without_defaults(layers_of(desc)[desc.n_layer_descs == 1 ? 0 : i]));
     }
     const int64_t max_tokens = desc.max_tokens ? desc.max_tokens : KVL_DEFAULT_MAX_TOKENS;
     cache = std::make_unique<kvl_cache>();
@@ -88,13 +90,31 @@ kvl_status check_read(const kvl_cache *cache, uint32_t layer, int64_t first, int
     return n_tokens == 0 ? KVL_OK : check_not_null(out, "out");
 }
 
+// Appends validated rows, if the layer and the cache take them.
+kvl_status append(kvl_cache &cache, uint32_t layer, int64_t n_tokens, const StridedRows &k, const StridedRows &v) {
+    if (cache.pending[layer] != 0) {
+        return fail(KVL_ERROR_APPEND_TWICE, "layer %u has %" PRId64 " pending tokens; advance before the next append to it",
+                    layer, cache.pending[layer]);
+    }
+    const int64_t max_tokens = cache.storage.max_tokens();
+    if (n_tokens > max_tokens - cache.len) {
+        return fail(KVL_ERROR_CAPACITY, "n_tokens is %" PRId64 "; the cache holds %" PRId64 " of at most %" PRId64 " tokens",
+                    n_tokens, cache.len, max_tokens);
+    }
+    cache.storage.write(layer, cache.len, n_tokens, k, v);
+    cache.pending[layer] = n_tokens;
+    return KVL_OK;
+}
+
 }  // namespace
 
 kvl_status kvl_cache_create(const kvl_cache_desc *desc, kvl_cache **cache) {
     KVLANE_TRY(check_not_null(cache, "cache"));
-    KVLANE_TRY(check_cache_desc(desc));
+    KVLANE_TRY(check_desc(desc, KVL_CACHE_NO_HUGE_PAGES, "desc"));
+    const kvl_cache_desc whole = read_desc(*desc);
+    KVLANE_TRY(check_cache_desc(whole));
     std::unique_ptr<kvl_cache> made;
-    KVLANE_TRY(create(*desc, made));
+    KVLANE_TRY(create(whole, made));
     *cache = made.release();
     return KVL_OK;
 }
@@ -119,18 +139,19 @@ kvl_status kvl_cache_append(kvl_cache *cache, uint32_t layer, int64_t n_tokens, 
     const kvl_layer_desc &desc = cache->storage.desc(layer);
     KVLANE_TRY(check_len(k_len, n_tokens, desc.n_kv_heads, desc.head_dim, "k_len"));
     KVLANE_TRY(check_len(v_len, n_tokens, desc.n_kv_heads, desc.v_head_dim, "v_len"));
-    if (cache->pending[layer] != 0) {
-        return fail(KVL_ERROR_APPEND_TWICE, "layer %u has %" PRId64 " pending tokens; advance before the next append to it",
-                    layer, cache->pending[layer]);
-    }
-    const int64_t max_tokens = cache->storage.max_tokens();
-    if (n_tokens > max_tokens - cache->len) {
-        return fail(KVL_ERROR_CAPACITY, "n_tokens is %" PRId64 "; the cache holds %" PRId64 " of at most %" PRId64 " tokens",
-                    n_tokens, cache->len, max_tokens);
-    }
-    cache->storage.write(layer, cache->len, n_tokens, k, v);
-    cache->pending[layer] = n_tokens;
-    return KVL_OK;
+    return append(*cache, layer, n_tokens, consecutive_rows(k, desc.head_dim, desc.n_kv_heads),
+                  consecutive_rows(v, desc.v_head_dim, desc.n_kv_heads));
+}
+
+kvl_status kvl_cache_append_rows(kvl_cache *cache, uint32_t layer, const kvl_rows *rows) {
+    KVLANE_TRY(check_layer(cache, layer));
+    KVLANE_TRY(check_desc(rows, 0, "rows"));
+    const kvl_rows from = read_desc(*rows);
+    const kvl_layer_desc &desc = cache->storage.desc(layer);
+    KVLANE_TRY_IN(check_range(from.n_tokens, 1, KVL_MAX_TOKENS, "n_tokens"), "rows: ");
+    KVLANE_TRY_IN(check_token_rows(from, desc.n_kv_heads, desc.head_dim, desc.v_head_dim), "rows: ");
+    return append(*cache, layer, from.n_tokens, k_rows(from, desc.n_kv_heads, desc.head_dim),
+                  v_rows(from, desc.n_kv_heads, desc.v_head_dim));
 }
 
 kvl_status kvl_cache_advance(kvl_cache *cache, int64_t n_tokens) {
@@ -182,31 +203,30 @@ uint32_t kvl_cache_n_layers(const kvl_cache *cache) { return cache ? cache->stor
 kvl_status kvl_cache_layer_info(const kvl_cache *cache, uint32_t layer, kvl_layer_info *info) {
     KVLANE_TRY(check_layer(cache, layer));
     KVLANE_TRY(check_not_null(info, "info"));
-    KVLANE_TRY_IN(check_struct_size(info->struct_size, sizeof *info), "info: ");
     const kvl_layer_desc &desc = cache->storage.desc(layer);
-    *info = {.struct_size = sizeof *info,
-             .flags = 0,
-             .n_kv_heads = desc.n_kv_heads,
-             .head_dim = desc.head_dim,
-             .v_head_dim = desc.v_head_dim,
-             .k_format = desc.k_format,
-             .v_format = desc.v_format,
-             .k_entry_size = desc.n_kv_heads * desc.head_dim,
-             .v_entry_size = desc.n_kv_heads * desc.v_head_dim,
-             .len = cache->visible(layer),
-             .bytes_per_token = static_cast<uint64_t>(cache->storage.bytes_per_token(layer)),
-             .k_rotation = desc.k_rotation,
-             .v_rotation = desc.v_rotation,
-             .n_first_f16 = desc.n_first_f16,
-             .n_recent_f16 = desc.n_recent_f16};
+    const kvl_layer_info whole{.struct_size = sizeof whole,
+                               .flags = 0,
+                               .n_kv_heads = desc.n_kv_heads,
+                               .head_dim = desc.head_dim,
+                               .v_head_dim = desc.v_head_dim,
+                               .k_format = desc.k_format,
+                               .v_format = desc.v_format,
+                               .k_entry_size = desc.n_kv_heads * desc.head_dim,
+                               .v_entry_size = desc.n_kv_heads * desc.v_head_dim,
+                               .len = cache->visible(layer),
+                               .bytes_per_token = static_cast<uint64_t>(cache->storage.bytes_per_token(layer)),
+                               .k_rotation = desc.k_rotation,
+                               .v_rotation = desc.v_rotation,
+                               .n_first_f16 = desc.n_first_f16,
+                               .n_recent_f16 = desc.n_recent_f16};
+    KVLANE_TRY_IN(write_desc(whole, info), "info: ");
     return KVL_OK;
 }
 
 kvl_status kvl_cache_view(const kvl_cache *cache, uint32_t layer, kvl_view *view) {
     KVLANE_TRY(check_layer(cache, layer));
     KVLANE_TRY(check_not_null(view, "view"));
-    KVLANE_TRY_IN(check_struct_size(view->struct_size, sizeof *view), "view: ");
-    *view = cache->storage.view(layer);
+    KVLANE_TRY_IN(write_whole_desc(cache->storage.view(layer), view), "view: ");
     return KVL_OK;
 }
 
@@ -229,5 +249,23 @@ kvl_status kvl_cache_read_v(const kvl_cache *cache, uint32_t layer, int64_t firs
     if (n_tokens > 0) {
         cache->storage.read(false, layer, first, n_tokens, out);
     }
+    return KVL_OK;
+}
+
+kvl_status kvl_attention_desc_from_cache(const kvl_cache *cache, uint32_t layer, uint32_t n_query_heads,
+                                         kvl_attention_desc *desc) {
+    KVLANE_TRY(check_layer(cache, layer));
+    KVLANE_TRY(check_not_null(desc, "desc"));
+    const kvl_layer_desc &of = cache->storage.desc(layer);
+    kvl_attention_desc whole = kvl_attention_desc_init();
+    whole.n_query_heads = n_query_heads;
+    whole.n_kv_heads = of.n_kv_heads;
+    whole.head_dim = of.head_dim;
+    whole.v_head_dim = of.v_head_dim;
+    whole.k_format = of.k_format;
+    whole.v_format = of.v_format;
+    whole.k_rotation = of.k_rotation;
+    whole.v_rotation = of.v_rotation;
+    KVLANE_TRY_IN(write_desc(whole, desc), "desc: ");
     return KVL_OK;
 }

@@ -192,12 +192,12 @@ void Storage::clear_rest_of_tile(const Layer &layer, bool is_f16, int64_t len) c
     }
 }
 
-void Storage::pack(const Layer &layer, const Section &section, const float *k, const float *v) const {
+void Storage::pack(const Layer &layer, const Section &section, const StridedRows &k, const StridedRows &v) const {
     for_each_piece(section, [&](const Piece &piece) {
-        const int64_t offset = (piece.first - section.first) * layer.desc.n_kv_heads;
+        const int64_t token = piece.first - section.first;
         pack_tokens(*kernels_, layer.shapes[piece.is_f16], layer.layout.pools[piece.is_f16].tile,
                     tile_at(layer, piece.is_f16, 0, piece.first), static_cast<int>(piece.first % panel::tile_tokens),
-                    piece.n_tokens, k + offset * layer.desc.head_dim, v + offset * layer.desc.v_head_dim);
+                    piece.n_tokens, k.from(token), v.from(token));
     });
 }
 
@@ -233,7 +233,7 @@ void Storage::release(const Layer &layer, int64_t first, int64_t end, int64_t fr
     }
 }
 
-void Storage::write(uint32_t index, int64_t first, int64_t n_tokens, const float *k, const float *v) {
+void Storage::write(uint32_t index, int64_t first, int64_t n_tokens, const StridedRows &k, const StridedRows &v) {
     Layer &layer = layers_[index];
     use_huge_pages(layer, first, n_tokens);
     const int64_t end = first + n_tokens;
@@ -243,9 +243,8 @@ void Storage::write(uint32_t index, int64_t first, int64_t n_tokens, const float
         // A tile that is to be quantized is so while it is in the CPU's caches.
         stop = is_f16 ? std::min(end, panel::round_up(t + 1, panel::tile_tokens)) : end;
         const Section section{is_f16, t, stop};
-        const uint64_t offset = static_cast<uint64_t>(t - first) * layer.desc.n_kv_heads;
         clear_stale(layer, section);
-        pack(layer, section, k + offset * layer.desc.head_dim, v + offset * layer.desc.v_head_dim);
+        pack(layer, section, k.from(t - first), v.from(t - first));
         if (is_f16) {
             const int64_t due = std::min(layer.window.cut(end), stop);
             convert(layer, layer.window.quantized(), due, false);

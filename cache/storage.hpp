@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "../kernels/kernel_table.hpp"
+#include "../kernels/strided_rows.hpp"
 #include "f16_window.hpp"
 #include "layout.hpp"
 #include "memory.hpp"
@@ -29,9 +30,8 @@ public:
     // truncate.
     const kvl_view &view(uint32_t layer) const { return *layers_[layer].views; }
 
-    // Packs tokens [first, first + n_tokens) from [n_tokens, n_kv_heads, dim] f32. They are the layer's last ones then, and
-    // pending.
-    void write(uint32_t layer, int64_t first, int64_t n_tokens, const float *k, const float *v);
+    // Packs rows as tokens [first, first + n_tokens). They are the layer's last ones then, and pending.
+    void write(uint32_t layer, int64_t first, int64_t n_tokens, const StridedRows &k, const StridedRows &v);
 
     // No token is pending any more.
     void advance(uint32_t layer);
@@ -85,7 +85,7 @@ private:
     void use_huge_pages(Layer &layer, int64_t n_before, int64_t n_tokens) const;
     void clear_stale(Layer &layer, const Section &section) const;
     void clear_rest_of_tile(const Layer &layer, bool is_f16, int64_t len) const;
-    void pack(const Layer &layer, const Section &section, const float *k, const float *v) const;
+    void pack(const Layer &layer, const Section &section, const StridedRows &k, const StridedRows &v) const;
     void convert(const Layer &layer, int64_t first, int64_t end, bool to_f16) const;
     void release(const Layer &layer, int64_t first, int64_t end, int64_t free_first, int64_t free_end) const;
 

@@ -36,32 +36,36 @@ static void for_each_part(const AttendChunk &c, Body &&body) {
     }
 }
 
-// The tokens visible to a query in the tile that begins at `tile_first`, one bit per token.
-static inline uint64_t visible_word(const Part &part, int64_t tile_first, int query) {
+// The tokens visible to a query head in the tile that begins at `tile_first`, one bit per token.
+static inline uint64_t visible_word(const Part &part, int64_t tile_first, int query, int head) {
     const AttendChunk &c = part.chunk;
+    const Query &q = c.queries[query];
     const int64_t first = std::max(tile_first, part.first), position = part.view_first + first;
-    const int64_t end = c.queries[query].position + 1;
     const int64_t n =
-        std::min({tile_first + panel::tile_tokens, part.first + part.n_tokens, first + end - position}) - first;
-    const ReadTokens read = read_tokens(*part.view, part.view_first, c.queries[query].position);
-    uint64_t visible = low_bits(n) & (low_bits(c.n_sink_tokens - position) | ~low_bits(end - c.window - position)) &
+        std::min({tile_first + panel::tile_tokens, part.first + part.n_tokens, first + q.end - position}) - first;
+    const ReadTokens read = read_tokens(*part.view, part.view_first, q.position);
+    uint64_t visible = low_bits(n) &
+                       (low_bits(c.n_sink_tokens - position) | ~low_bits(q.position + 1 - c.window - position)) &
                        low_bits(read.end - position) & ~low_bits(read.first - position);
     if (c.mask && visible != 0) {
-        visible &= unmasked(*c.mask, c.first_query + query, position, static_cast<int>(n));
+        visible &= unmasked(*c.mask, c.first_query + query, c.first_head + head, position, static_cast<int>(n));
     }
     return visible << (first - tile_first);
 }
 
-// The query of a query row, rotated as the keys are; `room` is a buffer for the rotated query.
+// The query of a query row in f32, rotated as the keys are; `room` is a buffer for what is converted or rotated.
 template <class Isa>
 static const float *query_of(const AttendChunk &c, int row, float *room) {
     const auto head_dim = static_cast<int>(c.view->head_dim);
-    const float *query = c.queries[row / c.group].q + c.first_element + row % c.group * head_dim;
-    if (!c.rotates_q) {
-        return query;
+    const Query &query = c.queries[row / c.group];
+    const std::byte *const stored = query.rows + row % c.group * query.row_stride_bytes;
+    if (query.format == format::index_f32 && !c.rotates_q) {
+        return reinterpret_cast<const float *>(stored);
     }
-    std::copy_n(query, head_dim, room);
-    rotate_row<Isa>(room, head_dim);
+    load_row<Isa>(query.format, stored, head_dim, room);
+    if (c.rotates_q) {
+        rotate_row<Isa>(room, head_dim);
+    }
     return room;
 }
 
@@ -94,17 +98,19 @@ static void pack_queries(Numbers k_numbers, int group, float unit, ChunkRows &ro
 static inline uint64_t show_tile(const Part &part, int64_t tile_first, ChunkRows &rows) {
     const AttendChunk &c = part.chunk;
     const int64_t position = part.view_first + tile_first;
+    const bool by_head = c.mask && differs_by_head(*c.mask);
     uint64_t any = 0;
     for (int r = 0; r < rows.block.n_rows; ++r) {
-        const int row = rows.first + r, query = row / c.group;
-        rows.visible[r] = r > 0 && row % c.group != 0 ? rows.visible[r - 1] : visible_word(part, tile_first, query);
+        const int row = rows.first + r, query = row / c.group, head = row % c.group;
+        const bool is_as_before = r > 0 && head != 0 && !by_head;
+        rows.visible[r] = is_as_before ? rows.visible[r - 1] : visible_word(part, tile_first, query, head);
         any |= rows.visible[r];
         if (c.slopes) {
-            rows.slopes[r] = c.slopes[row % c.group];
+            rows.slopes[r] = c.slopes[head];
             rows.distances[r] = position - c.queries[query].position;
         }
         if (c.mask && c.mask->biases) {
-            rows.biases[r] = biases_of(*c.mask, c.first_query + query) + position;
+            rows.biases[r] = biases_of(*c.mask, c.first_query + query, c.first_head + head) + position;
         }
     }
     return any;

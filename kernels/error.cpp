@@ -1,4 +1,4 @@
-#include "error.hpp"
+#include "descriptor.hpp"
 
 #include <algorithm>
 #include <cstdarg>
@@ -73,10 +73,22 @@ kvl_status check_not_null(const void *pointer, const char *name) {
     return pointer ? KVL_OK : fail(KVL_ERROR_NULL, "%s is null; it must point to something", name);
 }
 
-kvl_status check_struct_size(size_t size, size_t expected) {
-    return size == expected
+kvl_status check_struct_size(size_t size, size_t least) {
+    return size >= least && size <= KVL_MAX_STRUCT_SIZE
                ? KVL_OK
-               : fail(KVL_ERROR_STRUCT_SIZE, "struct_size is %zu; it must be sizeof its type, %zu", size, expected);
+               : fail(KVL_ERROR_STRUCT_SIZE, "struct_size is %zu; it must be sizeof its type, from %zu to %d", size, least,
+                      KVL_MAX_STRUCT_SIZE);
+}
+
+kvl_status check_later_fields(const void *desc, size_t begin, size_t end, const char *reader) {
+    for (size_t offset = begin; offset < end; ++offset) {
+        if (static_cast<const unsigned char *>(desc)[offset] != 0) {
+            return fail(KVL_ERROR_STRUCT_SIZE,
+                        "the field at offset %zu is not 0; %s has a version of the type with %zu bytes and does not know it",
+                        offset, reader, begin);
+        }
+    }
+    return KVL_OK;
 }
 
 kvl_status check_flags(uint32_t flags, uint32_t known) {

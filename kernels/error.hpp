@@ -29,7 +29,6 @@ Named name_of_format(kvl_format format);
 Named name_of_rotation(kvl_rotation rotation);
 
 kvl_status check_not_null(const void *pointer, const char *name);
-kvl_status check_struct_size(size_t size, size_t expected);
 kvl_status check_flags(uint32_t flags, uint32_t known);
 kvl_status check_reserved(uint32_t reserved);
 kvl_status check_format(kvl_format format, const char *name);
@@ -37,12 +36,6 @@ kvl_status check_rotation(kvl_rotation rotation, const char *name);
 kvl_status check_head_dim(uint32_t dim, const char *name);
 kvl_status check_len(size_t len, int64_t n_tokens, uint32_t n_kv_heads, uint32_t dim, const char *name);
 kvl_status check_range(int64_t value, int64_t least, int64_t most, const char *name);
-
-// Checks a descriptor's struct_size and flags; check_desc first checks that it is not null.
-template <class Desc>
-kvl_status check_header(const Desc &desc, uint32_t known_flags);
-template <class Desc>
-kvl_status check_desc(const Desc *desc, uint32_t known_flags, const char *name);
 
 }  // namespace kvlane
 
@@ -54,16 +47,3 @@ kvl_status check_desc(const Desc *desc, uint32_t known_flags, const char *name);
 #define KVLANE_TRY_IN(expression, ...)                          \
     if (const kvl_status tried = (expression); tried != KVL_OK) \
     return fail_in(tried, __VA_ARGS__)
-
-template <class Desc>
-kvl_status kvlane::check_header(const Desc &desc, uint32_t known_flags) {
-    KVLANE_TRY(check_struct_size(desc.struct_size, sizeof(Desc)));
-    return check_flags(desc.flags, known_flags);
-}
-
-template <class Desc>
-kvl_status kvlane::check_desc(const Desc *desc, uint32_t known_flags, const char *name) {
-    KVLANE_TRY(check_not_null(desc, name));
-    KVLANE_TRY_IN(check_header(*desc, known_flags), "%s: ", name);
-    return KVL_OK;
-}

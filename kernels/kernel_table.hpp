@@ -22,9 +22,13 @@ static inline int64_t partial_stride(uint32_t v_head_dim) { return panel::round_
 // The compute type of products: f32; f32 of stored integers, with scales applied to the results; 16-bit or 8-bit integers.
 enum class Numbers { floats, scaled, words, bytes };
 
+// A query's rows of one KV head's query heads.
 struct Query {
-    const float *q;    // [n_query_heads, head_dim]
-    int64_t position;  // of its token
+    const std::byte *rows;
+    int64_t row_stride_bytes;
+    kvl_format format;
+    int64_t position;
+    int64_t end;  // it sees tokens at positions below
 };
 
 struct KernelTable;
@@ -35,12 +39,11 @@ struct AttendChunk {
     const KernelTable *kernels;
     const kvl_view *view;
     uint32_t kv_head;
-    int64_t first;          // first token of the view that is in the chunk
-    uint32_t run;           // index in the view of the run with the first token,
-    int64_t run_first;      // and that run's first token
-    int64_t n_tokens;       // up to the last query's token, at most chunk_tokens; may be 0
-    const Query *queries;   // [n_queries]
-    int64_t first_element;  // of this KV head's group in each query
+    int64_t first;         // first token of the view that is in the chunk
+    uint32_t run;          // index in the view of the run with the first token,
+    int64_t run_first;     // and that run's first token
+    int64_t n_tokens;      // up to the last query's token, at most chunk_tokens; may be 0
+    const Query *queries;  // [n_queries]
     int n_queries;
     int group;
     kvl_partial out;
@@ -51,10 +54,11 @@ struct AttendChunk {
     float softcap;          // 0: none
     const float *slopes;    // [group], per token; null: none
     int64_t position;       // of the first token
-    int64_t window;         // tokens visible up to and including the query's own,
+    int64_t window;         // tokens visible from `window` - 1 before the query's position on,
     int64_t n_sink_tokens;  // in addition to the sequence's first n_sink_tokens
     const kvl_mask *mask;   // of the sequence; null: none
     int64_t first_query;    // index among the sequence's queries
+    uint32_t first_head;    // of the query heads
     ChunkRows *scratch;
 };
 
@@ -84,6 +88,15 @@ struct PartialRows {
     int64_t o_stride;
 };
 
+// Where finished rows go, in the caller's memory.
+struct OutputRows {
+    std::byte *out;
+    int64_t out_stride_bytes;
+    kvl_format format;
+    std::byte *lse;  // f32; may be null
+    int64_t lse_stride_bytes;
+};
+
 using ScoreFn = void (*)(const TileSource &, const LeftOperand &, RowBlock &);
 using SoftmaxFn = void (*)(const ScoreRules &, RowBlock &);
 using SumFn = void (*)(const TileSource &, RowBlock &);
@@ -102,11 +115,12 @@ struct KernelTable {
     bool has_byte_products;
     const ProductKernels *products[format::count];
     SoftmaxFn softmax[4];           // by Numbers of values
-    PackFn pack[format::count][2];  // f32 rows; values, keys
+    PackFn pack[format::count][2];  // values, keys
     PackFn unpack[format::count][2];
+    void (*load_row)(kvl_format, const std::byte *, int dim, float *);  // f32, f16 or bf16 to f32, and up to a vector more
     void (*attend_chunk)(const AttendChunk &);
     void (*merge)(const PartialRows &into, const PartialRows &from, int n_rows, uint32_t v_head_dim);
-    void (*finish_rows)(const PartialRows &, int n_rows, uint32_t v_head_dim, bool is_rotated, float *lse);
+    void (*finish_rows)(const PartialRows &, int n_rows, uint32_t v_head_dim, bool is_rotated, const OutputRows &);
 };
 
 }  // namespace kvlane

@@ -15,32 +15,37 @@ static constexpr int word_tokens = 64;
 
 static inline uint64_t low_bits(int64_t n) { return n <= 0 ? 0 : n >= word_tokens ? ~uint64_t{0} : (uint64_t{1} << n) - 1; }
 
-// One query's row of bits or biases, indexed by position.
-static inline const uint64_t *bits_of(const kvl_mask &mask, int64_t query) {
+// One row of bits or biases, of a query and a query head, indexed by position.
+static inline const uint64_t *bits_of(const kvl_mask &mask, int64_t query, int64_t head) {
     return reinterpret_cast<const uint64_t *>(reinterpret_cast<const std::byte *>(mask.bits) +
-                                              query * mask.bits_stride_bytes);
+                                              query * mask.bits_stride_bytes + head * mask.bits_head_stride_bytes);
 }
-static inline const float *biases_of(const kvl_mask &mask, int64_t query) {
+static inline const float *biases_of(const kvl_mask &mask, int64_t query, int64_t head) {
     return reinterpret_cast<const float *>(reinterpret_cast<const std::byte *>(mask.biases) +
-                                           query * mask.biases_stride_bytes);
+                                           query * mask.biases_stride_bytes + head * mask.biases_head_stride_bytes);
+}
+
+// Whether a query's visible tokens may differ between its heads.
+static inline bool differs_by_head(const kvl_mask &mask) {
+    return (mask.bits && mask.bits_head_stride_bytes != 0) || (mask.biases && mask.biases_head_stride_bytes != 0);
 }
 
 // The tokens whose bits are set, among the n <= 64 tokens from a position on. Only words with bits of these tokens are read.
-static inline uint64_t shown_by_bits(const kvl_mask &mask, int64_t query, int64_t position, int n) {
+static inline uint64_t shown_by_bits(const kvl_mask &mask, int64_t query, int64_t head, int64_t position, int n) {
     if (!mask.bits) {
         return low_bits(n);
     }
-    const uint64_t *word = bits_of(mask, query) + position / word_tokens;
+    const uint64_t *word = bits_of(mask, query, head) + position / word_tokens;
     const auto skipped = static_cast<int>(position % word_tokens);
     const bool has_two = skipped + n > word_tokens;
     return low_bits(n) & (word[0] >> skipped | (has_two ? word[1] << (word_tokens - skipped) : 0));
 }
 
 // The visible tokens among them: those that neither bits nor biases hide.
-static inline uint64_t unmasked(const kvl_mask &mask, int64_t query, int64_t position, int n) {
-    uint64_t visible = shown_by_bits(mask, query, position, n);
+static inline uint64_t unmasked(const kvl_mask &mask, int64_t query, int64_t head, int64_t position, int n) {
+    uint64_t visible = shown_by_bits(mask, query, head, position, n);
     if (mask.biases) {
-        const float *biases = biases_of(mask, query) + position;
+        const float *biases = biases_of(mask, query, head) + position;
         for (int i = 0; i < n; ++i) {
             const bool hides = biases[i] == -std::numeric_limits<float>::infinity();
             visible &= ~(uint64_t{hides} << i);

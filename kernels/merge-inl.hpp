@@ -69,9 +69,9 @@ void merge(const PartialRows &into, const PartialRows &from, int n_rows, uint32_
     }
 }
 
-// Replaces o by the output o / l, rotated back, or 0 if no token is visible. lse [n_rows] may be null.
+// Writes the outputs o / l, rotated back, or 0 if no token is visible. Leaves them in o too.
 template <class Isa>
-void finish_rows(const PartialRows &rows, int n_rows, uint32_t v_head_dim, bool is_rotated, float *lse) {
+void finish_rows(const PartialRows &rows, int n_rows, uint32_t v_head_dim, bool is_rotated, const OutputRows &to) {
     const auto dim = static_cast<int>(v_head_dim);
     for (int r = 0; r < n_rows; ++r) {
         const float l = rows.l[r];
@@ -82,8 +82,10 @@ void finish_rows(const PartialRows &rows, int n_rows, uint32_t v_head_dim, bool 
         if (is_rotated) {
             rotate_row<Isa>(o, dim);
         }
-        if (lse) {
-            lse[r] = l == 0 ? minus_infinity : rows.m[r] + std::log(l);
+        store_row<Isa>(to.format, o, dim, to.out + r * to.out_stride_bytes);
+        if (to.lse) {
+            const float lse = l == 0 ? minus_infinity : rows.m[r] + std::log(l);
+            std::memcpy(to.lse + r * to.lse_stride_bytes, &lse, sizeof lse);
         }
     }
 }

@@ -1,6 +1,6 @@
 #pragma once
 
-// Packs f32 rows into panels of any format, and unpacks them.
+// Packs rows into panels of any format, and unpacks them to f32.
 
 #include <cstring>
 
@@ -157,10 +157,10 @@ static void prepare_row(float *x, int token, const PackRows &p) {
     }
 }
 
-// Packs f32 rows into panels of any format.
+// Packs rows into panels of any format.
 template <class Isa, class Format, bool Keys>
 void pack(const PackRows &p) {
-    if (!Format::is_scaled && !p.is_rotated) {
+    if (!Format::is_scaled && !p.is_rotated && p.format == format::index_f32) {
         return pack_prepared<Isa, Format, Keys>({p.rows, p.stride_bytes, p.dim}, p.n, p.first, p);
     }
     constexpr int at_once = panel::columns;
@@ -172,9 +172,8 @@ void pack(const PackRows &p) {
         for (int row = 0; row < n; ++row) {
             float *const x = rows + row * padded;
             const std::byte *const from = p.rows + (first + row) * p.stride_bytes;
-            const auto row_bytes = static_cast<int64_t>(p.dim * sizeof(float));
-            prefetch_lines(from + row_bytes, row_bytes);  // the next KV head's
-            std::memcpy(x, from, row_bytes);
+            prefetch_lines(from + p.head_stride_bytes, format::row_bytes(p.format, static_cast<uint32_t>(p.dim)));
+            load_row<Isa>(p.format, from, p.dim, x);
             std::fill(x + p.dim, x + padded, 0.0f);
             prepare_row<Isa, Format>(x, p.first + first + row, p);
         }

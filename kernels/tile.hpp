@@ -90,7 +90,9 @@ struct ScoreRules {
 // Rows [0, n) of one KV head's keys or values, for tokens [first, first + n) of a tile.
 struct PackRows {
     const std::byte *rows;
+    kvl_format format;  // of the rows: f32, f16 or bf16; f32 of those that are unpacked to
     int64_t stride_bytes;
+    int64_t head_stride_bytes;  // to the next KV head's rows
     int n;
     int first;
     int dim;

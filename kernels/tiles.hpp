@@ -3,6 +3,7 @@
 // Packing of tokens into tiles, for both cache appends and kvl_tiles_write.
 
 #include "kernel_table.hpp"
+#include "strided_rows.hpp"
 
 namespace kvlane {
 
@@ -12,13 +13,14 @@ kvl_layer_desc without_defaults(kvl_layer_desc layer);
 // A view of tiles with this layer's geometry, formats and rotations, but without tokens.
 kvl_view tiles_of(const kvl_layer_desc &layer);
 
-// Describes the packing of n rows of one KV head's keys or values to tokens from `first` on of a tile; `rows` is not set.
+// Describes the packing of n f32 rows of one KV head's keys or values, [n, n_kv_heads, dim], to tokens from `first` on of a
+// tile; `rows` is not set.
 PackRows rows_of_tile(const kvl_view &shape, const panel::TileLayout &layout, std::byte *tile, bool keys, int first, int n);
 
-// Packs f32 rows k and v [n, n_kv_heads, dim] as tokens [first, first + n) of a tile of every KV head. `tile` is
-// head 0's; consecutive heads are k_head_stride_bytes apart.
+// Packs n rows of k and v as tokens [first, first + n) of a tile of every KV head. `tile` is head 0's; consecutive heads are
+// k_head_stride_bytes apart.
 void pack_tokens(const KernelTable &kernels, const kvl_view &shape, const panel::TileLayout &layout, std::byte *tile,
-                 int first, int n, const float *k, const float *v);
+                 int first, int n, StridedRows k, StridedRows v);
 
 // Sets one tile of every KV head to zero.
 void clear_tiles(const kvl_view &shape, const panel::TileLayout &layout, std::byte *tile);

@@ -72,16 +72,13 @@ inline Answer attend(const kvlane::Attention &attention, const kvl_view &view, i
     const size_t n_rows = q.size() / view.head_dim;
     Answer answer{std::vector<float>(n_rows * view.v_head_dim), std::vector<float>(n_rows)};
     kvlane::Workspace workspace = attention.workspace(1, len, n_queries, kvlane::max_tasks(executor));
-    const kvl_sequence sequence{.struct_size = sizeof(kvl_sequence),
-                                .flags = 0,
-                                .n_queries = n_queries,
-                                .view = &view,
-                                .len = len,
-                                .q = q.data(),
-                                .out = answer.out.data(),
-                                .lse = answer.lse.data(),
-                                .range = nullptr,
-                                .mask = mask};
+    const kvl_sequence sequence = kvlane::Sequence{.view = &view,
+                                                   .len = len,
+                                                   .n_queries = n_queries,
+                                                   .q = q.data(),
+                                                   .out = answer.out.data(),
+                                                   .lse = answer.lse.data(),
+                                                   .mask = mask};
     attention.attend(std::span(&sequence, 1), workspace, executor);
     return answer;
 }

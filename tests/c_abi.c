@@ -2,6 +2,10 @@
 
 #include <kvlane/kvlane.h>
 
+#if defined(_OPENMP)
+#include <kvlane/openmp.h>
+#endif
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,10 +24,15 @@ static int n_failed;
 enum { n_layers = 2, n_tokens = 3, n_kv_heads = 2, group = 2, dim = 8, entry = n_kv_heads * dim, n_out = group * entry };
 
 static kvl_cache *make_cache(void) {
-    const kvl_layer_desc layer = {
-        .struct_size = sizeof layer, .n_kv_heads = n_kv_heads, .head_dim = dim, .k_format = KVL_F32, .v_format = KVL_F32};
-    const kvl_cache_desc desc = {
-        .struct_size = sizeof desc, .n_layers = n_layers, .layers = &layer, .n_layer_descs = 1, .max_tokens = n_tokens};
+    kvl_layer_desc layer = kvl_layer_desc_init();
+    kvl_cache_desc desc = kvl_cache_desc_init();
+    layer.n_kv_heads = n_kv_heads;
+    layer.head_dim = dim;
+    layer.k_format = layer.v_format = KVL_F32;
+    desc.n_layers = n_layers;
+    desc.layers = &layer;
+    desc.n_layer_descs = 1;
+    desc.max_tokens = n_tokens;
     kvl_cache *cache = NULL;
     CHECK(kvl_cache_create(&desc, &cache) == KVL_OK);
     return cache;
@@ -49,7 +58,7 @@ static void fill(kvl_cache *cache) {
 
 static void check_reading(const kvl_cache *cache) {
     float v[n_tokens * entry];
-    kvl_layer_info info = {.struct_size = sizeof info};
+    kvl_layer_info info = kvl_layer_info_init();
     CHECK(kvl_cache_layer_info(cache, 1, &info) == KVL_OK);
     CHECK(info.k_entry_size == entry && info.len == n_tokens);
     CHECK(kvl_cache_read_v(cache, 1, 0, n_tokens, v, n_tokens * entry) == KVL_OK);
@@ -70,15 +79,9 @@ static void check_output(const float *out, const float *lse, float scale) {
 
 static void check_attention(const kvl_cache *cache) {
     const float scale = 0.5f;
-    const kvl_attention_desc desc = {.struct_size = sizeof desc,
-                                     .n_query_heads = n_kv_heads * group,
-                                     .n_kv_heads = n_kv_heads,
-                                     .head_dim = dim,
-                                     .k_format = KVL_F32,
-                                     .v_format = KVL_F32,
-                                     .scale = scale};
+    kvl_attention_desc desc = kvl_attention_desc_init();
     kvl_attention *attention = NULL;
-    kvl_view view;
+    kvl_view view = kvl_view_init();
     float q[n_out], out[n_out] = {0}, lse[n_kv_heads * group] = {0};
     size_t bytes = 0;
     uint64_t kv_bytes = 0;
@@ -86,15 +89,21 @@ static void check_attention(const kvl_cache *cache) {
     for (int i = 0; i < n_out; ++i) {
         q[i] = 1;
     }
+    CHECK(kvl_attention_desc_from_cache(cache, 1, n_kv_heads * group, &desc) == KVL_OK);
+    CHECK(desc.n_kv_heads == n_kv_heads && desc.v_head_dim == dim && desc.k_rotation == KVL_ROTATION_NONE);
+    desc.scale = scale;
     CHECK(kvl_attention_create(&desc, &attention) == KVL_OK);
     CHECK(kvl_attention_kernel(attention) != NULL);
     CHECK(kvl_attention_workspace_size(attention, 1, n_tokens, 1, 2, &bytes) == KVL_OK);
     void *workspace = aligned_alloc(KVL_WORKSPACE_ALIGNMENT, (bytes + 63) / 64 * 64);
-    view.struct_size = sizeof view;
     CHECK(kvl_cache_view(cache, 1, &view) == KVL_OK);
     CHECK(view.flags == KVL_VIEW_TILES && view.len == n_tokens);
-    const kvl_sequence sequence = {
-        .struct_size = sizeof sequence, .view = &view, .len = view.len, .q = q, .out = out, .lse = lse};
+    kvl_sequence sequence = kvl_sequence_init();
+    sequence.view = &view;
+    sequence.len = view.len;
+    sequence.q = q;
+    sequence.out = out;
+    sequence.lse = lse;
 
     CHECK(kvl_attend(attention, &sequence, 1, workspace, bytes, NULL) == KVL_OK);
     check_output(out, lse, scale);
@@ -106,6 +115,13 @@ static void check_attention(const kvl_cache *cache) {
     CHECK(kvl_attend_finish(workspace) == KVL_OK);
     check_output(out, lse, scale);
     CHECK(kvl_attend_finish(workspace) == KVL_ERROR_WORKSPACE_STATE);
+#if defined(_OPENMP)
+    const kvl_executor executor = kvl_openmp_executor(2);
+    memset(out, 0, sizeof out);
+    CHECK(executor.n_threads >= 1 && executor.n_threads <= 2);
+    CHECK(kvl_attend(attention, &sequence, 1, workspace, bytes, &executor) == KVL_OK);
+    check_output(out, lse, scale);
+#endif
     CHECK(kvl_attend_bytes(attention, &sequence, 1, &kv_bytes) == KVL_OK);
     CHECK(kv_bytes == (uint64_t)n_tokens * 2 * entry * sizeof(float));
     free(workspace);
@@ -114,11 +130,14 @@ static void check_attention(const kvl_cache *cache) {
 
 /* A tile of the caller's, which is filled by one write. */
 static void check_tiles(void) {
-    const kvl_layer_desc layer = {
-        .struct_size = sizeof layer, .n_kv_heads = n_kv_heads, .head_dim = dim, .k_format = KVL_Q8, .v_format = KVL_Q4};
-    kvl_view view = {.struct_size = sizeof view};
+    kvl_layer_desc layer = kvl_layer_desc_init();
+    kvl_view view = kvl_view_init();
     float rows[n_tokens * entry] = {0};
     const int32_t block = 0;
+    layer.n_kv_heads = n_kv_heads;
+    layer.head_dim = dim;
+    layer.k_format = KVL_Q8;
+    layer.v_format = KVL_Q4;
     CHECK(kvl_tile_layout(&layer, KVL_TILE_TOKENS, &view) == KVL_OK);
     CHECK(view.k_rotation == KVL_ROTATION_HADAMARD && view.v_head_dim == dim);
     void *pool = aligned_alloc(KVL_TILE_ALIGNMENT, (size_t)view.k_block_stride_bytes);

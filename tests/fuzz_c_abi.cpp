@@ -77,7 +77,11 @@ public:
         }
     }
 
-    size_t struct_size(size_t right) { return one_in(24) ? any<size_t>() : right; }
+    // Never one that promises memory behind the descriptor.
+    size_t struct_size(size_t right) {
+        const size_t size = one_in(24) ? any<size_t>() : right;
+        return size > right && size <= KVL_MAX_STRUCT_SIZE ? size % right : size;
+    }
     uint32_t flags(uint32_t known) { return one_in(24) ? any<uint32_t>() : byte() & known; }
 
     template <class T>
@@ -399,6 +403,7 @@ private:
         uint32_t layer;
         std::unique_ptr<Elsewhere> rows;
         kvl_view view;
+        size_t q_row, out_row;
         std::vector<float> q, out, lse, biases;
         std::vector<uint64_t> bits;
         kvl_mask mask;
@@ -418,19 +423,25 @@ private:
         }
         const uint32_t n_queries = input_.one_in(2) ? 0 : input_.byte() % (most_queries + 1);
         const size_t n_heads = size_t{desc_.n_query_heads} * std::max(1u, n_queries);
-        call.q.assign(n_heads * desc_.head_dim, 0.5f);
-        call.out.assign(n_heads * desc_.v_head_dim, 7);
+        call.q_row = desc_.head_dim + input_.byte() % 3u;  // with a gap behind each row
+        call.out_row = desc_.v_head_dim + input_.byte() % 3u;
+        call.q.assign(n_heads * call.q_row, 0.5f);
+        call.out.assign(n_heads * call.out_row, 7);
         call.lse.assign(n_heads, 7);
-        call.sequence = {input_.struct_size(sizeof(kvl_sequence)),
-                         input_.flags(0),
-                         n_queries,
-                         input_.pointer(&call.view),
-                         input_.around<int64_t>(0, 255),
-                         input_.pointer(call.q.data()),
-                         input_.pointer(call.out.data()),
-                         input_.pointer(call.lse.data()),
-                         nullptr,
-                         nullptr};
+        call.sequence = kvlane::Sequence{
+            .view = input_.pointer(&call.view),
+            .len = input_.around<int64_t>(0, 255),
+            .n_queries = n_queries,
+            .q = input_.pointer(call.q.data()),
+            .out = input_.pointer(call.out.data()),
+            .lse = input_.pointer(call.lse.data()),
+            .causal_offset = input_.one_in(2) ? input_.around<int64_t>(-60, 255) : 0,
+            .q_token_stride_bytes = static_cast<int64_t>(desc_.n_query_heads * call.q_row * sizeof(float)),
+            .q_head_stride_bytes = static_cast<int64_t>(call.q_row * sizeof(float)),
+            .out_token_stride_bytes = static_cast<int64_t>(desc_.n_query_heads * call.out_row * sizeof(float)),
+            .out_head_stride_bytes = static_cast<int64_t>(call.out_row * sizeof(float))};
+        call.sequence.struct_size = input_.struct_size(sizeof(kvl_sequence));
+        call.sequence.flags = input_.flags(KVL_SEQUENCE_NON_CAUSAL);
         if (!input_.one_in(4)) {
             call.sequence.len = call.view.len;
         }
@@ -458,14 +469,14 @@ private:
         for (float &bias : call.biases) {
             bias = input_.one_in(3) ? -INFINITY : 1;
         }
-        call.mask = {input_.struct_size(sizeof(kvl_mask)),
-                     input_.flags(0),
-                     input_.flags(0),
-                     input_.one_in(3) ? nullptr : call.bits.data(),
-                     input_.one_in(2) ? nullptr : call.biases.data(),
-                     n_tokens,
-                     input_.one_in(4) ? 0 : static_cast<int64_t>(8 * n_words) - input_.one_in(16),
-                     input_.one_in(4) ? 0 : static_cast<int64_t>(256 * n_words) - input_.one_in(16)};
+        call.mask = kvlane::Mask{
+            .bits = input_.one_in(3) ? nullptr : call.bits.data(),
+            .biases = input_.one_in(2) ? nullptr : call.biases.data(),
+            .n_tokens = n_tokens,
+            .bits_stride_bytes = input_.one_in(4) ? 0 : static_cast<int64_t>(8 * n_words) - input_.one_in(16),
+            .biases_stride_bytes = input_.one_in(4) ? 0 : static_cast<int64_t>(256 * n_words) - input_.one_in(16)};
+        call.mask.struct_size = input_.struct_size(sizeof(kvl_mask));
+        call.mask.flags = input_.flags(0);
         call.sequence.mask = &call.mask;
     }
 
@@ -485,7 +496,8 @@ private:
     void check_against_oracle(const Call &call) const {
         const kvl_sequence &s = call.sequence;
         const bool is_scaled = desc_.k_format >= KVL_Q8 || desc_.v_format >= KVL_Q8;
-        if (!is_tame() || (is_scaled && (desc_.precision != KVL_PRECISION_EXACT || s.view->next)) || s.len == 0) {
+        if (!is_tame() || s.struct_size != sizeof s ||
+            (is_scaled && (desc_.precision != KVL_PRECISION_EXACT || s.view->next)) || s.len == 0) {
             return;
         }
         const auto n_tokens = static_cast<size_t>(s.len);
@@ -493,9 +505,14 @@ private:
         std::vector<float> v(n_tokens * desc_.n_kv_heads * desc_.v_head_dim);
         require(kvl_cache_read_k(cache_, call.layer, 0, s.len, k.data(), k.size()) == KVL_OK, "keys can be read");
         require(kvl_cache_read_v(cache_, call.layer, 0, s.len, v.data(), v.size()) == KVL_OK, "values can be read");
-        const size_t last = std::max(1u, s.n_queries) - 1, row = size_t{desc_.n_query_heads} * desc_.v_head_dim;
-        oracle::Rules rules{desc_.window, desc_.n_sink_tokens, desc_.softcap, desc_.alibi_slopes, desc_.sink_logits, nullptr,
-                            nullptr};
+        const size_t last = std::max(1u, s.n_queries) - 1, n_heads = desc_.n_query_heads;
+        oracle::Rules rules{.window = desc_.window,
+                            .n_sink_tokens = desc_.n_sink_tokens,
+                            .softcap = desc_.softcap,
+                            .alibi_slopes = desc_.alibi_slopes,
+                            .sink_logits = desc_.sink_logits,
+                            .is_causal = !(s.flags & KVL_SEQUENCE_NON_CAUSAL),
+                            .offset = s.causal_offset};
         if (s.mask && s.mask->bits) {
             rules.bits = s.mask->bits + last * static_cast<size_t>(last > 0 ? s.mask->bits_stride_bytes : 0) / 8;
         }
@@ -505,9 +522,10 @@ private:
         const double scale = desc_.scale != 0 ? desc_.scale : 1 / std::sqrt(static_cast<double>(desc_.head_dim));
         const oracle::Answer want = oracle::attend(desc_.n_kv_heads, desc_.n_query_heads / desc_.n_kv_heads, desc_.head_dim,
                                                    desc_.v_head_dim, s.len, scale, call.q.data(), k.data(), v.data(), rules);
-        double error = 0, norm = static_cast<double>(row) * 1e-4;
-        for (size_t i = 0; i < row; ++i) {
-            error += std::pow(call.out[last * row + i] - want.out[i], 2);
+        double error = 0, norm = static_cast<double>(want.out.size()) * 1e-4;
+        for (size_t i = 0; i < want.out.size(); ++i) {
+            const size_t row = last * n_heads + i / desc_.v_head_dim;
+            error += std::pow(call.out[row * call.out_row + i % desc_.v_head_dim] - want.out[i], 2);
             norm += want.out[i] * want.out[i];
         }
         require(std::sqrt(error / norm) <= 1e-3, "the output is the oracle's");
@@ -966,17 +984,15 @@ private:
         for (uint64_t &word : asked.bits) {
             word = uint64_t{input_.byte()} * 0x0102040810204081;
         }
-        asked.mask = {sizeof(kvl_mask), 0, 0, asked.bits.data(), nullptr, len, static_cast<int64_t>(8 * n_words), 0};
-        asked.sequence = {sizeof(kvl_sequence),
-                          0,
-                          n_queries,
-                          &straight,
-                          len,
-                          asked.q.data(),
-                          asked.expected_out.data(),
-                          asked.expected_lse.data(),
-                          nullptr,
-                          input_.one_in(3) ? &asked.mask : nullptr};
+        asked.mask =
+            kvlane::Mask{.bits = asked.bits.data(), .n_tokens = len, .bits_stride_bytes = static_cast<int64_t>(8 * n_words)};
+        asked.sequence = kvlane::Sequence{.view = &straight,
+                                          .len = len,
+                                          .n_queries = n_queries,
+                                          .q = asked.q.data(),
+                                          .out = asked.expected_out.data(),
+                                          .lse = asked.expected_lse.data(),
+                                          .mask = input_.one_in(3) ? &asked.mask : nullptr};
     }
 
     kvl_status attend_to(const std::vector<kvl_sequence> &sequences, const kvl_executor *executor) {

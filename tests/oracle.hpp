@@ -16,13 +16,15 @@ struct Answer {
 };
 
 struct Rules {
-    long window = 0;  // 0: all tokens are visible
+    long window = 0;  // positions within less than this of the query's are visible; 0: all
     long n_sink_tokens = 0;
     double softcap = 0;                   // 0: none
     const float *alibi_slopes = nullptr;  // [n_kv_heads * group]
     const float *sink_logits = nullptr;   // [n_kv_heads * group]
     const uint64_t *bits = nullptr;       // [len], 64 a word: set where a token is visible
     const float *biases = nullptr;        // [len], of scores
+    bool is_causal = true;                // no later positions than the query's are visible
+    long offset = 0;                      // the query's position is len - 1 + offset
 };
 
 // q [n_kv_heads * group, head_dim], k [len, n_kv_heads, head_dim], v [len, n_kv_heads, v_head_dim]
@@ -31,6 +33,7 @@ inline Answer attend(long n_kv_heads, long group, long head_dim, long v_head_dim
     const double infinity = std::numeric_limits<double>::infinity();
     const long n_heads = n_kv_heads * group;
     Answer answer{std::vector<double>(n_heads * v_head_dim, 0.0), std::vector<double>(n_heads, -infinity)};
+    const long position = len - 1 + rules.offset;
     std::vector<double> score(len);
     for (long h = 0; h < n_heads; ++h) {
         const long kv_head = h / group;
@@ -48,9 +51,11 @@ inline Answer attend(long n_kv_heads, long group, long head_dim, long v_head_dim
                 score[t] = rules.softcap * std::tanh(score[t] / rules.softcap);
             }
             if (rules.alibi_slopes) {
-                score[t] += rules.alibi_slopes[h] * static_cast<double>(t - (len - 1));
+                score[t] += rules.alibi_slopes[h] * static_cast<double>(t - position);
             }
-            if (rules.window > 0 && t < len - rules.window && t >= rules.n_sink_tokens) {
+            const bool is_before = rules.window > 0 && t <= position - rules.window && t >= rules.n_sink_tokens;
+            const bool is_behind = rules.is_causal ? t > position : rules.window > 0 && t >= position + rules.window;
+            if (is_before || is_behind) {
                 score[t] = -infinity;
             }
             if (rules.biases) {

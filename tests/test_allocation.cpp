@@ -147,10 +147,10 @@ TEST_CASE("attention does not allocate, in either form") {
         const std::vector<float> q = test::random_values(66 * 40, 2);
         std::vector<float> out(66 * 40), lse(66);
         const kvl_view view = cache.view(0);
-        const kvl_sequence sequence{sizeof sequence, 0,          0,          &view,   view.len,
-                                    q.data(),        out.data(), lse.data(), nullptr, nullptr};
+        const kvl_sequence sequence =
+            kvlane::Sequence{.view = &view, .len = view.len, .q = q.data(), .out = out.data(), .lse = lse.data()};
         kvlane::Partial partial(1, 66, 40);
-        const kvl_range range{sizeof range, 0, 0, 0, 100, 1500, partial.get()};
+        const kvl_range range = kvlane::Range{.first = 100, .end = 1500, .out = partial.get()};
         kvl_sequence part = sequence;
         part.range = &range;
         CHECK(allocations_of(

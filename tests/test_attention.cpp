@@ -157,8 +157,8 @@ Answer attend(const Attention &attention, const kvl_view &view, int64_t len, con
     Guarded out(n_heads * view.v_head_dim, shifts.out, canary);
     Guarded lse(n_heads, shifts.out, canary);
     kvlane::Workspace workspace = attention.workspace(1, len);
-    const kvl_sequence sequence{sizeof(kvl_sequence), 0,          0,          &view,   len,
-                                query.data(),         out.data(), lse.data(), nullptr, nullptr};
+    const kvl_sequence sequence =
+        kvlane::Sequence{.view = &view, .len = len, .q = query.data(), .out = out.data(), .lse = lse.data()};
     attention.attend(std::span(&sequence, 1), workspace);
     CHECK(query.is_intact());
     CHECK(out.is_intact());

@@ -140,7 +140,7 @@ TEST_CASE("blocks: masks give the bits of straight memory") {
     for (size_t i = 0; i < bits.size(); ++i) {
         bits[i] = i % 11 < 4 ? (i % 2 ? ~uint64_t{0} : 0) : 0xf0f3a5ffffff0001u >> i;
     }
-    const kvl_mask mask{sizeof mask, 0, 0, bits.data(), nullptr, len, 11 * sizeof(uint64_t), 0};
+    const kvl_mask mask = kvlane::Mask{.bits = bits.data(), .n_tokens = len, .bits_stride_bytes = 11 * sizeof(uint64_t)};
     for (const Format format : test::all_formats()) {
         const Cache cache = filled(2, 64, 64, format, format, len);
         const Attention attention({6, 2, 64, 64, format, format});

@@ -239,7 +239,7 @@ TEST_CASE("pending tokens are visible to their layer and not counted by the cach
     const kvl_view view = cache.view(1);
     attention.attend(view, q.data(), after.data(), workspace);
     CHECK_FALSE(same_bits(before, after));
-    const kvl_sequence of_three{sizeof(kvl_sequence), 0, 0, &view, 3, q.data(), shorter.data(), nullptr, nullptr, nullptr};
+    const kvl_sequence of_three = kvlane::Sequence{.view = &view, .len = 3, .q = q.data(), .out = shorter.data()};
     attention.attend(std::span(&of_three, 1), workspace);
     CHECK(same_bits(before, shorter));
 }

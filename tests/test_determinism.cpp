@@ -81,7 +81,7 @@ struct Answer {
     explicit Answer(size_t n_heads) : out(n_heads * v_head_dim), lse(n_heads) {}
 
     kvl_sequence sequence(const kvl_view &view, std::span<const float> q) {
-        return {sizeof(kvl_sequence), 0, 0, &view, view.len, q.data(), out.data(), lse.data(), nullptr, nullptr};
+        return kvlane::Sequence{.view = &view, .len = view.len, .q = q.data(), .out = out.data(), .lse = lse.data()};
     }
 
     // By bits, so that NaN equals itself and 0 is not -0.

@@ -105,11 +105,16 @@ struct World {
     const kvl_sequence *sequences = pair;
     kvlane::Partial partials[2] = {{1, 4, 8}, {1, 4, 8}};
     kvl_partial list[2] = {partials[0].get(), partials[1].get()};
-    kvl_range range{sizeof(kvl_range), 0, 0, 10, 11, 13, list[0]};  // of the view's tokens at 10 to 12, the last two
+    kvl_range range = kvlane::Range{
+        .view_first = 10, .first = 11, .end = 13, .out = list[0]};  // of the view's tokens at 10 to 12, the last two
     std::vector<float> arena = std::vector<float>(1024);            // for what is read and written both
     std::vector<uint64_t> bits = std::vector<uint64_t>(2, ~uint64_t{0});
     std::vector<float> biases = std::vector<float>(16);  // with room behind the mask for what overlaps it
-    kvl_mask mask{sizeof(kvl_mask), 0, 0, bits.data(), biases.data(), 3, 8, 12};  // of two queries that see all three tokens
+    kvl_mask mask = kvlane::Mask{.bits = bits.data(),
+                                 .biases = biases.data(),
+                                 .n_tokens = 3,
+                                 .bits_stride_bytes = 8,
+                                 .biases_stride_bytes = 12};  // of two queries that see all three tokens
 
     World() {
         std::memset(workspace.data(), 0, workspace.size());
@@ -121,8 +126,8 @@ struct World {
         span = *view.spans;
         view.spans = &span;
         for (int i = 0; i < 2; ++i) {
-            pair[i] = {sizeof(kvl_sequence), 0,       0,      &view, view.len, values.data(), out.data() + 32 * i,
-                       lse.data() + 4 * i,   nullptr, nullptr};
+            pair[i] = kvlane::Sequence{
+                .view = &view, .len = view.len, .q = values.data(), .out = out.data() + 32 * i, .lse = lse.data() + 4 * i};
         }
     }
 
@@ -470,8 +475,8 @@ Failures failures_of_attention_create() {
                                            0,           0, 0, 0, nullptr, nullptr, 0,       0};
              return kvl_attention_create(&desc, nullptr);
          }},
-        {"struct_size", KVL_ERROR_STRUCT_SIZE, {"struct_size", "99", std::to_string(sizeof(Desc))}, with([](Desc &d) {
-             d.struct_size = 99;
+        {"struct_size", KVL_ERROR_STRUCT_SIZE, {"struct_size", "40", std::to_string(sizeof(Desc))}, with([](Desc &d) {
+             d.struct_size = 40;
          })},
         {"flags", KVL_ERROR_FLAGS, {"flags", "0x1"}, with([](Desc &d) { d.flags = 1; })},
         {"no KV heads", KVL_ERROR_RANGE, {"n_kv_heads", "0"}, with([](Desc &d) { d.n_kv_heads = 0; })},
@@ -590,9 +595,14 @@ Failures failures_of_sequences(kvl_status (World::*call)()) {
              s.struct_size = 1;
          })},
         {"flags", KVL_ERROR_FLAGS, {"sequence", "flags", "0x4"}, with([](World &, kvl_sequence &s) { s.flags = 4; })},
-        {"n_queries", KVL_ERROR_LENGTH, {"sequence", "n_queries", "99", "at most"}, with([](World &, kvl_sequence &s) {
-             s.n_queries = 99;
-         })},
+        {"sequences of two versions",
+         KVL_ERROR_STRUCT_SIZE,
+         {"sequences[1]: struct_size is 72; it must be that of the array's first element"},
+         with([](World &, kvl_sequence &s) { s.struct_size = 72; })},
+        {"causal_offset",
+         KVL_ERROR_RANGE,
+         {"sequences[1]: causal_offset is 2147483649", "-2147483648 to 2147483648"},
+         with([](World &, kvl_sequence &s) { s.causal_offset = KVL_MAX_TOKENS + 1; })},
         {"view null", KVL_ERROR_NULL, {"view"}, with([](World &, kvl_sequence &s) { s.view = nullptr; })},
         {"q null", KVL_ERROR_NULL, {"sequence", "q"}, with([](World &, kvl_sequence &s) { s.q = nullptr; })},
         {"out null", KVL_ERROR_NULL, {"sequence", "out"}, with([](World &, kvl_sequence &s) { s.out = nullptr; })},
@@ -604,6 +614,44 @@ Failures failures_of_sequences(kvl_status (World::*call)()) {
 }
 
 // The same of the view that it shows.
+// Of queries' and outputs' formats and strides.
+Failures failures_of_rows(kvl_status (World::*call)()) {
+    const auto with = [=](auto spoil) {
+        return with_sequence(call, [=](World &w, kvl_sequence &s) {
+            w.ask_twice();
+            s.lse = w.lse.data();
+            spoil(s);
+        });
+    };
+    return {
+        {"q_format", KVL_ERROR_FORMAT, {"sequences[1]: q_format is q8", "f32, f16 or bf16"}, with([](kvl_sequence &s) {
+             s.q_format = KVL_Q8;
+         })},
+        {"out_format", KVL_ERROR_FORMAT, {"sequences[1]: out_format is 9"}, with([](kvl_sequence &s) { s.out_format = 9; })},
+        {"q's token stride below a row",
+         KVL_ERROR_STRIDE,
+         {"sequences[1]: q_token_stride_bytes is 28; it must be 0, or a multiple of 4 from a row's 32 bytes"},
+         with([](kvl_sequence &s) { s.q_token_stride_bytes = 28; })},
+        {"q's head stride that is no multiple", KVL_ERROR_STRIDE, {"q_head_stride_bytes is 34"}, with([](kvl_sequence &s) {
+             s.q_head_stride_bytes = 34;
+         })},
+        {"out's token stride that is negative",
+         KVL_ERROR_STRIDE,
+         {"out_token_stride_bytes is -32"},
+         with([](kvl_sequence &s) { s.out_token_stride_bytes = -32; })},
+        {"out's head stride beyond an address space",
+         KVL_ERROR_STRIDE,
+         {"out_head_stride_bytes is 9223372036854775804"},
+         with([](kvl_sequence &s) { s.out_head_stride_bytes = INT64_MAX - 3; })},
+        {"lse's token stride", KVL_ERROR_STRIDE, {"lse_token_stride_bytes is 2"}, with([](kvl_sequence &s) {
+             s.lse_token_stride_bytes = 2;
+         })},
+        {"lse's head stride", KVL_ERROR_STRIDE, {"lse_head_stride_bytes is 3"}, with([](kvl_sequence &s) {
+             s.lse_head_stride_bytes = 3;
+         })},
+    };
+}
+
 Failures failures_of_views(kvl_status (World::*call)()) {
     const auto with = [=](auto spoil) { return with_sequence(call, [=](World &w, kvl_sequence &) { spoil(w, w.view); }); };
     return {
@@ -714,8 +762,8 @@ Failures failures_of_overlaps(kvl_status (World::*call)()) {
         {"keys in out", KVL_ERROR_OVERLAP, {"sequences[0]", "out", "sequences[0]'s k "}, with([](World &w, kvl_sequence &) {
              w.span.k = w.out.data();
          })},
-        {"out in q", KVL_ERROR_OVERLAP, {"sequences[1]", "out", "sequences[0]'s q"}, with([](World &, kvl_sequence &s) {
-             s.out = const_cast<float *>(s.q) + 31;
+        {"out in q", KVL_ERROR_OVERLAP, {"sequences[1]", "out", "sequences[0]'s q"}, with([](World &w, kvl_sequence &s) {
+             s.out = w.values.data() + 31;
          })},
         {"out in another out",
          KVL_ERROR_OVERLAP,
@@ -737,7 +785,14 @@ Failures failures_of_arrays(kvl_status (World::*call)(), bool in_lse) {
     const auto with = [=](std::function<void(World &, kvl_sequence &)> spoil) {
         return with_sequence(call, [=](World &w, kvl_sequence &s) {
             spoil(w, s);
-            (in_lse ? s.lse : s.range ? w.range.out.o : s.out) = w.arena.data();
+            float *const at = w.arena.data();
+            if (in_lse) {
+                s.lse = at;
+            } else if (s.range) {
+                w.range.out.o = at;
+            } else {
+                s.out = at;
+            }
         });
     };
     const std::string written = in_lse ? "sequences[1]'s lse" : "sequences[1]'s out";
@@ -1031,6 +1086,187 @@ Failures failures_of_tile_rows() {
     };
 }
 
+// Of rows with strides and formats: appended, written to tiles, and written by slot.
+Failures failures_of_token_rows(kvl_status (*call)(World &, const kvl_rows &)) {
+    const auto with = [=](std::function<void(kvl_rows &)> spoil) {
+        return [=](World &w) {
+            w.use_blocks_of_tiles();
+            kvl_rows rows = kvl_rows_init();
+            rows.n_tokens = 2;
+            rows.k = rows.v = w.values.data();
+            spoil(rows);
+            return call(w, rows);
+        };
+    };
+    return {
+        {"rows' struct_size", KVL_ERROR_STRUCT_SIZE, {"rows: struct_size is 3"}, with([](kvl_rows &r) {
+             r.struct_size = 3;
+         })},
+        {"rows' flags", KVL_ERROR_FLAGS, {"rows: flags is 0x1"}, with([](kvl_rows &r) { r.flags = 1; })},
+        {"rows' reserved", KVL_ERROR_FLAGS, {"rows: reserved is 1"}, with([](kvl_rows &r) { r.reserved = 1; })},
+        {"rows' n_tokens", KVL_ERROR_RANGE, {"n_tokens is -1"}, with([](kvl_rows &r) { r.n_tokens = -1; })},
+        {"rows of no keys", KVL_ERROR_NULL, {"rows: k is null"}, with([](kvl_rows &r) { r.k = nullptr; })},
+        {"rows of no values", KVL_ERROR_NULL, {"rows: v is null"}, with([](kvl_rows &r) { r.v = nullptr; })},
+        {"rows' k_format", KVL_ERROR_FORMAT, {"rows: k_format is q4"}, with([](kvl_rows &r) { r.k_format = KVL_Q4; })},
+        {"rows' v_format", KVL_ERROR_FORMAT, {"rows: v_format is 5"}, with([](kvl_rows &r) { r.v_format = 5; })},
+        {"rows' token stride", KVL_ERROR_STRIDE, {"rows: k_token_stride_bytes is 31"}, with([](kvl_rows &r) {
+             r.k_token_stride_bytes = 31;
+         })},
+        {"rows' head stride", KVL_ERROR_STRIDE, {"rows: v_head_stride_bytes is 2"}, with([](kvl_rows &r) {
+             r.v_head_stride_bytes = 2;
+         })},
+    };
+}
+
+constexpr int64_t some_slots[] = {64, 65};
+
+Failures failures_of_slots() {
+    const auto with = [](std::function<void(World &)> spoil, const int64_t *slots) {
+        return [=](World &w) {
+            w.use_blocks_of_tiles();
+            spoil(w);
+            kvl_rows rows = kvl_rows_init();
+            rows.n_tokens = 2;
+            rows.k = rows.v = w.values.data();
+            return kvl_tiles_write_slots(&w.view, slots, &rows);
+        };
+    };
+    static constexpr int64_t outside[] = {-1, 3 * 64};
+    const auto nothing = [](World &) {};
+    return {
+        {"no pool",
+         KVL_ERROR_NULL,
+         {"pool is null"},
+         [](World &) {
+             const kvl_rows rows = kvl_rows_init();
+             return kvl_tiles_write_slots(nullptr, some_slots, &rows);
+         }},
+        {"no slots", KVL_ERROR_NULL, {"slots is null"}, with(nothing, nullptr)},
+        {"a slot outside of the pool",
+         KVL_ERROR_RANGE,
+         {"slots[1] is 192", "less than the pool's 192"},
+         with(nothing, outside)},
+        {"a pool of rows", KVL_ERROR_FLAGS, {"pool: flags is 0x0"}, with([](World &w) { w.view.flags = 0; }, some_slots)},
+        {"a pool without blocks",
+         KVL_ERROR_RANGE,
+         {"pool: block_tokens is 0"},
+         with([](World &w) { w.view.block_tokens = 0; }, some_slots)},
+        {"a pool of two spans",
+         KVL_ERROR_RANGE,
+         {"pool: n_spans is 2"},
+         with([](World &w) { w.view.n_spans = 2; }, some_slots)},
+        {"a pool's block stride",
+         KVL_ERROR_STRIDE,
+         {"pool: k_block_stride_bytes is 64"},
+         with([](World &w) { w.view.k_block_stride_bytes = 64; }, some_slots)},
+    };
+}
+
+Failures failures_of_merge_batch() {
+    const auto with = [](std::function<void(World &, kvl_merge_desc &)> spoil) {
+        return [=](World &w) {
+            kvl_merge_desc merges[2] = {kvl_merge_desc_init(), kvl_merge_desc_init()};
+            for (int i = 0; i < 2; ++i) {
+                merges[i].partials = w.list;
+                merges[i].n_partials = 2;
+                merges[i].out = w.out.data() + 32 * i;
+                merges[i].lse = w.lse.data() + 4 * i;
+            }
+            spoil(w, merges[1]);
+            return kvl_merge_batch(w.attention.get(), merges, 2);
+        };
+    };
+    return {
+        {"no merges",
+         KVL_ERROR_NULL,
+         {"merges is null"},
+         [](World &w) { return kvl_merge_batch(w.attention.get(), nullptr, 2); }},
+        {"a merge's struct_size",
+         KVL_ERROR_STRUCT_SIZE,
+         {"merges[1]: struct_size is 9"},
+         with([](World &, kvl_merge_desc &m) { m.struct_size = 9; })},
+        {"a merge's flags", KVL_ERROR_FLAGS, {"merges[1]: flags is 0x2"}, with([](World &, kvl_merge_desc &m) {
+             m.flags = 2;
+         })},
+        {"a merge of nothing", KVL_ERROR_RANGE, {"merges[1]: n_partials is 0"}, with([](World &, kvl_merge_desc &m) {
+             m.n_partials = 0;
+         })},
+        {"a merge's out_format", KVL_ERROR_FORMAT, {"merges[1]: out_format is q4"}, with([](World &, kvl_merge_desc &m) {
+             m.out_format = KVL_Q4;
+         })},
+        {"a merge's stride",
+         KVL_ERROR_STRIDE,
+         {"merges[1]: out_head_stride_bytes is 8"},
+         with([](World &, kvl_merge_desc &m) { m.out_head_stride_bytes = 8; })},
+        {"a merge to a partial",
+         KVL_ERROR_OVERLAP,
+         {"merges[1]: partials[0]: out is"},
+         with([](World &w, kvl_merge_desc &m) { m.out = w.list[0].o + 1; })},
+    };
+}
+
+// Conversions of masks and rows.
+Failures failures_of_conversions() {
+    return {
+        {"boolean bytes' stride",
+         KVL_ERROR_STRIDE,
+         {"stride_bytes is 9", "a row's 10 bytes"},
+         [](World &w) {
+             const uint8_t bytes[20] = {};
+             return kvl_mask_bits_from_bytes(bytes, 2, 10, 9, w.bits.data());
+         }},
+        {"boolean bytes that are null",
+         KVL_ERROR_NULL,
+         {"bytes is null"},
+         [](World &w) { return kvl_mask_bits_from_bytes(nullptr, 2, 10, 10, w.bits.data()); }},
+        {"a negative number of rows",
+         KVL_ERROR_RANGE,
+         {"n_rows is -1"},
+         [](World &w) {
+             const uint8_t bytes[20] = {};
+             return kvl_mask_bits_from_bytes(bytes, -1, 10, 10, w.bits.data());
+         }},
+        {"rows of q8",
+         KVL_ERROR_FORMAT,
+         {"format is q8"},
+         [](World &w) { return kvl_rows_to_f32(KVL_Q8, w.values.data(), 1, 4, 0, w.out.data()); }},
+        {"converted rows' stride",
+         KVL_ERROR_STRIDE,
+         {"stride_bytes is 7", "a row's 8 bytes"},
+         [](World &w) { return kvl_rows_to_f32(KVL_F16, w.values.data(), 2, 4, 7, w.out.data()); }},
+        {"converted rows that are null",
+         KVL_ERROR_NULL,
+         {"rows is null"},
+         [](World &w) { return kvl_rows_to_f32(KVL_F16, nullptr, 2, 4, 8, w.out.data()); }},
+    };
+}
+
+Failures failures_of_desc_from_cache() {
+    return {
+        {"no cache to describe",
+         KVL_ERROR_NULL,
+         {"cache is null"},
+         [](World &) {
+             kvl_attention_desc desc = kvl_attention_desc_init();
+             return kvl_attention_desc_from_cache(nullptr, 0, 4, &desc);
+         }},
+        {"a layer to describe",
+         KVL_ERROR_LAYER,
+         {"layer is 2"},
+         [](World &w) {
+             kvl_attention_desc desc = kvl_attention_desc_init();
+             return kvl_attention_desc_from_cache(w.cache.get(), 2, 4, &desc);
+         }},
+        {"a description's struct_size",
+         KVL_ERROR_STRUCT_SIZE,
+         {"desc: struct_size is 0"},
+         [](World &w) {
+             kvl_attention_desc desc = {};
+             return kvl_attention_desc_from_cache(w.cache.get(), 0, 4, &desc);
+         }},
+    };
+}
+
 Failures failures_of_tile_writes() {
     const auto with = write_tiles_with;
     return {
@@ -1143,10 +1379,6 @@ Failures failures_of_ranges(kvl_status (World::*call)()) {
         {"len, with a range", KVL_ERROR_RANGE, {"len", "2147483649"}, with([](World &w, kvl_range &) {
              w.pair[1].len = KVL_MAX_TOKENS + 1;
          })},
-        {"queries, with a range", KVL_ERROR_LENGTH, {"n_queries", "5", "4"}, with([](World &w, kvl_range &) {
-             w.pair[1].len = 4;
-             w.pair[1].n_queries = 5;
-         })},
         {"range's view_first < 0", KVL_ERROR_RANGE, {"range", "view_first", "-1"}, with([](World &, kvl_range &r) {
              r.view_first = -1;
          })},
@@ -1217,6 +1449,12 @@ Failures failures_of_masks(kvl_status (World::*call)()) {
          with([](World &w, kvl_mask &m) {
              w.ask_twice();
              m.bits_stride_bytes = int64_t{1} << 62;
+         })},
+        {"bits' head stride", KVL_ERROR_STRIDE, {"mask: bits_head_stride_bytes is 12"}, with([](World &, kvl_mask &m) {
+             m.bits_head_stride_bytes = 12;
+         })},
+        {"biases' head stride", KVL_ERROR_STRIDE, {"mask: biases_head_stride_bytes is 6"}, with([](World &, kvl_mask &m) {
+             m.biases_head_stride_bytes = 6;
          })},
         {"bits that are not aligned",
          KVL_ERROR_MASK,
@@ -1584,32 +1822,42 @@ Failures failures_of_small_calls() {
     };
 }
 
-constexpr auto all_failures_of_sequences = {failures_of_sequences, failures_of_views,         failures_of_spans,
-                                            failures_of_overlaps,  failures_of_arrays_in_out, failures_of_arrays_in_lse,
-                                            failures_of_ranges,    failures_of_masks,         failures_of_blocks,
-                                            failures_of_tiles,     failures_of_tile_strides};
+constexpr auto all_failures_of_sequences = {failures_of_sequences,     failures_of_rows,     failures_of_views,
+                                            failures_of_spans,         failures_of_overlaps, failures_of_arrays_in_out,
+                                            failures_of_arrays_in_lse, failures_of_ranges,   failures_of_masks,
+                                            failures_of_blocks,        failures_of_tiles,    failures_of_tile_strides};
 
 Failures all_failures() {
-    std::vector<Failures> groups{failures_of_cache_create(),
-                                 failures_of_layers(),
-                                 failures_of_cache(),
-                                 failures_of_read(kvl_cache_read_k),
-                                 failures_of_read(kvl_cache_read_v),
-                                 failures_of_attention_create(),
-                                 failures_of_rules(),
-                                 failures_of_workspace_size(),
-                                 failures_of_merge(),
-                                 failures_of_workspace(&World::attend_in),
-                                 failures_of_workspace(&World::begin_in),
-                                 failures_of_arrays_in_workspace(&World::attend_in),
-                                 failures_of_arrays_in_workspace(&World::begin_in),
-                                 failures_of_tile_layout(),
-                                 failures_of_tile_rows(),
-                                 failures_of_tile_writes(),
-                                 failures_of_tile_places(),
-                                 failures_of_calls(),
-                                 failures_of_call_memory(),
-                                 failures_of_small_calls()};
+    std::vector<Failures> groups{
+        failures_of_cache_create(),
+        failures_of_layers(),
+        failures_of_cache(),
+        failures_of_read(kvl_cache_read_k),
+        failures_of_read(kvl_cache_read_v),
+        failures_of_attention_create(),
+        failures_of_rules(),
+        failures_of_workspace_size(),
+        failures_of_merge(),
+        failures_of_workspace(&World::attend_in),
+        failures_of_workspace(&World::begin_in),
+        failures_of_arrays_in_workspace(&World::attend_in),
+        failures_of_arrays_in_workspace(&World::begin_in),
+        failures_of_tile_layout(),
+        failures_of_tile_rows(),
+        failures_of_token_rows(
+            [](World &w, const kvl_rows &rows) { return kvl_cache_append_rows(w.cache.get(), 1, &rows); }),
+        failures_of_token_rows([](World &w, const kvl_rows &rows) { return kvl_tiles_write_rows(&w.view, 0, &rows); }),
+        failures_of_token_rows(
+            [](World &w, const kvl_rows &rows) { return kvl_tiles_write_slots(&w.view, some_slots, &rows); }),
+        failures_of_slots(),
+        failures_of_merge_batch(),
+        failures_of_conversions(),
+        failures_of_desc_from_cache(),
+        failures_of_tile_writes(),
+        failures_of_tile_places(),
+        failures_of_calls(),
+        failures_of_call_memory(),
+        failures_of_small_calls()};
     for (const auto call : {&World::attend, &World::begin}) {
         for (const auto failures : all_failures_of_sequences) {
             groups.push_back(failures(call));
@@ -1752,7 +2000,7 @@ TEST_CASE("rows of q8 or q4 are refused: they are stored as tiles alone") {
             kvl_view view = cache.view(0);
             const std::vector<float> q(8, 1.0f);
             std::vector<float> out(8, 7.0f);
-            const kvl_sequence sequence{sizeof sequence, 0, 0, &view, 2, q.data(), out.data(), nullptr, nullptr, nullptr};
+            const kvl_sequence sequence = kvlane::Sequence{.view = &view, .len = 2, .q = q.data(), .out = out.data()};
             const auto attend = [&] {
                 return kvl_attend(attention.get(), &sequence, 1, workspace.data(), workspace.size(), nullptr);
             };

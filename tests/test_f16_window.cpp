@@ -85,7 +85,7 @@ Floats attend(const Attention &attention, const kvl_view &view, int64_t len, con
     const Floats q = queries();
     Floats out(size_t{n_kv_heads} * group * v_head_dim, 7.0f);
     kvlane::Workspace workspace = attention.workspace(1, len, 1, kvlane::max_tasks(executor));
-    const kvl_sequence sequence{sizeof sequence, 0, 0, &view, len, q.data(), out.data(), nullptr, nullptr, nullptr};
+    const kvl_sequence sequence = kvlane::Sequence{.view = &view, .len = len, .q = q.data(), .out = out.data()};
     attention.attend(std::span(&sequence, 1), workspace, executor);
     return out;
 }
@@ -369,8 +369,8 @@ TEST_CASE("f16 window: many rows of long heads, several sequences in a call, and
         cache.clear();
         test::fill_random(cache, token_counts[i], 1);
         views[i] = cache.view(0);
-        sequences.push_back({sizeof(kvl_sequence), 0, 0, &views[i], token_counts[i], q.data(), out[i].data(), lse[i].data(),
-                             nullptr, nullptr});
+        sequences.push_back(kvlane::Sequence{
+            .view = &views[i], .len = token_counts[i], .q = q.data(), .out = out[i].data(), .lse = lse[i].data()});
     }
     kvlane::Workspace workspace = attention.workspace(3, 700);
     attention.attend(sequences, workspace);
@@ -460,7 +460,7 @@ TEST_CASE("f16 window: a layer says what of it is in force, and a call what it r
     // A tile that leaves the window is held in f16 for 64 tokens more.
     CHECK(cache.bytes() == (700 - n_integers + 64) * bytes_in_f16 + n_integers * cache.info(0).bytes_per_token);
     const auto bytes_at = [&](int64_t len, uint32_t n_queries = 1) {
-        kvl_sequence sequence{sizeof sequence, 0, n_queries, &view, len, nullptr, nullptr, nullptr, nullptr, nullptr};
+        kvl_sequence sequence = kvlane::Sequence{.view = &view, .len = len, .n_queries = n_queries};
         const Floats q(n_queries * queries().size());
         Floats out(size_t{n_queries} * n_kv_heads * group * v_head_dim);
         sequence.q = q.data();
@@ -554,8 +554,8 @@ public:
         return all;
     }
 
-    kvl_mask mask = {sizeof(kvl_mask), 0, 0, nullptr, nullptr, len, 0, 0};  // rows by position of the query
-    bool has_ranges = false;  // the output is that of partials of single chunks, merged
+    kvl_mask mask = kvlane::Mask{.n_tokens = len};  // rows by position of the query
+    bool has_ranges = false;                        // the output is that of partials of single chunks, merged
 
 private:
     static void extend(Floats &all, const Floats &more) { all.insert(all.end(), more.begin(), more.end()); }
@@ -572,8 +572,12 @@ private:
         kvl_mask own_mask = mask;
         own_mask.bits += mask.bits ? first * mask.bits_stride_bytes / 8 : 0;
         Floats out(static_cast<size_t>(n) * n_kv_heads * group * v_head_dim, 7.0f);
-        const kvl_sequence sequence{sizeof sequence, 0,          n_queries, &view,   first + n,
-                                    query(first),    out.data(), nullptr,   nullptr, mask.bits ? &own_mask : nullptr};
+        const kvl_sequence sequence = kvlane::Sequence{.view = &view,
+                                                       .len = first + n,
+                                                       .n_queries = n_queries,
+                                                       .q = query(first),
+                                                       .out = out.data(),
+                                                       .mask = mask.bits ? &own_mask : nullptr};
         if (has_ranges) {
             merge_ranges(sequence);
         } else {
@@ -588,14 +592,14 @@ private:
         for (int64_t first = 0; first < whole.len; first += KVL_CHUNK_TOKENS) {
             states.emplace_back(whole.n_queries, n_kv_heads * group, v_head_dim);
             partials.push_back(states.back().get());
-            const kvl_range range{sizeof range,   0, 0, 0, first, std::min<int64_t>(whole.len, first + KVL_CHUNK_TOKENS),
-                                  partials.back()};
+            const kvl_range range = kvlane::Range{
+                .first = first, .end = std::min<int64_t>(whole.len, first + KVL_CHUNK_TOKENS), .out = partials.back()};
             kvl_sequence part = whole;
             part.range = &range;
             attention_.attend(std::span(&part, 1), workspace_);
         }
         REQUIRE(kvl_merge(attention_.get(), partials.data(), static_cast<uint32_t>(partials.size()), whole.n_queries,
-                          whole.out, nullptr) == KVL_OK);
+                          static_cast<float *>(whole.out), nullptr) == KVL_OK);
     }
 
     const float *query(int64_t position) const { return &q_[static_cast<size_t>(position) * n_kv_heads * group * head_dim]; }
@@ -682,8 +686,7 @@ TEST_CASE("f16 window: sequences that share a cache, some of whose tokens are he
     std::vector<kvl_sequence> sequences;
     uint64_t bytes = 0, bytes_alone = 0;
     for (size_t i = 0; i < std::size(seen); ++i) {
-        sequences.push_back(
-            {sizeof(kvl_sequence), 0, 0, &view, seen[i], q.data(), out[i].data(), nullptr, nullptr, nullptr});
+        sequences.push_back(kvlane::Sequence{.view = &view, .len = seen[i], .q = q.data(), .out = out[i].data()});
         uint64_t of_one = 0;
         REQUIRE(kvl_attend_bytes(attention.get(), &sequences.back(), 1, &of_one) == KVL_OK);
         bytes_alone += of_one;
@@ -953,8 +956,7 @@ TEST_CASE("view: a part that does not fit is refused, wherever it stands") {
         PartedView view(cache.view(0), {0, 64, 128});
         spoilt.spoil(view);
         Floats out(size_t{n_kv_heads} * group * v_head_dim, 7.0f);
-        const kvl_sequence sequence{sizeof sequence, 0,          0,       &view.parts[0], 100,
-                                    q.data(),        out.data(), nullptr, nullptr,        nullptr};
+        const kvl_sequence sequence = kvlane::Sequence{.view = &view.parts[0], .len = 100, .q = q.data(), .out = out.data()};
         CHECK(kvl_attend(attention.get(), &sequence, 1, workspace.data(), workspace.size(), nullptr) == spoilt.status);
         for (const char *word : spoilt.says) {
             INFO(std::string(kvl_last_error()));
@@ -972,7 +974,7 @@ TEST_CASE("view: tokens that two views hold count once, and give the bits of one
     const auto bytes_of = [&](const kvl_view &view, int64_t len) {
         const Floats q = queries();
         Floats out(size_t{n_kv_heads} * group * v_head_dim);
-        const kvl_sequence sequence{sizeof sequence, 0, 0, &view, len, q.data(), out.data(), nullptr, nullptr, nullptr};
+        const kvl_sequence sequence = kvlane::Sequence{.view = &view, .len = len, .q = q.data(), .out = out.data()};
         uint64_t bytes = 0;
         REQUIRE(kvl_attend_bytes(attention.get(), &sequence, 1, &bytes) == KVL_OK);
         return bytes;

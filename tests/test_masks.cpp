@@ -55,14 +55,11 @@ public:
 
     // Of the queries from that one on.
     kvl_mask get(bool has_bits = true, bool has_biases = false, uint32_t first = 0) const {
-        return {sizeof(kvl_mask),
-                0,
-                0,
-                has_bits ? bits(first) : nullptr,
-                has_biases ? biases(first) : nullptr,
-                n_tokens_,
-                static_cast<int64_t>(words_ * sizeof(uint64_t)),
-                static_cast<int64_t>(floats_ * sizeof(float))};
+        return kvlane::Mask{.bits = has_bits ? bits(first) : nullptr,
+                            .biases = has_biases ? biases(first) : nullptr,
+                            .n_tokens = n_tokens_,
+                            .bits_stride_bytes = static_cast<int64_t>(words_ * sizeof(uint64_t)),
+                            .biases_stride_bytes = static_cast<int64_t>(floats_ * sizeof(float))};
     }
 
 private:
@@ -486,11 +483,16 @@ TEST_CASE("masks: partials of whole chunks, of memory that holds no more, merge 
                     view.n_spans = 1;
                     view.len = end - first;
                     list.push_back(partials[static_cast<size_t>(i)].get());
-                    const kvl_range range{sizeof range, 0, 0, first, first, end, list.back()};
+                    const kvl_range range =
+                        kvlane::Range{.view_first = first, .first = first, .end = end, .out = list.back()};
                     kvl_mask of_range = given;
                     of_range.n_tokens = end;
-                    const kvl_sequence sequence{sizeof sequence, 0,       n_queries, &view,  len,
-                                                q.data(),        nullptr, nullptr,   &range, &of_range};
+                    const kvl_sequence sequence = kvlane::Sequence{.view = &view,
+                                                                   .len = len,
+                                                                   .n_queries = n_queries,
+                                                                   .q = q.data(),
+                                                                   .range = &range,
+                                                                   .mask = &of_range};
                     kvlane::Workspace workspace = attention.workspace(1, len, n_queries);
                     attention.attend(std::span(&sequence, 1), workspace);
                 }
@@ -569,8 +571,13 @@ TEST_CASE(
     std::vector<kvl_sequence> sequences;
     for (Answer &answer : answers) {
         const kvl_mask *mask = &answer == &answers[1] ? nullptr : &shared;
-        sequences.push_back(
-            {sizeof(kvl_sequence), 0, n_queries, &view, len, q.data(), answer.out.data(), answer.lse.data(), nullptr, mask});
+        sequences.push_back(kvlane::Sequence{.view = &view,
+                                             .len = len,
+                                             .n_queries = n_queries,
+                                             .q = q.data(),
+                                             .out = answer.out.data(),
+                                             .lse = answer.lse.data(),
+                                             .mask = mask});
         std::fill(answer.out.begin(), answer.out.end(), 0.0f);
     }
     kvlane::Workspace workspace = attention.workspace(3, len, n_queries);
@@ -593,7 +600,8 @@ TEST_CASE("masks: bytes are counted of tokens that any query sees") {
         mask.show(static_cast<uint32_t>(query), t);
     }
     const auto bytes_of = [&](const kvl_mask &given, const kvl_range *range = nullptr) {
-        const kvl_sequence sequence{sizeof sequence, 0, 3, &view, len, q.data(), out.data(), nullptr, range, &given};
+        const kvl_sequence sequence = kvlane::Sequence{
+            .view = &view, .len = len, .n_queries = 3, .q = q.data(), .out = out.data(), .range = range, .mask = &given};
         uint64_t bytes = 0;
         kvlane::check(kvl_attend_bytes(Attention(g).get(), &sequence, 1, &bytes));
         return bytes;
@@ -603,8 +611,77 @@ TEST_CASE("masks: bytes are counted of tokens that any query sees") {
     CHECK(bytes_of(mask.get(true, true)) == 4 * token);
     CHECK(bytes_of(mask.get(false, true)) == len * token);
     kvlane::Partial partial(3, g.n_query_heads, v_head_dim);
-    const kvl_range range{sizeof range, 0, 0, 0, 60, 698, partial.get()};
+    const kvl_range range = kvlane::Range{.first = 60, .end = 698, .out = partial.get()};
     CHECK(bytes_of(mask.get(), &range) == 3 * token);
     g.window = 390;
     CHECK(bytes_of(mask.get()) == 2 * token);  // the third query's window begins behind 300
+}
+
+TEST_CASE("masks: with rows of their own, query heads equal the oracle, and have the bits of a call for each head") {
+    constexpr uint32_t group = 3, n_heads = n_kv_heads * group, n_queries = 4;
+    constexpr int64_t len = 700;
+    for (const Format format : {Format::f32, Format::q8}) {
+        Geometry g = geometry_of(format, group);
+        g.precision = test::usual_precision(g);
+        const Cache cache = cache_of(format, len);
+        const Floats q = queries_of(g, n_queries), k = cache.read_k(0), v = cache.read_v(0);
+        const Mask mask = mask_of(patterns[3], n_heads * n_queries, len);  // [n_heads][n_queries] rows
+        for (const auto &[has_bits, has_biases] : {std::pair{true, false}, {false, true}, {true, true}}) {
+            kvl_mask by_head = mask.get(has_bits, has_biases);
+            by_head.bits_head_stride_bytes = n_queries * by_head.bits_stride_bytes;
+            by_head.biases_head_stride_bytes = n_queries * by_head.biases_stride_bytes;
+            const Answer got = attend(Attention(g), cache.view(0), len, q, n_queries, nullptr, &by_head);
+            for (uint32_t head = 0; head < n_heads; ++head) {
+                const kvl_mask own = mask.get(has_bits, has_biases, head * n_queries);
+                const Answer of_head = attend(Attention(g), cache.view(0), len, q, n_queries, nullptr, &own);
+                for (uint32_t i = 0; i < n_queries; ++i) {
+                    const size_t row = i * n_heads + head, first = row * v_head_dim;
+                    const auto out = std::span(got.out).subspan(first, v_head_dim);
+                    CHECK(same_bits(out, std::span(of_head.out).subspan(first, v_head_dim)));
+                    CHECK(same_bits({&got.lse[row], 1}, {&of_head.lse[row], 1}));
+                    const uint32_t mask_row = head * n_queries + i;
+                    const oracle::Answer want = test::expected(g, len - n_queries + 1 + i, query_of(g, q, i), k, v,
+                                                               has_bits ? mask.bits(mask_row) : nullptr,
+                                                               has_biases ? mask.biases(mask_row) : nullptr);
+                    const std::vector<double> of_row(want.out.begin() + head * v_head_dim,
+                                                     want.out.begin() + (head + 1) * v_head_dim);
+                    CHECK(test::relative_error(out, of_row, test::usual_norm(v_head_dim, len)) <= test::bound(g));
+                }
+            }
+        }
+    }
+}
+
+TEST_CASE("masks: bytes are counted of tokens that any query head of a KV head sees") {
+    const Geometry g = geometry_of(Format::f32, 2);
+    const Cache cache = cache_of(Format::f32, 200);
+    const kvl_view view = cache.view(0);
+    std::vector<uint64_t> bits(4 * 4);  // [n_heads][words]
+    bits[0] = 0b111;                    // KV head 0: tokens 0, 1, 2 and 64
+    bits[4 + 1] = 1;
+    bits[8] = bits[12] = 0b11;  // KV head 1: 0 and 1, twice
+    const kvl_mask mask = kvlane::Mask{.bits = bits.data(), .n_tokens = 200, .bits_head_stride_bytes = 32};
+    const Floats q = queries_of(g);
+    Floats out(size_t{4} * v_head_dim);
+    const kvl_sequence sequence =
+        kvlane::Sequence{.view = &view, .len = 200, .q = q.data(), .out = out.data(), .mask = &mask};
+    uint64_t bytes;
+    kvlane::check(kvl_attend_bytes(Attention(g).get(), &sequence, 1, &bytes));
+    CHECK(bytes == (4 + 2) * (head_dim + v_head_dim) * sizeof(float));
+}
+
+TEST_CASE("masks: boolean bytes become bits") {
+    constexpr int64_t n_rows = 3, n_tokens = 130, stride = 140;
+    std::vector<uint8_t> bytes(n_rows * stride, 1);
+    for (size_t i = 0; i < bytes.size(); ++i) {
+        bytes[i] = i % 3 == 0 ? 0 : static_cast<uint8_t>(i);
+    }
+    std::vector<uint64_t> bits(n_rows * 3, ~uint64_t{0});
+    kvlane::check(kvl_mask_bits_from_bytes(bytes.data(), n_rows, n_tokens, stride, bits.data()));
+    for (int64_t row = 0; row < n_rows; ++row) {
+        for (int64_t t = 0; t < 192; ++t) {
+            const bool is_set = bits[static_cast<size_t>(row * 3 + t / 64)] >> t % 64 & 1;
+            CHECK(is_set == (t < n_tokens && bytes[static_cast<size_t>(row * stride + t)] != 0));
+        }
+    }
 }

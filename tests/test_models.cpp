@@ -118,7 +118,8 @@ void check(const Family &f, Format format, int64_t len) {
     CHECK(test::relative_error(got.out, test::expected(g, len, q, k, v).out) <= 4e-6);
 
     Floats out(got.out.size());
-    const kvl_sequence sequence{sizeof(kvl_sequence), 0, 1, &view, len, q.data(), out.data(), nullptr, nullptr, nullptr};
+    const kvl_sequence sequence =
+        kvlane::Sequence{.view = &view, .len = len, .n_queries = 1, .q = q.data(), .out = out.data()};
     uint64_t bytes = 0;
     kvlane::check(kvl_attend_bytes(Attention(g).get(), &sequence, 1, &bytes));
     const auto row = [&](uint32_t dim) {

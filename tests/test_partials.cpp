@@ -79,9 +79,9 @@ std::vector<Partial> partials_of(const Attention &attention, const kvl_view &vie
     std::vector<kvl_sequence> sequences;
     ranges.reserve(ends.size());
     for (size_t i = 0; i < ends.size(); ++i) {
-        ranges.push_back({sizeof(kvl_range), 0, 0, 0, i == 0 ? 0 : ends[i - 1], ends[i], partials[i].get()});
+        ranges.push_back(kvlane::Range{.first = i == 0 ? 0 : ends[i - 1], .end = ends[i], .out = partials[i].get()});
         sequences.push_back(
-            {sizeof(kvl_sequence), 0, n_queries, &view, len, q.data(), nullptr, nullptr, &ranges[i], nullptr});
+            kvlane::Sequence{.view = &view, .len = len, .n_queries = n_queries, .q = q.data(), .range = &ranges[i]});
     }
     kvlane::Workspace workspace =
         attention.workspace(static_cast<uint32_t>(ends.size()), len, n_queries, kvlane::max_tasks(executor));
@@ -111,8 +111,10 @@ Partial partial_of(const Attention &attention, const Cache &cache, int64_t first
                    uint32_t n_queries) {
     const kvl_view view = cache.view(0);
     Partial partial(n_queries, static_cast<uint32_t>(q.size() / n_queries / view.head_dim), view.v_head_dim);
-    const kvl_range range{sizeof range, 0, 0, first, first, first + view.len, partial.get()};
-    const kvl_sequence sequence{sizeof sequence, 0, n_queries, &view, len, q.data(), nullptr, nullptr, &range, nullptr};
+    const kvl_range range =
+        kvlane::Range{.view_first = first, .first = first, .end = first + view.len, .out = partial.get()};
+    const kvl_sequence sequence =
+        kvlane::Sequence{.view = &view, .len = len, .n_queries = n_queries, .q = q.data(), .range = &range};
     kvlane::Workspace workspace = attention.workspace(1, len, n_queries);
     attention.attend(std::span(&sequence, 1), workspace);
     return partial;
@@ -411,12 +413,14 @@ TEST_CASE("partials: ranges and whole sequences share a call, on any threads") {
     std::vector<Partial> partials(3, Partial(20, n_query_heads, v_head_dim));
     std::vector<kvl_range> ranges;
     for (int64_t i = 0; i < 3; ++i) {
-        ranges.push_back({sizeof(kvl_range), 0, 0, 0, i * chunk, std::min<int64_t>((i + 1) * chunk, 1300),
-                          partials[static_cast<size_t>(i)].get()});
+        ranges.push_back(kvlane::Range{.first = i * chunk,
+                                       .end = std::min<int64_t>((i + 1) * chunk, 1300),
+                                       .out = partials[static_cast<size_t>(i)].get()});
     }
     Answer whole{Floats(want.out.size()), Floats(want.lse.size())};
     const auto sequence = [&](float *out, float *lse, const kvl_range *range) {
-        return kvl_sequence{sizeof(kvl_sequence), 0, 20, &view, 1300, q.data(), out, lse, range, nullptr};
+        return kvlane::Sequence{
+            .view = &view, .len = 1300, .n_queries = 20, .q = q.data(), .out = out, .lse = lse, .range = range};
     };
     const kvl_sequence sequences[] = {sequence(nullptr, nullptr, &ranges[2]),
                                       sequence(whole.out.data(), whole.lse.data(), nullptr),
@@ -497,8 +501,8 @@ TEST_CASE("partials: what a range reads is counted, and no more") {
     Partial partial(1, n_query_heads, v_head_dim);
     const Floats q = queries_of(1);
     const auto bytes_of = [&](int64_t len, int64_t first, int64_t end) {
-        const kvl_range range{sizeof range, 0, 0, 100, first, end, partial.get()};
-        const kvl_sequence sequence{sizeof sequence, 0, 0, &view, len, q.data(), nullptr, nullptr, &range, nullptr};
+        const kvl_range range = kvlane::Range{.view_first = 100, .first = first, .end = end, .out = partial.get()};
+        const kvl_sequence sequence = kvlane::Sequence{.view = &view, .len = len, .q = q.data(), .range = &range};
         uint64_t bytes = 0;
         kvlane::check(kvl_attend_bytes(Attention(g).get(), &sequence, 1, &bytes));
         return bytes;
@@ -519,8 +523,8 @@ TEST_CASE("partials: nothing is written beside them, nor beside what they merge 
     constexpr float canary = -12345.678f;
     constexpr size_t n = n_query_heads, n_o = n * v_head_dim;
     Floats m(n + 2, canary), l(n + 2, canary), o(n_o + 2, canary), out(n_o + 2, canary), lse(n + 2, canary);
-    const kvl_range range{sizeof range, 0, 0, 0, 0, 600, {&m[1], &l[1], &o[1]}};
-    const kvl_sequence sequence{sizeof sequence, 0, 0, &view, 600, q.data(), nullptr, nullptr, &range, nullptr};
+    const kvl_range range = kvlane::Range{.end = 600, .out = {&m[1], &l[1], &o[1]}};
+    const kvl_sequence sequence = kvlane::Sequence{.view = &view, .len = 600, .q = q.data(), .range = &range};
     kvlane::Workspace workspace = attention.workspace(1, 600);
     attention.attend(std::span(&sequence, 1), workspace);
     const Floats written[] = {m, l, o};
@@ -530,4 +534,43 @@ TEST_CASE("partials: nothing is written beside them, nor beside what they merge 
         CHECK((guarded.front() == canary && guarded.back() == canary));
         CHECK(std::none_of(guarded.begin() + 1, guarded.end() - 1, [=](float x) { return x == canary; }));
     }
+}
+
+TEST_CASE("partials: a batch of merges, to any strides and formats, has the bits of a merge for each") {
+    constexpr uint32_t n_queries = 3;
+    constexpr size_t n_rows = size_t{n_queries} * n_query_heads, padded = v_head_dim + 1;
+    const Rules with_sinks(Format::f16, Format::f16, test::rules[8]);
+    const Attention attention(with_sinks.g);
+    const Cache cache = cache_of(with_sinks.g, 0, 1300);
+    const Floats q = queries_of(n_queries);
+    std::vector<Partial> partials[2] = {partials_of(attention, cache.view(0), 1300, q, n_queries, {512, 1024, 1300}),
+                                        partials_of(attention, cache.view(0), 1300, q, n_queries, {100, 1300})};
+    std::vector<kvl_partial> lists[2];
+    Floats expected[2], strided[2];
+    std::vector<kvl_merge_desc> merges;
+    for (int i = 0; i < 2; ++i) {
+        for (Partial &partial : partials[i]) {
+            lists[i].push_back(partial.get());
+        }
+        expected[i].resize(n_rows * v_head_dim);
+        strided[i].assign(n_rows * padded, 7);
+        attention.merge(lists[i], n_queries, expected[i].data());
+        kvl_merge_desc merge = kvl_merge_desc_init();
+        merge.n_queries = n_queries;
+        merge.partials = lists[i].data();
+        merge.n_partials = static_cast<uint32_t>(lists[i].size());
+        merge.out = strided[i].data();
+        merge.out_head_stride_bytes = padded * sizeof(float);
+        merges.push_back(merge);
+    }
+    kvlane::check(kvl_merge_batch(attention.get(), merges.data(), 2));
+    for (int i = 0; i < 2; ++i) {
+        for (size_t row = 0; row < n_rows; ++row) {
+            CHECK(test::same_bits({&strided[i][row * padded], v_head_dim}, {&expected[i][row * v_head_dim], v_head_dim}));
+            CHECK(strided[i][row * padded + v_head_dim] == 7);
+        }
+    }
+    merges[1].n_partials = 0;
+    CHECK(kvl_merge_batch(attention.get(), merges.data(), 2) == KVL_ERROR_RANGE);
+    CHECK(std::string(kvl_last_error()).starts_with("merges[1]: n_partials is 0"));
 }

@@ -95,8 +95,12 @@ struct Texts {
             most = std::max(most, views[i].len);
         }
         for (size_t i = 0; i < texts.size(); ++i) {
-            sequences.push_back({sizeof(kvl_sequence), 0, texts[i].n_queries, &views[i], views[i].len, queries[i].data(),
-                                 got[i].out.data(), got[i].lse.data(), nullptr, nullptr});
+            sequences.push_back(kvlane::Sequence{.view = &views[i],
+                                                 .len = views[i].len,
+                                                 .n_queries = texts[i].n_queries,
+                                                 .q = queries[i].data(),
+                                                 .out = got[i].out.data(),
+                                                 .lse = got[i].lse.data()});
         }
         kvlane::Workspace workspace =
             attention.workspace(static_cast<uint32_t>(texts.size()), most, most_queries, kvlane::max_tasks(executor));

@@ -174,8 +174,12 @@ TEST_CASE("queries: sequences with different numbers of them share a call, on an
     for (size_t i = 0; i < 4; ++i) {
         const size_t n = std::max(1u, n_queries[i]);
         answers[i] = {Floats(n * g.n_query_heads * v_head_dim), Floats(n * g.n_query_heads)};
-        sequences.push_back({sizeof(kvl_sequence), 0, n_queries[i], &view, lens[i], q.data(), answers[i].out.data(),
-                             answers[i].lse.data(), nullptr, nullptr});
+        sequences.push_back(kvlane::Sequence{.view = &view,
+                                             .len = lens[i],
+                                             .n_queries = n_queries[i],
+                                             .q = q.data(),
+                                             .out = answers[i].out.data(),
+                                             .lse = answers[i].lse.data()});
     }
     kvlane::Workspace workspace = attention.workspace(4, 1100, 20, 3);
     test::ThreadPool pool(3);

@@ -121,9 +121,8 @@ TEST_CASE("a call reads each visible row once") {
                                        .v_format = Format::f32});
     const kvl_view view = cache.view(0);
     std::vector<float> q(12 * 64), out(2 * 12 * 32);
-    const kvl_sequence sequences[] = {
-        {sizeof(kvl_sequence), 0, 0, &view, 10, q.data(), out.data(), nullptr, nullptr, nullptr},
-        {sizeof(kvl_sequence), 0, 0, &view, 3, q.data(), &out[12 * 32], nullptr, nullptr, nullptr}};
+    const kvl_sequence sequences[] = {kvlane::Sequence{.view = &view, .len = 10, .q = q.data(), .out = out.data()},
+                                      kvlane::Sequence{.view = &view, .len = 3, .q = q.data(), .out = &out[12 * 32]}};
     uint64_t bytes = 0;
     REQUIRE(kvl_attend_bytes(attention.get(), sequences, 2, &bytes) == KVL_OK);
     CHECK(bytes == 13 * 2 * (64 * 2 + 32 * 4));

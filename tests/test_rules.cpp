@@ -122,7 +122,7 @@ TEST_CASE("rules: what is outside of the window is not read") {
         uint64_t bytes = 0, row_bytes = 0;
         const kvl_view view = clean.view(0);
         Floats out(q.size());
-        kvl_sequence sequence{sizeof(kvl_sequence), 0, 0, &view, len, q.data(), out.data(), nullptr, nullptr, nullptr};
+        kvl_sequence sequence = kvlane::Sequence{.view = &view, .len = len, .q = q.data(), .out = out.data()};
         kvlane::check(kvl_attend_bytes(Attention(g).get(), &sequence, 1, &bytes));
         sequence.len = 1;
         kvlane::check(kvl_attend_bytes(Attention(g).get(), &sequence, 1, &row_bytes));
@@ -196,8 +196,7 @@ TEST_CASE("rules: a workspace for a length is enough for every shorter one") {
             Floats out(q.size());
             kvlane::Workspace workspace = attention.workspace(1, 2600);
             for (int64_t len = 0; len <= 2600; ++len) {
-                const kvl_sequence sequence{sizeof(kvl_sequence), 0,       0,       &view,  len, q.data(),
-                                            out.data(),           nullptr, nullptr, nullptr};
+                const kvl_sequence sequence = kvlane::Sequence{.view = &view, .len = len, .q = q.data(), .out = out.data()};
                 uint32_t n_tasks;
                 REQUIRE(kvl_attend_begin(attention.get(), &sequence, 1, workspace.data(), workspace.size(), 1, &n_tasks) ==
                         KVL_OK);

@@ -66,8 +66,7 @@ TEST_CASE("time: begin grows as n log n with what it checks for overlaps, on wha
             views[i].n_spans = n_spans;
             views[i].len = n_spans;
             const size_t place = size_t{i} * 7919 % n * 4 + (i % 2 == 0 ? 0 : memory.size() - size_t{n} * 4);
-            sequences.push_back(
-                {sizeof(kvl_sequence), 0, 0, &views[i], n_spans, rows, &memory[place], nullptr, nullptr, nullptr});
+            sequences.push_back(kvlane::Sequence{.view = &views[i], .len = n_spans, .q = rows, .out = &memory[place]});
         }
         kvlane::Workspace workspace = attention.workspace(n, n_spans);
         uint32_t n_tasks;
@@ -141,9 +140,8 @@ struct Littered {
 // Bytes of a call over two sequences of all tokens of their views.
 uint64_t bytes_of(const Attention &attention, const std::vector<float> &q, const kvl_view &a, const kvl_view &b) {
     std::vector<float> out(2 * q.size());
-    const kvl_sequence pair[] = {
-        {sizeof(kvl_sequence), 0, 0, &a, a.len, q.data(), out.data(), nullptr, nullptr, nullptr},
-        {sizeof(kvl_sequence), 0, 0, &b, b.len, q.data(), out.data() + q.size(), nullptr, nullptr, nullptr}};
+    const kvl_sequence pair[] = {kvlane::Sequence{.view = &a, .len = a.len, .q = q.data(), .out = out.data()},
+                                 kvlane::Sequence{.view = &b, .len = b.len, .q = q.data(), .out = out.data() + q.size()}};
     uint64_t bytes = 0;
     REQUIRE(kvl_attend_bytes(attention.get(), pair, 2, &bytes) == KVL_OK);
     return bytes;
@@ -192,7 +190,7 @@ TEST_CASE("unused fields do not hide that values are what keys begin with") {
     view.v_block_stride_bytes = 7;
     const std::vector<float> q = test::queries_of(g);
     std::vector<float> out(q.size());
-    const kvl_sequence sequence{sizeof sequence, 0, 0, &view, 100, q.data(), out.data(), nullptr, nullptr, nullptr};
+    const kvl_sequence sequence = kvlane::Sequence{.view = &view, .len = 100, .q = q.data(), .out = out.data()};
     uint64_t bytes;
     REQUIRE(kvl_attend_bytes(attention.get(), &sequence, 1, &bytes) == KVL_OK);
     CHECK(bytes == 100 * 32 * 2);  // each row once
@@ -256,7 +254,7 @@ TEST_CASE("a view that is older than a truncate stays within the cache's memory,
         const std::vector<float> q(64, 0.5f);
         std::vector<float> out(64);
         kvlane::Workspace workspace = attention.workspace(1, 400);
-        const kvl_sequence sequence{sizeof sequence, 0, 0, &old, 400, q.data(), out.data(), nullptr, nullptr, nullptr};
+        const kvl_sequence sequence = kvlane::Sequence{.view = &old, .len = 400, .q = q.data(), .out = out.data()};
         const kvl_status status = kvl_attend(attention.get(), &sequence, 1, workspace.data(), workspace.size(), nullptr);
         CHECK(status == (len > layer.n_first_f16 ? KVL_ERROR_LENGTH : KVL_OK));
     }
@@ -295,8 +293,8 @@ TEST_CASE("a range that begins at no multiple of 64 tokens merges to the same wi
     kvl_partial list[] = {parts[0].get(), parts[1].get()};
     kvlane::Workspace workspace = attention.workspace(1, 1500);
     for (int i = 0; i < 2; ++i) {
-        const kvl_range range{sizeof range, 0, 0, 0, i == 0 ? 0 : 700, i == 0 ? 700 : 1500, list[i]};
-        const kvl_sequence sequence{sizeof sequence, 0, 0, &view, 1500, q.data(), nullptr, nullptr, &range, nullptr};
+        const kvl_range range = kvlane::Range{.first = i == 0 ? 0 : 700, .end = i == 0 ? 700 : 1500, .out = list[i]};
+        const kvl_sequence sequence = kvlane::Sequence{.view = &view, .len = 1500, .q = q.data(), .range = &range};
         attention.attend(std::span(&sequence, 1), workspace);
     }
     std::vector<float> out(whole.out.size());
@@ -317,8 +315,9 @@ TEST_CASE("a range that lies before a query's window gives an empty partial, wha
     for (const int64_t end : {500, 1000, 1500, 2560, 2580, 2600}) {
         kvlane::Partial partial(n_queries, 4, 16);
         const kvl_partial out = partial.get();
-        const kvl_range range{sizeof range, 0, 0, 0, 100, end, out};
-        const kvl_sequence sequence{sizeof sequence, 0, n_queries, &view, len, q.data(), nullptr, nullptr, &range, nullptr};
+        const kvl_range range = kvlane::Range{.first = 100, .end = end, .out = out};
+        const kvl_sequence sequence =
+            kvlane::Sequence{.view = &view, .len = len, .n_queries = n_queries, .q = q.data(), .range = &range};
         kvlane::Workspace workspace = attention.workspace(1, 3000, n_queries);
         std::memset(workspace.data(), 0xff, workspace.size());
         attention.attend(std::span(&sequence, 1), workspace);
@@ -339,8 +338,9 @@ TEST_CASE("a workspace for a length is enough for a range of it, wherever that e
     const std::vector<float> q = test::queries_of(g, 2);
     for (const uint32_t max_queries : {2u, 3u, 4u, 100u}) {
         kvlane::Partial partial(2, 8, 16);
-        const kvl_range range{sizeof range, 0, 0, 0, 0, 4000, partial.get()};
-        const kvl_sequence sequence{sizeof sequence, 0, 2, &view, 513, q.data(), nullptr, nullptr, &range, nullptr};
+        const kvl_range range = kvlane::Range{.end = 4000, .out = partial.get()};
+        const kvl_sequence sequence =
+            kvlane::Sequence{.view = &view, .len = 513, .n_queries = 2, .q = q.data(), .range = &range};
         kvlane::Workspace workspace = attention.workspace(1, 513, max_queries);
         CHECK(kvl_attend(attention.get(), &sequence, 1, workspace.data(), workspace.size(), nullptr) == KVL_OK);
     }
@@ -396,8 +396,8 @@ size_t stack_of_call(const Geometry &g, const kvl_view &view, uint32_t n_queries
     const std::vector<float> q = test::queries_of(g, n_queries);
     std::vector<float> out(q.size());
     kvlane::Workspace workspace = attention.workspace(1, view.len, n_queries);
-    const kvl_sequence sequence{sizeof sequence, 0,          n_queries, &view,   view.len,
-                                q.data(),        out.data(), nullptr,   nullptr, mask};
+    const kvl_sequence sequence = kvlane::Sequence{
+        .view = &view, .len = view.len, .n_queries = n_queries, .q = q.data(), .out = out.data(), .mask = mask};
     uint32_t n_tasks;
     REQUIRE(kvl_attend_begin(attention.get(), &sequence, 1, workspace.data(), workspace.size(), 1, &n_tasks) == KVL_OK);
     const size_t bytes = stack_of(workspace.data(), n_tasks);
@@ -411,7 +411,7 @@ TEST_CASE("stack: a task needs at most KVL_TASK_STACK_BYTES, whatever the shape 
     const size_t of_thread = stack_of(nullptr, 0);
     const std::vector<float> slopes(32, 0.01f), biases(600);
     const std::vector<uint64_t> bits(10, 0x5555555555555555);
-    const kvl_mask mask{sizeof mask, 0, 0, bits.data(), biases.data(), 600, 0, 0};
+    const kvl_mask mask = kvlane::Mask{.bits = bits.data(), .biases = biases.data(), .n_tokens = 600};
     size_t most = 0;
     for (const Format format : test::all_formats()) {
         for (const uint32_t head_dim : {64u, 1024u}) {
@@ -583,9 +583,11 @@ void check_guarded(const Geometry &g, const kvl_view &straight) {
         const Guarded lse(g.n_query_heads * sizeof(float), at_end);
         std::memcpy(queries.data(), q.data(), q.size() * sizeof(float));
         const Guarded workspace(attention.workspace(1, len).size(), at_end);
-        const kvl_sequence sequence{
-            sizeof sequence,   0,       0,      &guarded.view(), len, queries.data<float>(), out.data<float>(),
-            lse.data<float>(), nullptr, nullptr};
+        const kvl_sequence sequence = kvlane::Sequence{.view = &guarded.view(),
+                                                       .len = len,
+                                                       .q = queries.data<float>(),
+                                                       .out = out.data<float>(),
+                                                       .lse = lse.data<float>()};
         REQUIRE(kvl_attend(attention.get(), &sequence, 1, workspace.data(), workspace.size(), nullptr) == KVL_OK);
         CHECK(test::same_bits(std::span(out.data<float>(), q.size()), want.out));
         CHECK(test::same_bits(std::span(lse.data<float>(), g.n_query_heads), want.lse));
@@ -625,14 +627,11 @@ TEST_CASE("memory: nothing in front of and behind a mask is touched") {
         for (const bool at_end : {true, false}) {
             const Guarded bits(3 * n_words * sizeof(uint64_t), at_end), biases(3 * n_biases * sizeof(float), at_end);
             std::memset(bits.data(), 0xff, bits.size());
-            const kvl_mask mask{sizeof mask,
-                                0,
-                                0,
-                                bits.data<uint64_t>(),
-                                biases.data<float>(),
-                                len,
-                                static_cast<int64_t>(n_words * sizeof(uint64_t)),
-                                static_cast<int64_t>(n_biases * sizeof(float))};
+            const kvl_mask mask = kvlane::Mask{.bits = bits.data<uint64_t>(),
+                                               .biases = biases.data<float>(),
+                                               .n_tokens = len,
+                                               .bits_stride_bytes = static_cast<int64_t>(n_words * sizeof(uint64_t)),
+                                               .biases_stride_bytes = static_cast<int64_t>(n_biases * sizeof(float))};
             CHECK(test::attend(attention, cache.view(0), len, q, 3, nullptr, &mask) == want);
         }
     }

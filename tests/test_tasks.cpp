@@ -62,9 +62,11 @@ public:
         std::vector<kvl_sequence> sequences;
         for (uint32_t i = 0; i < n; ++i) {
             const kvl_view &view = views_[first + i];
-            sequences.push_back(
-                {sizeof(kvl_sequence), 0, 0, &view, view.len, q_.data() + (first + i) * n_query_heads * head_dim,
-                 to.out.data() + i * n_query_heads * v_head_dim, to.lse.data() + i * n_query_heads, nullptr, nullptr});
+            sequences.push_back(kvlane::Sequence{.view = &view,
+                                                 .len = view.len,
+                                                 .q = q_.data() + (first + i) * n_query_heads * head_dim,
+                                                 .out = to.out.data() + i * n_query_heads * v_head_dim,
+                                                 .lse = to.lse.data() + i * n_query_heads});
         }
         kvlane::Workspace workspace = attention_.workspace(n, 1500, 1, max_tasks);
         run(sequences, workspace);
@@ -139,7 +141,7 @@ TEST_CASE("tasks: there are as many as asked for, but no more than there is work
         for (uint32_t asked = 1; asked <= 8; ++asked) {
             CAPTURE(len);
             CAPTURE(asked);
-            const kvl_sequence sequence{sizeof sequence, 0, 0, &view, len, q.data(), out.data(), nullptr, nullptr, nullptr};
+            const kvl_sequence sequence = kvlane::Sequence{.view = &view, .len = len, .q = q.data(), .out = out.data()};
             uint32_t n_tasks = 0;
             REQUIRE(kvl_attend_begin(attention.get(), &sequence, 1, workspace.data(), workspace.size(), asked, &n_tasks) ==
                     KVL_OK);
@@ -263,7 +265,7 @@ struct OneCall {
     void start() {
         workspace = std::make_unique<kvlane::Workspace>(attention.workspace(1, view.len, 1, max_tasks));
         out = std::make_unique<std::vector<float>>(q.size(), 7.0f);
-        sequence = {sizeof sequence, 0, 0, &view, view.len, q.data(), out->data(), nullptr, nullptr, nullptr};
+        sequence = kvlane::Sequence{.view = &view, .len = view.len, .q = q.data(), .out = out->data()};
     }
 
     kvl_status attend(const kvl_executor &executor) {

@@ -69,6 +69,16 @@ public:
                head * view.k_head_stride_bytes + token % view.block_tokens / tile_tokens * view.k_token_stride_bytes;
     }
 
+    int64_t slot(int64_t token) const {
+        return int64_t{blocks_[static_cast<size_t>(token / view.block_tokens)]} * view.block_tokens +
+               token % view.block_tokens;
+    }
+
+    bool is_unwritten() const {
+        const auto *bytes = static_cast<const std::byte *>(memory_.data());
+        return std::all_of(bytes, bytes + memory_.size(), [](std::byte b) { return b == std::byte{0xff}; });
+    }
+
     kvl_view view;
 
 private:
@@ -264,4 +274,54 @@ TEST_CASE("tile pools: threads may write different tiles at once") {
         thread.join();
     }
     CHECK(n_differing(pool, cache_of(some_layer, rows, len)) == 0);
+}
+
+namespace {
+
+// The rows of tokens [0, n) of both sequences by turns, as a batch's step has them.
+kvl_rows rows_of(const std::vector<float> &k, const std::vector<float> &v, int64_t n_tokens) {
+    kvl_rows rows = kvl_rows_init();
+    rows.n_tokens = n_tokens;
+    rows.k = k.data();
+    rows.v = v.data();
+    return rows;
+}
+
+}  // namespace
+
+TEST_CASE("tile pools: tokens written by slot, of several sequences in one call, have the bytes of a cache's tiles") {
+    constexpr int64_t len = 150;
+    for_each_layer([&](const kvlane::Layer &layer) {
+        const Rows rows[] = {{layer, len, 1}, {layer, len, 11}};
+        Pool pools[] = {{layer, len, 64}, {layer, len, 128}};
+        for (int i = 0; i < 2; ++i) {
+            Pool &pool = pools[i];
+            // A prompt of 100 tokens of one sequence, then the rest token by token, with padding between them.
+            std::vector<int64_t> slots;
+            for (int64_t t = 0; t < 100; ++t) {
+                slots.push_back(pool.slot(t));
+            }
+            const kvl_rows prompt = rows_of(rows[i].k, rows[i].v, 100);
+            kvlane::check(kvl_tiles_write_slots(&pool.view, slots.data(), &prompt));
+            for (int64_t t = 100; t < len; ++t) {
+                const int64_t two[] = {-1, pool.slot(t)};
+                std::vector<float> k(2 * rows[i].k_entry, 7), v(2 * rows[i].v_entry, 7);
+                std::ranges::copy(rows[i].k_of(t, 1), k.begin() + static_cast<std::ptrdiff_t>(rows[i].k_entry));
+                std::ranges::copy(rows[i].v_of(t, 1), v.begin() + static_cast<std::ptrdiff_t>(rows[i].v_entry));
+                const kvl_rows of_step = rows_of(k, v, 2);
+                kvlane::check(kvl_tiles_write_slots(&pool.view, two, &of_step));
+            }
+            CHECK(n_differing(pool, cache_of(layer, rows[i], len)) == 0);
+        }
+    });
+}
+
+TEST_CASE("tile pools: a slot outside of the pool is refused before anything is written") {
+    Pool pool(some_layer, 64, 64);  // of 3 blocks
+    const Rows rows(some_layer, 2, 1);
+    const kvl_rows two = rows_of(rows.k, rows.v, 2);
+    const int64_t slots[] = {0, 3 * 64};
+    CHECK(kvl_tiles_write_slots(&pool.view, slots, &two) == KVL_ERROR_RANGE);
+    CHECK(std::string(kvl_last_error()).find("slots[1] is 192; it must be less than the pool's 192") != std::string::npos);
+    CHECK(pool.is_unwritten());
 }

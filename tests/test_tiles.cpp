@@ -49,8 +49,11 @@ public:
 
     PackRows rows(bool keys, float *x, int dim, bool is_rotated, int64_t first, int n) const {
         std::byte *const tile = tiles + first / tile_tokens * layout.bytes;
+        const int64_t row_bytes = dim * static_cast<int64_t>(sizeof(float));
         return {.rows = reinterpret_cast<std::byte *>(x),
-                .stride_bytes = dim * static_cast<int64_t>(sizeof(float)),
+                .format = KVL_F32,
+                .stride_bytes = row_bytes,
+                .head_stride_bytes = row_bytes,
                 .n = n,
                 .first = static_cast<int>(first % tile_tokens),
                 .dim = dim,
@@ -211,7 +214,8 @@ Answer attend(const Case &c, const std::vector<float> &q, std::vector<float> k, 
     std::vector<float> o(c.n_rows * stride);
     Answer answer{std::vector<float>(c.n_rows * c.v_head_dim), std::vector<float>(c.n_rows), std::vector<float>(c.n_rows),
                   0};
-    const kvlane::Query query{q.data(), c.len - 1};
+    const kvlane::Query query{reinterpret_cast<const std::byte *>(q.data()),
+                              c.head_dim * static_cast<int64_t>(sizeof(float)), KVL_F32, c.len - 1, c.len};
     const auto scratch = std::make_unique<kvlane::ChunkRows>();
     kernels().attend_chunk({.kernels = &kernels(),
                             .view = &view,
@@ -221,7 +225,6 @@ Answer attend(const Case &c, const std::vector<float> &q, std::vector<float> k, 
                             .run_first = 0,
                             .n_tokens = c.len,
                             .queries = &query,
-                            .first_element = 0,
                             .n_queries = 1,
                             .group = c.n_rows,
                             .out = {answer.m.data(), answer.l.data(), o.data()},
@@ -236,6 +239,7 @@ Answer attend(const Case &c, const std::vector<float> &q, std::vector<float> k, 
                             .n_sink_tokens = 0,
                             .mask = nullptr,
                             .first_query = 0,
+                            .first_head = 0,
                             .scratch = scratch.get()});
     for (int r = 0; r < c.n_rows; ++r) {
         for (int d = 0; d < c.v_head_dim; ++d) {

@@ -106,16 +106,11 @@ void Model::attend_all(uint32_t layer, std::span<const Feed> feeds) {
         feeds[i].sequence->append(layer, std::span(k_).subspan(at * kv_dim, n * kv_dim),
                                   std::span(v_).subspan(at * kv_dim, n * kv_dim));
         views_[i] = feeds[i].sequence->view(layer);
-        calls_.push_back({.struct_size = sizeof(kvl_sequence),
-                          .flags = 0,
-                          .n_queries = static_cast<uint32_t>(n),
-                          .view = &views_[i],
-                          .len = views_[i].len,
-                          .q = &q_[at * config_.dim],
-                          .out = &attended_[at * config_.dim],
-                          .lse = nullptr,
-                          .range = nullptr,
-                          .mask = nullptr});
+        calls_.push_back(kvlane::Sequence{.view = &views_[i],
+                                          .len = views_[i].len,
+                                          .n_queries = static_cast<uint32_t>(n),
+                                          .q = &q_[at * config_.dim],
+                                          .out = &attended_[at * config_.dim]});
         at += n;
     }
     attention_.attend(calls_, workspace_, executor_);

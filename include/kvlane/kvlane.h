@@ -8,8 +8,16 @@
  *
  * Every function that can fail returns a kvl_status; kvl_last_error() then names the argument, its value and the allowed
  * values. Array elements and the views of a chain are identified by zero-based index. A function that fails has changed
- * nothing, except where its comment says otherwise. Every descriptor begins with struct_size, to be set to sizeof its type,
- * and flags, where an unknown bit is an error. Fields that do not apply, given the other fields, are ignored.
+ * nothing, except where its comment says otherwise. Fields that do not apply, given the other fields, are ignored; an
+ * unknown bit in flags is an error.
+ *
+ * Versions: a descriptor begins with struct_size, the size of its type in the version that its caller was compiled with;
+ * kvl_view_init() and its like set it, and all other fields to 0. A later version only appends fields, and 0 in such a field
+ * selects the earlier behaviour. So a library reads a descriptor of an earlier version as if zeros followed it, and accepts
+ * one of a later version, up to KVL_MAX_STRUCT_SIZE bytes, if all the bytes that it does not know are 0; otherwise it fails
+ * with KVL_ERROR_STRUCT_SIZE and names the offset of the first such byte. All elements of an array have the struct_size of
+ * the first one, which is also the distance between them. A function that fills in a caller's descriptor writes no more than
+ * its struct_size.
  *
  * Pointers must be aligned for their types. Rows of keys and values may lie at any address; packed tiles must be aligned
  * to 64 bytes. The caller must not modify anything that a call reads until the call returns.
@@ -28,15 +36,14 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
-#if defined(__GNUC__)
-#define KVL_API __attribute__((visibility("default")))
-#else
-#define KVL_API
+#ifndef KVL_API
+#define KVL_API /* the library's build exports the functions that have it */
 #endif
 
 #define KVL_VERSION_MAJOR 0
-#define KVL_VERSION_MINOR 1
+#define KVL_VERSION_MINOR 2
 #define KVL_VERSION_PATCH 0
 
 /* Limits, and the default capacity of a cache. */
@@ -47,6 +54,7 @@
 #define KVL_DEFAULT_MAX_TOKENS ((int64_t)131072)
 #define KVL_MIN_BLOCK_TOKENS 16
 #define KVL_MAX_EXTENT_BYTES ((int64_t)1 << 47) /* upper bound of stride * (n - 1), for n rows */
+#define KVL_MAX_STRUCT_SIZE 4096
 #define KVL_WORKSPACE_ALIGNMENT 64
 #define KVL_MAX_EXECUTOR_CALLS 256       /* concurrent calls per process on executors; others run on the calling thread */
 #define KVL_MAX_TASKS 65536              /* per call */
@@ -69,7 +77,7 @@ extern "C" {
 
 typedef enum kvl_status {
     KVL_OK = 0,
-    KVL_ERROR_STRUCT_SIZE,         /* a descriptor's struct_size is not that of its type */
+    KVL_ERROR_STRUCT_SIZE,         /* struct_size is that of no version, or fields of a later version are in use */
     KVL_ERROR_FLAGS,               /* an unknown flag, a required flag missing, or a nonzero reserved field */
     KVL_ERROR_NULL,                /* a null pointer */
     KVL_ERROR_RANGE,               /* a count is out of range */
@@ -191,6 +199,13 @@ typedef struct kvl_span {
     int64_t n_tokens; /* tokens that the run holds */
 } kvl_span;
 
+/// Returns a kvl_span with all fields 0.
+static inline kvl_span kvl_span_init(void) {
+    kvl_span init;
+    memset(&init, 0, sizeof init);
+    return init;
+}
+
 enum {
     KVL_VIEW_TILES = 1 /* packed tiles, not rows */
 };
@@ -264,6 +279,14 @@ typedef struct kvl_view {
     int64_t n_recent;  /* 0 to KVL_MAX_TOKENS; ignored where n_overlap is 0 */
 } kvl_view;
 
+/// Returns a kvl_view with struct_size set and all other fields 0.
+static inline kvl_view kvl_view_init(void) {
+    kvl_view init;
+    memset(&init, 0, sizeof init);
+    init.struct_size = sizeof init;
+    return init;
+}
+
 /* ---- Cache ------------------------------------------------------------------------------------------------------- */
 
 typedef struct kvl_cache kvl_cache;
@@ -293,6 +316,14 @@ typedef struct kvl_layer_desc {
     int64_t n_recent_f16; /* likewise; both 0: tokens are quantized when they are appended */
 } kvl_layer_desc;
 
+/// Returns a kvl_layer_desc with struct_size set and all other fields 0.
+static inline kvl_layer_desc kvl_layer_desc_init(void) {
+    kvl_layer_desc init;
+    memset(&init, 0, sizeof init);
+    init.struct_size = sizeof init;
+    return init;
+}
+
 enum {
     KVL_CACHE_NO_HUGE_PAGES = 1 /* do not ask the system for huge pages */
 };
@@ -307,6 +338,14 @@ typedef struct kvl_cache_desc {
     uint32_t reserved;            /* 0 */
     int64_t max_tokens;           /* capacity; 0: KVL_DEFAULT_MAX_TOKENS */
 } kvl_cache_desc;
+
+/// Returns a kvl_cache_desc with struct_size set and all other fields 0.
+static inline kvl_cache_desc kvl_cache_desc_init(void) {
+    kvl_cache_desc init;
+    memset(&init, 0, sizeof init);
+    init.struct_size = sizeof init;
+    return init;
+}
 
 /// Creates an empty cache. Address space for max_tokens is reserved at once and committed only as tokens fill it, so
 /// tiles never move. If the process has called mlockall(MCL_FUTURE), the whole reservation is committed here, or
@@ -348,6 +387,44 @@ KVL_API kvl_status kvl_cache_copy(const kvl_cache *source, kvl_cache **copy);
 ///         system in whole pages. Memory is written in whole tiles of 64 tokens
 KVL_API kvl_status kvl_cache_append(kvl_cache *cache, uint32_t layer, int64_t n_tokens, const float *k, size_t k_len,
                                     const float *v, size_t v_len);
+
+/// Keys and values of n_tokens new tokens of one layer, in the caller's memory.
+/// Shape:  k [n_tokens, n_kv_heads, head_dim] in k_format; v [n_tokens, n_kv_heads, v_head_dim] in v_format. The row of
+/// token
+///         t and KV head h is at t * token_stride_bytes + h * head_stride_bytes of k or v. A stride of 0 stands for that of
+///         rows without gaps between them: a row's size from head to head, n_kv_heads head strides from token to token
+/// Units:  strides in bytes
+/// Pre:    k_format and v_format are f32, f16 or bf16. Strides are multiples of an element's size, at least the size of a
+///         row, and at most KVL_MAX_EXTENT_BYTES / (n - 1), where n is the number of tokens or KV heads; a stride is ignored,
+///         and taken as 0, if n is 1
+/// Bound:  rows are converted to f32 exactly and then stored: the result is bitwise identical to that of f32 rows that the
+///         caller converts
+typedef struct kvl_rows {
+    size_t struct_size;
+    uint32_t flags; /* none are defined */
+    kvl_format k_format;
+    kvl_format v_format;
+    uint32_t reserved; /* 0 */
+    int64_t n_tokens;
+    const void *k;
+    const void *v;
+    int64_t k_token_stride_bytes;
+    int64_t k_head_stride_bytes;
+    int64_t v_token_stride_bytes;
+    int64_t v_head_stride_bytes;
+} kvl_rows;
+
+/// Returns a kvl_rows with struct_size set and all other fields 0.
+static inline kvl_rows kvl_rows_init(void) {
+    kvl_rows init;
+    memset(&init, 0, sizeof init);
+    init.struct_size = sizeof init;
+    return init;
+}
+
+/// Appends rows of any layout and format, as kvl_cache_append appends consecutive f32 rows.
+/// Errors: as kvl_cache_append, and KVL_ERROR_STRUCT_SIZE, _FLAGS, _FORMAT, _STRIDE
+KVL_API kvl_status kvl_cache_append_rows(kvl_cache *cache, uint32_t layer, const kvl_rows *rows);
 
 /// Makes the n_tokens pending tokens of every layer part of the cache, and drops the f16 data of each recent token that a
 /// query at none of the last KVL_TRUNCATABLE_TOKENS positions reads in f16. A query at an earlier position that attends
@@ -402,6 +479,14 @@ typedef struct kvl_layer_info {
     int64_t n_first_f16; /* in force: rounded up */
     int64_t n_recent_f16;
 } kvl_layer_info;
+
+/// Returns a kvl_layer_info with struct_size set and all other fields 0.
+static inline kvl_layer_info kvl_layer_info_init(void) {
+    kvl_layer_info init;
+    memset(&init, 0, sizeof init);
+    init.struct_size = sizeof init;
+    return init;
+}
 
 /// Describes one layer. info->struct_size is set by the caller.
 /// Errors: KVL_ERROR_NULL, KVL_ERROR_LAYER, KVL_ERROR_STRUCT_SIZE
@@ -469,6 +554,27 @@ KVL_API kvl_status kvl_tile_layout(const kvl_layer_desc *layer, uint32_t block_t
 KVL_API kvl_status kvl_tiles_write(const kvl_view *view, int64_t first, int64_t n_tokens, const float *k, size_t k_len,
                                    const float *v, size_t v_len);
 
+/// Writes rows of any layout and format, as kvl_tiles_write writes consecutive f32 rows: rows->n_tokens tokens from the
+/// view's token `first` on.
+/// Errors: as kvl_tiles_write, and KVL_ERROR_FORMAT, _STRIDE of the rows
+KVL_API kvl_status kvl_tiles_write_rows(const kvl_view *view, int64_t first, const kvl_rows *rows);
+
+/// Writes tokens of any number of sequences to their slots in a pool of tiles: the slot mapping of a paged cache. Token i
+/// goes to slot slots[i] of the pool, which is token slots[i] % block_tokens of block slots[i] / block_tokens; a token with
+/// a negative slot is not written. A write to the first slot of a tile sets the whole tile to zero first, as in
+/// kvl_tiles_write; consecutive slots are written faster.
+/// Shape:  slots [rows->n_tokens]
+/// Pre:    pool is a view from kvl_tile_layout with one span; its len, blocks and n_blocks are not used. Slots are distinct.
+///         The first token of every tile is written before any later token of it, or earlier in the same call. No other call
+///         reads or writes these tiles concurrently. The pool's memory, gaps included, does not overlap the rows, slots,
+///         pool or its span
+/// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _HEAD_DIM, _FORMAT, _ROTATION, _LENGTH, _STRIDE, _ALIGNMENT, _OVERLAP,
+/// _ISA;
+///         _RANGE, also when a slot is not in the pool. All are returned before anything is written
+/// Bound:  that of kvl_cache_append
+/// Threads: any, in different tiles; the calling thread does the work   Allocates: no
+KVL_API kvl_status kvl_tiles_write_slots(const kvl_view *pool, const int64_t *slots, const kvl_rows *rows);
+
 /* ---- Attention --------------------------------------------------------------------------------------------------- */
 
 typedef struct kvl_attention kvl_attention;
@@ -502,6 +608,20 @@ typedef struct kvl_attention_desc {
     kvl_precision precision;   /* KVL_PRECISION_FAST only if both formats are q8 or q4 */
 } kvl_attention_desc;
 
+/// Returns a kvl_attention_desc with struct_size set and all other fields 0.
+static inline kvl_attention_desc kvl_attention_desc_init(void) {
+    kvl_attention_desc init;
+    memset(&init, 0, sizeof init);
+    init.struct_size = sizeof init;
+    return init;
+}
+
+/// Sets desc to the geometry, formats and rotations in force of one layer of a cache, with n_query_heads query heads, and
+/// all other fields to 0. desc->struct_size is set by the caller. Errors: KVL_ERROR_NULL, KVL_ERROR_LAYER,
+/// KVL_ERROR_STRUCT_SIZE; n_query_heads is checked by kvl_attention_create Threads: any   Allocates: no
+KVL_API kvl_status kvl_attention_desc_from_cache(const kvl_cache *cache, uint32_t layer, uint32_t n_query_heads,
+                                                 kvl_attention_desc *desc);
+
 /// Creates an attention object. It is immutable and may be shared by any number of threads.
 /// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _HEADS, _HEAD_DIM, _RANGE, _FORMAT, _ROTATION, _SCALE, _PRECISION,
 ///         _RULE, _ISA, _MEMORY
@@ -516,15 +636,41 @@ KVL_API void kvl_attention_destroy(kvl_attention *attention);
 /// if they are rounded to 16-bit integers; null for null.
 KVL_API const char *kvl_attention_kernel(const kvl_attention *attention);
 
-/// Computes a workspace size that suffices for every call with up to n_sequences sequences of up to max_len tokens and
-/// max_queries queries each, run by up to max_tasks concurrent tasks: the executor's n_threads, or 1 without one.
+/// The largest calls that a workspace is for: up to n_sequences sequences of up to max_len tokens and max_queries queries
+/// each, run by up to max_tasks concurrent tasks (the executor's n_threads, or 1 without one), with outputs in out_format or
+/// in f32.
+typedef struct kvl_workspace_desc {
+    size_t struct_size;
+    uint32_t flags; /* none are defined */
+    uint32_t n_sequences;
+    int64_t max_len;       /* 0 to KVL_MAX_TOKENS */
+    uint32_t max_queries;  /* at least 1 */
+    uint32_t max_tasks;    /* 1 to KVL_MAX_TASKS */
+    kvl_format out_format; /* KVL_F32, KVL_F16 or KVL_BF16 */
+    uint32_t reserved;     /* 0 */
+} kvl_workspace_desc;
+
+/// Returns a kvl_workspace_desc with struct_size set and all other fields 0.
+static inline kvl_workspace_desc kvl_workspace_desc_init(void) {
+    kvl_workspace_desc init;
+    memset(&init, 0, sizeof init);
+    init.struct_size = sizeof init;
+    return init;
+}
+
+/// Computes a workspace size that suffices for every call that desc allows: a multiple of KVL_WORKSPACE_ALIGNMENT.
 /// Units:  bytes
-/// Errors: KVL_ERROR_NULL; KVL_ERROR_RANGE when max_len is negative or over KVL_MAX_TOKENS, max_queries is 0, or max_tasks
-///         is 0 or over KVL_MAX_TASKS
+/// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _FORMAT; KVL_ERROR_RANGE when max_len, max_queries or max_tasks is out of
+///         range
 /// Bound:  per task, max(0.7 MB, S + 4 P), where S are its scratch buffers and P is a partial state of max(128, group)
-///         (query, query head) pairs; per sequence, 32 bytes for each chunk of KVL_CHUNK_TOKENS tokens of max_len, and 8
-///         bytes for each of the max_queries * group pairs
+///         (query, query head) pairs; per sequence, 1 KB, 32 bytes for each chunk of KVL_CHUNK_TOKENS tokens of max_len, and
+///         8 bytes for each of the max_queries * group pairs, or with f16 or bf16 outputs 72 + 4 * v_head_dim; and, if that
+///         is more than all of this, 48 bytes for each of the max_queries * n_query_heads rows of a sequence's outputs
 /// Threads: any   Allocates: no
+KVL_API kvl_status kvl_attention_workspace_size_for(const kvl_attention *attention, const kvl_workspace_desc *desc,
+                                                    size_t *bytes);
+
+/// kvl_attention_workspace_size_for with the given fields, and f32 outputs.
 KVL_API kvl_status kvl_attention_workspace_size(const kvl_attention *attention, uint32_t n_sequences, int64_t max_len,
                                                 uint32_t max_queries, uint32_t max_tasks, size_t *bytes);
 
@@ -542,6 +688,13 @@ typedef struct kvl_partial {
     float *o;
 } kvl_partial;
 
+/// Returns a kvl_partial with all fields 0.
+static inline kvl_partial kvl_partial_init(void) {
+    kvl_partial init;
+    memset(&init, 0, sizeof init);
+    return init;
+}
+
 /// A range of a sequence's positions for which the partial state is computed instead of the output: the share of one of
 /// several machines or sockets, which need not hold any other tokens. The positions of the queries are those given by
 /// kvl_sequence.len: inside, after or before the range. If first or view_first is not a multiple of 64, the merged result
@@ -557,53 +710,127 @@ typedef struct kvl_range {
     kvl_partial out;
 } kvl_range;
 
-/// Restricts the tokens that each query sees, in addition to causality and the window: in a tree of draft tokens to the
-/// query's own branch, in a padded batch to the tokens that are not padding. A query sees token t if bit t % 64 of word
-/// t / 64 in its row of bits is set. Element t of its row of biases is added to the token's scores for every head, after all
-/// other rules. A bias of -infinity hides the token as a clear bit does; a finite bias never does. Hidden tokens do not
-/// affect a query's output, even if they contain NaN or infinity. Rows that are hidden from all queries are not read; a
-/// packed tile is skipped if all its tokens are hidden from all queries, otherwise read whole. If all tokens are hidden from
-/// a query, the result is that of an empty sequence: out is 0 and lse is -infinity or the sink's logit. A bias of infinity
-/// or NaN on a visible token makes the query's output NaN.
-/// Shape:  bits [n_queries, (n_tokens + 63) / 64], where bits from n_tokens on are ignored; biases [n_queries,
-///         n_tokens]; both indexed by position in the sequence, regardless of any range
+/// Returns a kvl_range with struct_size set and all other fields 0.
+static inline kvl_range kvl_range_init(void) {
+    kvl_range init;
+    memset(&init, 0, sizeof init);
+    init.struct_size = sizeof init;
+    return init;
+}
+
+/// Restricts the tokens that each query sees, in addition to causality and the window, and adds biases to its scores: in a
+/// tree of draft tokens a query sees its own branch, in a padded batch the tokens that are not padding; biases by query head
+/// serve relative position embeddings such as T5's. A query sees token t if bit t % 64 of word t / 64 in its row of bits is
+/// set. Element t of its row of biases is added to the token's score, after all other rules. A bias of -infinity hides the
+/// token as a clear bit does; a finite bias never does. Hidden tokens do not affect a query's output, even if they contain
+/// NaN or infinity. Rows that are hidden from all queries are not read; a packed tile is skipped if all its tokens are
+/// hidden from all queries, otherwise read whole. If all tokens are hidden from a query, the result is that of an empty
+/// sequence: out is 0 and lse is -infinity or the sink's logit. A bias of infinity or NaN on a visible token makes the
+/// query's output NaN. Shape:  bits [n_query_heads, n_queries, (n_tokens + 63) / 64], where bits from n_tokens on are
+/// ignored; biases
+///         [n_query_heads, n_queries, n_tokens]; both indexed by position in the sequence, regardless of any range. With a
+///         stride of 0 all query heads, or all queries, share the same rows
 /// Units:  biases in natural log; strides in bytes
-/// Pre:    bits are aligned to 8 bytes, biases to 4. With a stride of 0 all queries share one row; otherwise the
-///         stride is a multiple of 8 (bits) or 4 (biases), at most KVL_MAX_EXTENT_BYTES / (n_queries - 1). Strides are
-///         ignored for a single query
+/// Pre:    bits are aligned to 8 bytes, biases to 4. A stride is 0 or a multiple of 8 (bits) or 4 (biases), and at most
+///         KVL_MAX_EXTENT_BYTES / (n - 1), where n is n_queries or n_query_heads; it is ignored if n is 1
 typedef struct kvl_mask {
     size_t struct_size;
-    uint32_t flags;       /* none are defined */
-    uint32_t reserved;    /* 0 */
-    const uint64_t *bits; /* null: all are visible */
-    const float *biases;  /* null: none */
-    int64_t n_tokens;     /* per row: at least the smaller of the sequence's len and its range's end */
-    int64_t bits_stride_bytes;
+    uint32_t flags;            /* none are defined */
+    uint32_t reserved;         /* 0 */
+    const uint64_t *bits;      /* null: all are visible */
+    const float *biases;       /* null: none */
+    int64_t n_tokens;          /* per row: at least the smaller of the sequence's len and its range's end */
+    int64_t bits_stride_bytes; /* between queries */
     int64_t biases_stride_bytes;
+    int64_t bits_head_stride_bytes; /* between query heads */
+    int64_t biases_head_stride_bytes;
 } kvl_mask;
 
-/// One sequence of a call: its queries, keys and values, and outputs. Query i belongs to the token at position
-/// len - n_queries + i and sees tokens up to and including that position (causal order): for example when a draft is
-/// verified, or a prompt is processed.
-/// Shape:  q [n_queries, n_query_heads, head_dim] f32; out [n_queries, n_query_heads, v_head_dim] f32; lse [n_queries,
-///         n_query_heads] f32 or null
-/// Units:  lse is the natural log of the sum of exponentials that out is divided by
-/// Pre:    out and lse do not overlap each other, the workspace, any array or descriptor that the call reads, or any keys
-///         and values: all memory from the first to the last visible row or tile of a span, gaps included; with blocks,
-///         from the first to the last row or tile of the blocks in use
+/// Returns a kvl_mask with struct_size set and all other fields 0.
+static inline kvl_mask kvl_mask_init(void) {
+    kvl_mask init;
+    memset(&init, 0, sizeof init);
+    init.struct_size = sizeof init;
+    return init;
+}
+
+/// Converts rows of boolean bytes to rows of bits for kvl_mask.bits: bit t of row i is set if byte t of row i is not 0.
+/// Shape:  bytes [n_rows, n_tokens], rows stride_bytes apart; bits [n_rows, (n_tokens + 63) / 64], whose bits from n_tokens
+/// on
+///         are 0
+/// Pre:    stride_bytes is at least n_tokens, or ignored for a single row
+/// Errors: KVL_ERROR_NULL, KVL_ERROR_STRIDE; KVL_ERROR_RANGE when n_rows is negative, or n_tokens is negative or over
+///         KVL_MAX_TOKENS
+/// Threads: the calling thread   Allocates: no
+KVL_API kvl_status kvl_mask_bits_from_bytes(const uint8_t *bytes, int64_t n_rows, int64_t n_tokens, int64_t stride_bytes,
+                                            uint64_t *bits);
+
+/// Converts rows of f32, f16 or bf16 to consecutive rows of f32, exactly: for kvl_mask.biases, for example.
+/// Shape:  rows [n_rows, n] in format, stride_bytes apart; out [n_rows, n] f32
+/// Pre:    stride_bytes is at least the size of a row, or ignored for a single row
+/// Errors: KVL_ERROR_NULL, _FORMAT, _STRIDE, _ISA; KVL_ERROR_RANGE when n_rows is negative, or n is negative or over
+///         KVL_MAX_TOKENS
+/// Threads: the calling thread   Allocates: no
+KVL_API kvl_status kvl_rows_to_f32(kvl_format format, const void *rows, int64_t n_rows, int64_t n, int64_t stride_bytes,
+                                   float *out);
+
+/// Visibility of tokens to the queries of a sequence.
+enum {
+    KVL_SEQUENCE_NON_CAUSAL = 1 /* queries also see later tokens */
+};
+
+/// One sequence of a call: its queries, keys and values, and outputs. Query i is at position
+///             p = len - n_queries + i + causal_offset
+/// and sees the tokens at positions 0 to p (causal order), so that with a causal_offset of 0 the last query belongs to the
+/// last token. With KVL_SEQUENCE_NON_CAUSAL it sees all len tokens (encoders, cross attention). A window, see
+/// kvl_attention_desc, restricts this to positions above p - window, and with KVL_SEQUENCE_NON_CAUSAL also to positions
+/// below p + window. A query at a negative position sees no token in causal order. For a prefix language model, pass the
+/// queries of the prefix with KVL_SEQUENCE_NON_CAUSAL and len at the prefix's end, and those of the rest as a sequence of
+/// the same call. Shape:  q [n_queries, n_query_heads, head_dim] in q_format; out [n_queries, n_query_heads, v_head_dim] in
+/// out_format;
+///         lse [n_queries, n_query_heads] f32, or null. The row of query i and head h is at
+///             i * token_stride_bytes + h * head_stride_bytes
+///         of each. A stride of 0 stands for that of rows without gaps between them: a row's size from head to head,
+///         n_query_heads head strides from token to token
+/// Units:  lse is the natural log of the sum of exponentials that out is divided by; strides in bytes
+/// Pre:    q_format and out_format are f32, f16 or bf16. Strides are multiples of an element's size, at least the size of a
+///         row, and at most KVL_MAX_EXTENT_BYTES / (n - 1), where n is the number of queries or heads; a stride is
+///         ignored, and taken as 0, if n is 1. Rows of outputs overlap neither each other, nor the workspace, any array or descriptor that the call
+///         reads, or any keys and values: all memory from the first to the last visible row or tile of a span, gaps
+///         included; with blocks, from the first to the last row or tile of the blocks in use
+/// Bound:  queries are converted to f32 exactly, and outputs are rounded from f32 to the nearest value of out_format, ties
+/// to
+///         even: results are bitwise identical to those with f32 queries and outputs that the caller converts
 typedef struct kvl_sequence {
     size_t struct_size;
-    uint32_t flags;     /* none are defined */
-    uint32_t n_queries; /* 0: 1; more than 1: at most len */
+    uint32_t flags;     /* KVL_SEQUENCE_... */
+    uint32_t n_queries; /* 0: 1 */
     const kvl_view *view;
     int64_t len; /* number of tokens, 0 to view->len. 0 is an empty sequence, not the whole view: then out is 0 and lse is
                     -infinity or the sink's logit */
-    const float *q;
-    float *out;
+    const void *q;
+    void *out;
     float *lse;
     const kvl_range *range; /* null: all tokens; else out and lse are unused, and len is at most KVL_MAX_TOKENS */
     const kvl_mask *mask;   /* null: none */
+    kvl_format q_format;    /* KVL_F32, KVL_F16 or KVL_BF16 */
+    kvl_format out_format;  /* likewise */
+    int64_t q_token_stride_bytes;
+    int64_t q_head_stride_bytes;
+    int64_t out_token_stride_bytes;
+    int64_t out_head_stride_bytes;
+    int64_t lse_token_stride_bytes;
+    int64_t lse_head_stride_bytes;
+    int64_t causal_offset; /* added to the queries' positions; -KVL_MAX_TOKENS to KVL_MAX_TOKENS */
 } kvl_sequence;
+
+/// Returns a kvl_sequence with struct_size set and all other fields 0.
+static inline kvl_sequence kvl_sequence_init(void) {
+    kvl_sequence init;
+    memset(&init, 0, sizeof init);
+    init.struct_size = sizeof init;
+    return init;
+}
 
 /// Runs task(context, i) once for every i in [0, n_tasks), in any order, on any threads, and returns when all are done;
 /// the calling thread may take part. There are at most kvl_executor.n_threads tasks, which divide the call's work among
@@ -622,6 +849,13 @@ typedef struct kvl_executor {
     void *pool;         /* passed to parallel_for */
     uint32_t n_threads; /* threads that run tasks concurrently, 1 to KVL_MAX_TASKS: the maximum number of tasks per call */
 } kvl_executor;
+
+/// Returns a kvl_executor with all fields 0.
+static inline kvl_executor kvl_executor_init(void) {
+    kvl_executor init;
+    memset(&init, 0, sizeof init);
+    return init;
+}
 
 /// Computes attention for the newest tokens' queries of each of n_sequences sequences.
 ///         out[h] = softmax(scale * q[h] K[h / group]^T) V[h / group], with the rules of kvl_attention_desc
@@ -688,6 +922,39 @@ KVL_API kvl_status kvl_attend_finish(void *workspace);
 /// Threads: the calling thread   Allocates: no
 KVL_API kvl_status kvl_merge(const kvl_attention *attention, const kvl_partial *partials, uint32_t n_partials,
                              uint32_t n_queries, float *out, float *lse);
+
+/// The partial states of one sequence's queries and where their merged output goes.
+/// Shape:  partials [n_partials]; out and lse as in kvl_sequence
+typedef struct kvl_merge_desc {
+    size_t struct_size;
+    uint32_t flags;     /* none are defined */
+    uint32_t n_queries; /* 0: 1 */
+    const kvl_partial *partials;
+    uint32_t n_partials;
+    kvl_format out_format; /* KVL_F32, KVL_F16 or KVL_BF16 */
+    void *out;
+    float *lse; /* may be null */
+    int64_t out_token_stride_bytes;
+    int64_t out_head_stride_bytes;
+    int64_t lse_token_stride_bytes;
+    int64_t lse_head_stride_bytes;
+} kvl_merge_desc;
+
+/// Returns a kvl_merge_desc with struct_size set and all other fields 0.
+static inline kvl_merge_desc kvl_merge_desc_init(void) {
+    kvl_merge_desc init;
+    memset(&init, 0, sizeof init);
+    init.struct_size = sizeof init;
+    return init;
+}
+
+/// Merges the partial states of n_merges sequences, each as kvl_merge does, to outputs of any layout and format.
+/// Pre:    no output overlaps another, a partial, or what describes them; only overlaps within one element of merges are
+///         detected, by the addresses from its first row to its last
+/// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _FORMAT, _STRIDE, _OVERLAP; KVL_ERROR_RANGE when n_partials is 0. All are
+///         returned before anything is written
+/// Threads: the calling thread   Allocates: no
+KVL_API kvl_status kvl_merge_batch(const kvl_attention *attention, const kvl_merge_desc *merges, uint32_t n_merges);
 
 /// Computes the size in bytes of the keys and values visible to a call's queries. Each row counts once, with its scales and
 /// without padding. Values that alias the leading elements of the keys (MLA) are not counted again; masks are not counted. A

@@ -76,17 +76,17 @@ struct Layer {
     int64_t n_recent_f16 = 0;
 
     kvl_layer_desc desc() const noexcept {
-        return {sizeof(kvl_layer_desc),
-                0,
-                n_kv_heads,
-                head_dim,
-                v_head_dim,
-                static_cast<kvl_format>(k_format),
-                static_cast<kvl_format>(v_format),
-                static_cast<kvl_rotation>(k_rotation),
-                static_cast<kvl_rotation>(v_rotation),
-                n_first_f16,
-                n_recent_f16};
+        kvl_layer_desc desc = kvl_layer_desc_init();
+        desc.n_kv_heads = n_kv_heads;
+        desc.head_dim = head_dim;
+        desc.v_head_dim = v_head_dim;
+        desc.k_format = static_cast<kvl_format>(k_format);
+        desc.v_format = static_cast<kvl_format>(v_format);
+        desc.k_rotation = static_cast<kvl_rotation>(k_rotation);
+        desc.v_rotation = static_cast<kvl_rotation>(v_rotation);
+        desc.n_first_f16 = n_first_f16;
+        desc.n_recent_f16 = n_recent_f16;
+        return desc;
     }
 };
 
@@ -94,8 +94,7 @@ struct Layer {
 /// kvl_tile_layout.
 inline kvl_view tile_layout(const Layer &layer, uint32_t block_tokens) {
     const kvl_layer_desc desc = layer.desc();
-    kvl_view view{};
-    view.struct_size = sizeof view;
+    kvl_view view = kvl_view_init();
     check(kvl_tile_layout(&desc, block_tokens, &view));
     return view;
 }
@@ -147,15 +146,13 @@ public:
     uint32_t n_layers() const noexcept { return kvl_cache_n_layers(get()); }
 
     kvl_layer_info info(uint32_t layer) const {
-        kvl_layer_info info{};
-        info.struct_size = sizeof info;
+        kvl_layer_info info = kvl_layer_info_init();
         check(kvl_cache_layer_info(get(), layer, &info));
         return info;
     }
 
     kvl_view view(uint32_t layer) const {
-        kvl_view view{};
-        view.struct_size = sizeof view;
+        kvl_view view = kvl_view_init();
         check(kvl_cache_view(get(), layer, &view));
         return view;
     }
@@ -190,8 +187,12 @@ private:
         for (const Layer &layer : layers) {
             descs.push_back(layer.desc());
         }
-        const kvl_cache_desc desc{
-            sizeof(kvl_cache_desc), flags, n_layers, descs.data(), static_cast<uint32_t>(descs.size()), 0, max_tokens};
+        kvl_cache_desc desc = kvl_cache_desc_init();
+        desc.flags = flags;
+        desc.n_layers = n_layers;
+        desc.layers = descs.data();
+        desc.n_layer_descs = static_cast<uint32_t>(descs.size());
+        desc.max_tokens = max_tokens;
         kvl_cache *cache;
         check(kvl_cache_create(&desc, &cache));
         cache_.reset(cache);
@@ -252,6 +253,139 @@ private:
     std::vector<float> o_;
 };
 
+/// A view of rows in the caller's memory, as kvl_view: all of its spans' tokens, or with blocks the tokens of these, up to
+/// len.
+struct View {
+    uint32_t n_kv_heads = 0;
+    uint32_t head_dim = 0;
+    uint32_t v_head_dim = 0;  // 0: as head_dim
+    Format k_format = Format::f16;
+    Format v_format = Format::f16;
+    int64_t len = 0;
+    std::span<const kvl_span> spans = {};
+    int64_t k_token_stride_bytes = 0;
+    int64_t k_head_stride_bytes = 0;
+    int64_t v_token_stride_bytes = 0;
+    int64_t v_head_stride_bytes = 0;
+    Rotation k_rotation = Rotation::none;
+    Rotation v_rotation = Rotation::none;
+    std::span<const int32_t> blocks = {};
+    uint32_t block_tokens = 0;
+    int64_t k_block_stride_bytes = 0;
+    int64_t v_block_stride_bytes = 0;
+    const kvl_view *next = nullptr;
+
+    operator kvl_view() const noexcept {
+        kvl_view view = kvl_view_init();
+        view.n_kv_heads = n_kv_heads;
+        view.head_dim = head_dim;
+        view.v_head_dim = v_head_dim ? v_head_dim : head_dim;
+        view.k_format = static_cast<kvl_format>(k_format);
+        view.v_format = static_cast<kvl_format>(v_format);
+        view.len = len;
+        view.spans = spans.data();
+        view.n_spans = static_cast<uint32_t>(spans.size());
+        view.k_token_stride_bytes = k_token_stride_bytes;
+        view.k_head_stride_bytes = k_head_stride_bytes;
+        view.v_token_stride_bytes = v_token_stride_bytes;
+        view.v_head_stride_bytes = v_head_stride_bytes;
+        view.k_rotation = static_cast<kvl_rotation>(k_rotation);
+        view.v_rotation = static_cast<kvl_rotation>(v_rotation);
+        view.blocks = blocks.data();
+        view.n_blocks = static_cast<uint32_t>(blocks.size());
+        view.block_tokens = block_tokens;
+        view.k_block_stride_bytes = k_block_stride_bytes;
+        view.v_block_stride_bytes = v_block_stride_bytes;
+        view.next = next;
+        return view;
+    }
+};
+
+/// A range of a sequence's positions whose partial state is computed, as kvl_range.
+struct Range {
+    int64_t view_first = 0;
+    int64_t first = 0;
+    int64_t end = 0;
+    kvl_partial out = {};
+
+    operator kvl_range() const noexcept {
+        kvl_range range = kvl_range_init();
+        range.view_first = view_first;
+        range.first = first;
+        range.end = end;
+        range.out = out;
+        return range;
+    }
+};
+
+/// The tokens that queries see, and biases of their scores, as kvl_mask.
+struct Mask {
+    const uint64_t *bits = nullptr;
+    const float *biases = nullptr;
+    int64_t n_tokens = 0;
+    int64_t bits_stride_bytes = 0;
+    int64_t biases_stride_bytes = 0;
+    int64_t bits_head_stride_bytes = 0;
+    int64_t biases_head_stride_bytes = 0;
+
+    operator kvl_mask() const noexcept {
+        kvl_mask mask = kvl_mask_init();
+        mask.bits = bits;
+        mask.biases = biases;
+        mask.n_tokens = n_tokens;
+        mask.bits_stride_bytes = bits_stride_bytes;
+        mask.biases_stride_bytes = biases_stride_bytes;
+        mask.bits_head_stride_bytes = bits_head_stride_bytes;
+        mask.biases_head_stride_bytes = biases_head_stride_bytes;
+        return mask;
+    }
+};
+
+/// One sequence of a call, as kvl_sequence: name the fields that are not to be the default.
+struct Sequence {
+    const kvl_view *view = nullptr;
+    int64_t len = 0;
+    uint32_t n_queries = 1;
+    const void *q = nullptr;
+    void *out = nullptr;
+    float *lse = nullptr;
+    const kvl_range *range = nullptr;
+    const kvl_mask *mask = nullptr;
+    bool is_causal = true;
+    int64_t causal_offset = 0;
+    Format q_format = Format::f32;
+    Format out_format = Format::f32;
+    int64_t q_token_stride_bytes = 0;
+    int64_t q_head_stride_bytes = 0;
+    int64_t out_token_stride_bytes = 0;
+    int64_t out_head_stride_bytes = 0;
+    int64_t lse_token_stride_bytes = 0;
+    int64_t lse_head_stride_bytes = 0;
+
+    operator kvl_sequence() const noexcept {
+        kvl_sequence sequence = kvl_sequence_init();
+        sequence.flags = is_causal ? 0 : KVL_SEQUENCE_NON_CAUSAL;
+        sequence.n_queries = n_queries;
+        sequence.view = view;
+        sequence.len = len;
+        sequence.q = q;
+        sequence.out = out;
+        sequence.lse = lse;
+        sequence.range = range;
+        sequence.mask = mask;
+        sequence.causal_offset = causal_offset;
+        sequence.q_format = static_cast<kvl_format>(q_format);
+        sequence.out_format = static_cast<kvl_format>(out_format);
+        sequence.q_token_stride_bytes = q_token_stride_bytes;
+        sequence.q_head_stride_bytes = q_head_stride_bytes;
+        sequence.out_token_stride_bytes = out_token_stride_bytes;
+        sequence.out_head_stride_bytes = out_head_stride_bytes;
+        sequence.lse_token_stride_bytes = lse_token_stride_bytes;
+        sequence.lse_head_stride_bytes = lse_head_stride_bytes;
+        return sequence;
+    }
+};
+
 /// An attention object: immutable, shared by threads.
 class Attention {
 public:
@@ -259,33 +393,39 @@ public:
     explicit Attention(const Geometry &geometry) {
         check_heads(geometry.alibi_slopes, geometry.n_query_heads, "alibi_slopes");
         check_heads(geometry.sink_logits, geometry.n_query_heads, "sink_logits");
-        const kvl_attention_desc desc{sizeof(kvl_attention_desc),
-                                      0,
-                                      geometry.n_query_heads,
-                                      geometry.n_kv_heads,
-                                      geometry.head_dim,
-                                      geometry.v_head_dim,
-                                      static_cast<kvl_format>(geometry.k_format),
-                                      static_cast<kvl_format>(geometry.v_format),
-                                      geometry.scale,
-                                      static_cast<kvl_rotation>(geometry.k_rotation),
-                                      static_cast<kvl_rotation>(geometry.v_rotation),
-                                      geometry.window,
-                                      geometry.n_sink_tokens,
-                                      geometry.alibi_slopes.empty() ? nullptr : geometry.alibi_slopes.data(),
-                                      geometry.sink_logits.empty() ? nullptr : geometry.sink_logits.data(),
-                                      geometry.softcap,
-                                      static_cast<kvl_precision>(geometry.precision)};
+        kvl_attention_desc desc = kvl_attention_desc_init();
+        desc.n_query_heads = geometry.n_query_heads;
+        desc.n_kv_heads = geometry.n_kv_heads;
+        desc.head_dim = geometry.head_dim;
+        desc.v_head_dim = geometry.v_head_dim;
+        desc.k_format = static_cast<kvl_format>(geometry.k_format);
+        desc.v_format = static_cast<kvl_format>(geometry.v_format);
+        desc.scale = geometry.scale;
+        desc.k_rotation = static_cast<kvl_rotation>(geometry.k_rotation);
+        desc.v_rotation = static_cast<kvl_rotation>(geometry.v_rotation);
+        desc.window = geometry.window;
+        desc.n_sink_tokens = geometry.n_sink_tokens;
+        desc.alibi_slopes = geometry.alibi_slopes.empty() ? nullptr : geometry.alibi_slopes.data();
+        desc.sink_logits = geometry.sink_logits.empty() ? nullptr : geometry.sink_logits.data();
+        desc.softcap = geometry.softcap;
+        desc.precision = static_cast<kvl_precision>(geometry.precision);
         kvl_attention *attention;
         check(kvl_attention_create(&desc, &attention));
         attention_.reset(attention);
     }
 
     /// Makes a workspace for calls with up to n_sequences sequences of up to max_len tokens and max_queries queries each, on
-    /// executors with up to max_tasks threads.
-    Workspace workspace(uint32_t n_sequences, int64_t max_len, uint32_t max_queries = 1, uint32_t max_tasks = 1) const {
+    /// executors with up to max_tasks threads, with outputs in out_format or f32.
+    Workspace workspace(uint32_t n_sequences, int64_t max_len, uint32_t max_queries = 1, uint32_t max_tasks = 1,
+                        Format out_format = Format::f32) const {
+        kvl_workspace_desc desc = kvl_workspace_desc_init();
+        desc.n_sequences = n_sequences;
+        desc.max_len = max_len;
+        desc.max_queries = max_queries;
+        desc.max_tasks = max_tasks;
+        desc.out_format = static_cast<kvl_format>(out_format);
         size_t bytes;
-        check(kvl_attention_workspace_size(get(), n_sequences, max_len, max_queries, max_tasks, &bytes));
+        check(kvl_attention_workspace_size_for(get(), &desc, &bytes));
         return Workspace(bytes);
     }
 
@@ -296,12 +436,17 @@ public:
                          workspace.size(), executor));
     }
 
+    /// Computes attention for the queries of one sequence.
+    void attend(const Sequence &sequence, Workspace &workspace, const kvl_executor *executor = nullptr) const {
+        const kvl_sequence desc = sequence;
+        attend(std::span(&desc, 1), workspace, executor);
+    }
+
     /// Computes attention of one query token of one sequence over all tokens of the view.
     /// Shape:  q [n_query_heads, head_dim]; out [n_query_heads, v_head_dim]
     void attend(const kvl_view &view, const float *q, float *out, Workspace &workspace,
                 const kvl_executor *executor = nullptr) const {
-        const kvl_sequence sequence{sizeof(kvl_sequence), 0, 0, &view, view.len, q, out, nullptr, nullptr, nullptr};
-        attend(std::span(&sequence, 1), workspace, executor);
+        attend(Sequence{.view = &view, .len = view.len, .q = q, .out = out}, workspace, executor);
     }
 
     /// Merges partials of n_queries queries each, in array order.

@@ -7,7 +7,7 @@
 #include <cstdio>
 #include <new>
 
-#include "../error.hpp"
+#include "../descriptor.hpp"
 #include "../registry.hpp"
 
 using namespace kvlane;
@@ -79,58 +79,59 @@ std::unique_ptr<float[]> copy_of(const float *values, uint32_t n) {
 
 }  // namespace
 
-kvl_status kvl_attention_create(const kvl_attention_desc *desc, kvl_attention **attention) {
+kvl_status kvl_attention_create(const kvl_attention_desc *described, kvl_attention **attention) {
     KVLANE_TRY(check_not_null(attention, "attention"));
-    KVLANE_TRY(check_desc(desc, 0, "desc"));
-    KVLANE_TRY(check_range(desc->n_kv_heads, 1, KVL_MAX_HEADS, "n_kv_heads"));
-    KVLANE_TRY(check_range(desc->n_query_heads, 1, KVL_MAX_HEADS, "n_query_heads"));
-    if (desc->n_query_heads % desc->n_kv_heads != 0) {
-        return fail(KVL_ERROR_HEADS, "n_query_heads is %u; it must be a multiple of n_kv_heads, %u", desc->n_query_heads,
-                    desc->n_kv_heads);
+    KVLANE_TRY(check_desc(described, 0, "desc"));
+    const kvl_attention_desc desc = read_desc(*described);
+    KVLANE_TRY(check_range(desc.n_kv_heads, 1, KVL_MAX_HEADS, "n_kv_heads"));
+    KVLANE_TRY(check_range(desc.n_query_heads, 1, KVL_MAX_HEADS, "n_query_heads"));
+    if (desc.n_query_heads % desc.n_kv_heads != 0) {
+        return fail(KVL_ERROR_HEADS, "n_query_heads is %u; it must be a multiple of n_kv_heads, %u", desc.n_query_heads,
+                    desc.n_kv_heads);
     }
-    const uint32_t v_head_dim = desc->v_head_dim ? desc->v_head_dim : desc->head_dim;
-    KVLANE_TRY(check_head_dim(desc->head_dim, "head_dim"));
+    const uint32_t v_head_dim = desc.v_head_dim ? desc.v_head_dim : desc.head_dim;
+    KVLANE_TRY(check_head_dim(desc.head_dim, "head_dim"));
     KVLANE_TRY(check_head_dim(v_head_dim, "v_head_dim"));
-    KVLANE_TRY(check_format(desc->k_format, "k_format"));
-    KVLANE_TRY(check_format(desc->v_format, "v_format"));
-    KVLANE_TRY(check_rotation(desc->k_rotation, "k_rotation"));
-    KVLANE_TRY(check_rotation(desc->v_rotation, "v_rotation"));
-    KVLANE_TRY(check_precision(*desc));
-    KVLANE_TRY(check_rules(*desc));
-    const float scale = desc->scale != 0 ? desc->scale : 1 / std::sqrt(static_cast<float>(desc->head_dim));
+    KVLANE_TRY(check_format(desc.k_format, "k_format"));
+    KVLANE_TRY(check_format(desc.v_format, "v_format"));
+    KVLANE_TRY(check_rotation(desc.k_rotation, "k_rotation"));
+    KVLANE_TRY(check_rotation(desc.v_rotation, "v_rotation"));
+    KVLANE_TRY(check_precision(desc));
+    KVLANE_TRY(check_rules(desc));
+    const float scale = desc.scale != 0 ? desc.scale : 1 / std::sqrt(static_cast<float>(desc.head_dim));
     if (!std::isfinite(scale)) {
-        return fail(KVL_ERROR_SCALE, "scale is %g; it must be finite, or 0 for 1 / sqrt(head_dim)", desc->scale);
+        return fail(KVL_ERROR_SCALE, "scale is %g; it must be finite, or 0 for 1 / sqrt(head_dim)", desc.scale);
     }
     const KernelTable *kernels;
     KVLANE_TRY(kernels_in_force(kernels));
-    const uint32_t group = desc->n_query_heads / desc->n_kv_heads;
+    const uint32_t group = desc.n_query_heads / desc.n_kv_heads;
     std::unique_ptr<kvl_attention> made;
     try {
         made.reset(new kvl_attention{.kernels = kernels,
-                                     .n_query_heads = desc->n_query_heads,
-                                     .n_kv_heads = desc->n_kv_heads,
+                                     .n_query_heads = desc.n_query_heads,
+                                     .n_kv_heads = desc.n_kv_heads,
                                      .group = group,
-                                     .head_dim = desc->head_dim,
+                                     .head_dim = desc.head_dim,
                                      .v_head_dim = v_head_dim,
-                                     .k_format = desc->k_format,
-                                     .v_format = desc->v_format,
-                                     .k_rotation = format::rotation_of(desc->k_rotation, desc->k_format, true),
-                                     .v_rotation = format::rotation_of(desc->v_rotation, desc->v_format, false),
-                                     .k_numbers = numbers_of(*kernels, *desc, desc->k_format, group > 1),
-                                     .v_numbers = numbers_of(*kernels, *desc, desc->v_format, false),
+                                     .k_format = desc.k_format,
+                                     .v_format = desc.v_format,
+                                     .k_rotation = format::rotation_of(desc.k_rotation, desc.k_format, true),
+                                     .v_rotation = format::rotation_of(desc.v_rotation, desc.v_format, false),
+                                     .k_numbers = numbers_of(*kernels, desc, desc.k_format, group > 1),
+                                     .v_numbers = numbers_of(*kernels, desc, desc.v_format, false),
                                      .scale = scale,
-                                     .window = desc->window,
-                                     .n_sink_tokens = desc->n_sink_tokens,
+                                     .window = desc.window,
+                                     .n_sink_tokens = desc.n_sink_tokens,
                                      .block_queries = std::max(1u, block_rows / group),
-                                     .softcap = desc->softcap,
-                                     .slopes = copy_of(desc->alibi_slopes, desc->n_query_heads),
-                                     .sink_logits = copy_of(desc->sink_logits, desc->n_query_heads),
+                                     .softcap = desc.softcap,
+                                     .slopes = copy_of(desc.alibi_slopes, desc.n_query_heads),
+                                     .sink_logits = copy_of(desc.sink_logits, desc.n_query_heads),
                                      .kernel_name = {}});
     } catch (const std::bad_alloc &) {
-        return fail(KVL_ERROR_MEMORY, "no memory for an attention object of %u query heads", desc->n_query_heads);
+        return fail(KVL_ERROR_MEMORY, "no memory for an attention object of %u query heads", desc.n_query_heads);
     }
     std::snprintf(made->kernel_name, sizeof made->kernel_name, "%s/%s+%s/group:%u%s", kernels->name,
-                  format::names[desc->k_format], format::names[desc->v_format], made->group, precision_name(*made));
+                  format::names[desc.k_format], format::names[desc.v_format], made->group, precision_name(*made));
     *attention = made.release();
     return KVL_OK;
 }

@@ -3,6 +3,7 @@
 #include "../error.hpp"
 #include "../planes.hpp"
 #include "prefix.hpp"
+#include "validate.hpp"
 #include "visible.hpp"
 
 using namespace kvlane;
@@ -34,24 +35,37 @@ int64_t read_bytes(const kvl_view &view) {
     return values_are_keys(view) ? of_key : of_key + of(view.v_format, view.v_head_dim);
 }
 
+// Of all KV heads.
+int64_t count_seen_of_heads(const kvl_attention &a, const Sequence &s, const kvl_view &view, int64_t view_first) {
+    if (!s.mask || !differs_by_head(*s.mask)) {
+        return count_seen(a, s, view, view_first, 0) * a.n_kv_heads;
+    }
+    int64_t seen = 0;
+    for (uint32_t kv_head = 0; kv_head < a.n_kv_heads; ++kv_head) {
+        seen += count_seen(a, s, view, view_first, kv_head);
+    }
+    return seen;
+}
+
 }  // namespace
 
-kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences,
+kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *described, uint32_t n_sequences,
                             uint64_t *bytes) {
     KVLANE_TRY(check_not_null(bytes, "bytes"));
-    KVLANE_TRY(check_sequences(attention, sequences, n_sequences));
+    KVLANE_TRY(check_sequences(attention, described, n_sequences));
+    const Sequences sequences(*attention, described, n_sequences);
     uint64_t sum = 0;  // written at the end: bytes may lie in what is read
     Sharers sharers{0, 0};
     for (uint32_t i = 0; i < n_sequences; ++i) {
-        const kvl_sequence &s = sequences[i];
+        const Sequence s = sequences[i];
         if (i == sharers.end) {
-            sharers = sharers_from(*attention, sequences, n_sequences, i);
+            sharers = sharers_from(*attention, sequences, i);
         } else {  // all but the first find these read
             sum -= static_cast<uint64_t>(sharers.n_chunks * chunk_tokens * s.view->n_kv_heads * read_bytes(*s.view));
         }
         int64_t first = view_first_of(s);
         for (const kvl_view *view = s.view; view; view = view->next) {
-            sum += static_cast<uint64_t>(count_seen(*attention, s, *view, first) * view->n_kv_heads * read_bytes(*view));
+            sum += static_cast<uint64_t>(count_seen_of_heads(*attention, s, *view, first) * read_bytes(*view));
             first += tokens_before_next(*view);
         }
     }

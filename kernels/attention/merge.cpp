@@ -5,10 +5,9 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <span>
 
-#include "../error.hpp"
 #include "overlaps.hpp"
+#include "validate.hpp"
 
 using namespace kvlane;
 
@@ -19,20 +18,45 @@ kvl_status check_partial(const kvl_partial &partial, uint32_t index) {
     return null ? fail(KVL_ERROR_NULL, "partials[%u]: %s is null; it must point to something", index, null) : KVL_OK;
 }
 
-constexpr uint32_t rows_at_once = 64;
-
-// Rows of one query, n_rows of its heads from first_head on; `first` of all.
-void merge_rows(const kvl_attention &a, std::span<const kvl_partial> partials, uint64_t first, uint32_t first_head,
-                uint32_t n_rows, float *out, float *lse) {
-    float m[rows_at_once], l[rows_at_once];
-    const PartialRows rows{m, l, out + first * a.v_head_dim, a.v_head_dim};
-    const auto n = static_cast<int>(n_rows);
-    clear_rows(rows, n_rows, a.v_head_dim, a.sink_logits ? &a.sink_logits[first_head] : nullptr);
-    for (const kvl_partial &partial : partials) {
-        a.kernels->merge(rows, {partial.m + first, partial.l + first, partial.o + first * a.v_head_dim, a.v_head_dim}, n,
-                         a.v_head_dim);
+// desc: of this version.
+kvl_status check_merge(const kvl_attention &a, const kvl_merge_desc &desc) {
+    const uint32_t n_queries = std::max(1u, desc.n_queries);
+    KVLANE_TRY(check_not_null(desc.partials, "partials"));
+    KVLANE_TRY(check_range(desc.n_partials, 1, UINT32_MAX, "n_partials"));
+    KVLANE_TRY(check_range(n_queries, 1, INT32_MAX / a.n_query_heads, "n_queries"));
+    for (uint32_t i = 0; i < desc.n_partials; ++i) {
+        KVLANE_TRY(check_partial(desc.partials[i], i));
     }
-    a.kernels->finish_rows(rows, n, a.v_head_dim, a.v_rotation == KVL_ROTATION_HADAMARD, lse ? lse + first : nullptr);
+    KVLANE_TRY(check_merge_rows(a, desc, n_queries));
+    return check_merge_overlaps(a, desc, output_rows(a, desc, n_queries), n_queries);
+}
+
+// Row `index` of all, of one query head.
+void merge_row(const kvl_attention &a, const kvl_merge_desc &desc, uint64_t index, uint32_t head, const OutputRows &to) {
+    float m, l;
+    alignas(KVL_WORKSPACE_ALIGNMENT) float o[KVL_MAX_HEAD_DIM + panel::columns];
+    const PartialRows row{&m, &l, o, 0};
+    clear_rows(row, 1, a.v_head_dim, a.sink_logits ? &a.sink_logits[head] : nullptr);
+    for (uint32_t i = 0; i < desc.n_partials; ++i) {
+        const kvl_partial &partial = desc.partials[i];
+        a.kernels->merge(row, {partial.m + index, partial.l + index, partial.o + index * a.v_head_dim, 0}, 1, a.v_head_dim);
+    }
+    a.kernels->finish_rows(row, 1, a.v_head_dim, a.v_rotation == KVL_ROTATION_HADAMARD, to);
+}
+
+void merge(const kvl_attention &a, const kvl_merge_desc &desc) {
+    const uint32_t n_queries = std::max(1u, desc.n_queries);
+    const MergedRows to = output_rows(a, desc, n_queries);
+    for (uint32_t query = 0; query < n_queries; ++query) {
+        for (uint32_t head = 0; head < a.n_query_heads; ++head) {
+            merge_row(a, desc, uint64_t{query} * a.n_query_heads + head, head,
+                      {.out = to.out.at(query, head),
+                       .out_stride_bytes = 0,
+                       .format = to.out.format,
+                       .lse = to.lse.first ? to.lse.at(query, head) : nullptr,
+                       .lse_stride_bytes = 0});
+        }
+    }
 }
 
 }  // namespace
@@ -48,20 +72,28 @@ void kvlane::clear_rows(const PartialRows &rows, uint32_t n_rows, uint32_t v_hea
 kvl_status kvl_merge(const kvl_attention *attention, const kvl_partial *partials, uint32_t n_partials, uint32_t n_queries,
                      float *out, float *lse) {
     KVLANE_TRY(check_not_null(attention, "attention"));
-    KVLANE_TRY(check_not_null(partials, "partials"));
-    KVLANE_TRY(check_range(n_partials, 1, UINT32_MAX, "n_partials"));
-    KVLANE_TRY(check_range(n_queries, 1, INT32_MAX / attention->n_query_heads, "n_queries"));
-    for (uint32_t i = 0; i < n_partials; ++i) {
-        KVLANE_TRY(check_partial(partials[i], i));
+    KVLANE_TRY(check_range(n_queries, 1, UINT32_MAX, "n_queries"));
+    kvl_merge_desc desc = kvl_merge_desc_init();
+    desc.n_queries = n_queries;
+    desc.partials = partials;
+    desc.n_partials = n_partials;
+    desc.out = out;
+    desc.lse = lse;
+    KVLANE_TRY(check_merge(*attention, desc));
+    merge(*attention, desc);
+    return KVL_OK;
+}
+
+kvl_status kvl_merge_batch(const kvl_attention *attention, const kvl_merge_desc *merges, uint32_t n_merges) {
+    KVLANE_TRY(check_not_null(attention, "attention"));
+    KVLANE_TRY(n_merges == 0 ? KVL_OK : check_not_null(merges, "merges"));
+    const DescArray<kvl_merge_desc> array{merges, n_merges};
+    for (uint32_t i = 0; i < n_merges; ++i) {
+        KVLANE_TRY_IN(array.check(i, 0), "merges[%u]: ", i);
+        KVLANE_TRY_IN(check_merge(*attention, array[i]), "merges[%u]: ", i);
     }
-    KVLANE_TRY(check_not_null(out, "out"));
-    KVLANE_TRY(check_merge_overlaps(*attention, partials, n_partials, n_queries, out, lse));
-    const uint32_t n_heads = attention->n_query_heads;
-    for (uint32_t query = 0; query < n_queries; ++query) {
-        for (uint32_t head = 0; head < n_heads; head += rows_at_once) {
-            merge_rows(*attention, {partials, n_partials}, uint64_t{query} * n_heads + head, head,
-                       std::min(rows_at_once, n_heads - head), out, lse);
-        }
+    for (uint32_t i = 0; i < n_merges; ++i) {
+        merge(*attention, array[i]);
     }
     return KVL_OK;
 }

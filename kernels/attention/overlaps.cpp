@@ -5,9 +5,8 @@
 #include <algorithm>
 #include <tuple>
 
-#include "../error.hpp"
+#include "../mask.hpp"
 #include "../planes.hpp"
-#include "validate.hpp"
 
 namespace kvlane {
 namespace {
@@ -30,26 +29,63 @@ Range array_at(const T *first, uint64_t n) {
     return range_at(first, first ? n * sizeof(T) : 0);
 }
 
-uint64_t rows_of(const kvl_attention &a, const kvl_sequence &s) { return uint64_t{queries_of(s)} * a.n_query_heads; }
+template <class Desc>
+Range desc_at(const Desc *desc) {
+    return range_at(desc, desc ? desc->struct_size : 0);
+}
+
+// visit(range) for each contiguous piece of rows [n_queries][n_heads], up to the first failure.
+template <class Visit>
+kvl_status visit_pieces(const StridedRows &rows, uint32_t n_queries, uint32_t n_heads, Visit &&visit) {
+    if (!rows.first) {
+        return KVL_OK;
+    }
+    const bool heads_follow = rows.head_stride == rows.row_bytes;
+    const int64_t token_bytes = heads_follow ? n_heads * rows.row_bytes : rows.row_bytes;
+    const bool tokens_follow = rows.token_stride == token_bytes;
+    const int64_t piece_bytes = tokens_follow ? n_queries * token_bytes : token_bytes;
+    for (uint32_t query = 0; query < (tokens_follow ? 1 : n_queries); ++query) {
+        for (uint32_t head = 0; head < (heads_follow ? 1 : n_heads); ++head) {
+            KVLANE_TRY(visit(range_at(rows.at(query, head), static_cast<uint64_t>(piece_bytes))));
+        }
+    }
+    return KVL_OK;
+}
+
+// From the first row to the last.
+Range rows_extent(const StridedRows &rows, int64_t n_tokens, uint32_t n_heads) {
+    const std::byte *last = rows.at(n_tokens - 1, n_heads - 1);
+    return range_at(rows.first, static_cast<uint64_t>(last - rows.first + rows.row_bytes));
+}
+
+// m or l of the partial states that a range asks for.
+StridedRows partial_rows(const kvl_attention &a, const Sequence &s, float *kvl_partial::*part) {
+    return consecutive_rows(s.range ? s.range->out.*part : nullptr, 1, a.n_query_heads);
+}
 
 // What a call writes of one kind.
 struct OutputKind {
     const char *name;
-    float *(*first)(const kvl_sequence &);  // null: none
-    bool has_dim;                           // v_head_dim elements a row, not one
+    StridedRows (*rows)(const kvl_attention &, const Sequence &);  // `first` may be null: none
+};
 
-    Range of(const kvl_attention &a, const kvl_sequence &s) const {
-        return array_at(first(s), rows_of(a, s) * (has_dim ? a.v_head_dim : 1));
+constexpr OutputKind output_kinds[] = {
+    {"out", [](const kvl_attention &, const Sequence &s) { return s.range ? StridedRows{} : s.out; }},
+    {"lse", [](const kvl_attention &, const Sequence &s) { return s.lse; }},
+    {"range's out.m", [](const kvl_attention &a, const Sequence &s) { return partial_rows(a, s, &kvl_partial::m); }},
+    {"range's out.l", [](const kvl_attention &a, const Sequence &s) { return partial_rows(a, s, &kvl_partial::l); }},
+    {"range's out.o", [](const kvl_attention &, const Sequence &s) { return s.range ? s.out : StridedRows{}; }},
+};
+
+// visit(range, kind) for each contiguous piece of a sequence's outputs.
+template <class Visit>
+kvl_status visit_outputs(const kvl_attention &a, const Sequence &s, Visit &&visit) {
+    for (uint32_t kind = 0; kind < std::size(output_kinds); ++kind) {
+        KVLANE_TRY(visit_pieces(output_kinds[kind].rows(a, s), s.n_queries, a.n_query_heads,
+                                [&](const Range &range) { return visit(range, kind); }));
     }
-};
-
-constexpr OutputKind output_kinds[max_outputs] = {
-    {"out", [](const kvl_sequence &s) { return s.range ? nullptr : s.out; }, true},
-    {"lse", [](const kvl_sequence &s) { return s.range ? nullptr : s.lse; }, false},
-    {"range's out.m", [](const kvl_sequence &s) { return s.range ? s.range->out.m : nullptr; }, false},
-    {"range's out.l", [](const kvl_sequence &s) { return s.range ? s.range->out.l : nullptr; }, false},
-    {"range's out.o", [](const kvl_sequence &s) { return s.range ? s.range->out.o : nullptr; }, true},
-};
+    return KVL_OK;
+}
 
 // visit(range, name) for the rows of tokens, and what is between them, by plane.
 template <class Visit>
@@ -82,7 +118,7 @@ kvl_status visit_tokens(const kvl_view &view, Visit &&visit) {
 struct ViewArrays {
     Range view, spans, blocks;
 
-    explicit ViewArrays(const kvl_view &v) : view(array_at(&v, 1)) {
+    explicit ViewArrays(const kvl_view &v) : view(desc_at(&v)) {
         int64_t left = own_tokens(v);
         if (left > 0 && v.block_tokens > 0) {
             spans = array_at(v.spans, 1);
@@ -112,27 +148,33 @@ kvl_status visit_view(const kvl_view &view, Visit &&visit) {
 
 // Rows of all queries, with what is between them.
 template <class Visit>
-kvl_status visit_mask(const kvl_mask &mask, uint32_t n_queries, Visit &&visit) {
-    const auto rows_at = [&](const void *first, int64_t stride, int64_t row_bytes) {
-        const int64_t between = n_queries > 1 ? (int64_t{n_queries} - 1) * stride : 0;
-        return range_at(first, first ? static_cast<uint64_t>(between + row_bytes) : 0);
+kvl_status visit_mask(const kvl_mask &mask, uint32_t n_queries, uint32_t n_heads, Visit &&visit) {
+    const auto rows_at = [&](const void *first, int64_t stride, int64_t head_stride, int64_t row_bytes) {
+        const auto between = [](uint32_t n, int64_t bytes) { return n > 1 ? static_cast<uint64_t>((n - 1) * bytes) : 0; };
+        const uint64_t bytes = between(n_queries, stride) + between(n_heads, head_stride) + static_cast<uint64_t>(row_bytes);
+        return range_at(first, first ? bytes : 0);
     };
-    const Range bits = rows_at(mask.bits, mask.bits_stride_bytes, (mask.n_tokens + 63) / 64 * int64_t{sizeof *mask.bits});
-    KVLANE_TRY(visit(array_at(&mask, 1), "mask"));
-    KVLANE_TRY(visit(bits, "mask's bits"));
-    return visit(rows_at(mask.biases, mask.biases_stride_bytes, mask.n_tokens * int64_t{sizeof *mask.biases}),
+    const int64_t n_words = (mask.n_tokens + word_tokens - 1) / word_tokens;
+    KVLANE_TRY(
+        visit(rows_at(mask.bits, mask.bits_stride_bytes, mask.bits_head_stride_bytes, n_words * int64_t{sizeof *mask.bits}),
+              "mask's bits"));
+    return visit(rows_at(mask.biases, mask.biases_stride_bytes, mask.biases_head_stride_bytes,
+                         mask.n_tokens * int64_t{sizeof *mask.biases}),
                  "mask's biases");
 }
 
-// visit(range, name) for all that a sequence has read, up to the first failure.
+// visit(range, name) for all that sequence i has read, up to the first failure.
 template <class Visit>
-kvl_status visit_reads(const kvl_attention &a, const kvl_sequence &s, Visit &&visit) {
-    KVLANE_TRY(visit(array_at(s.q, rows_of(a, s) * a.head_dim), "q"));
-    KVLANE_TRY(visit(array_at(s.range, 1), "range"));
-    KVLANE_TRY(s.mask ? visit_mask(*s.mask, queries_of(s), visit) : KVL_OK);
-    uint32_t i = 0;
-    for (const kvl_view *view = s.view; view; view = view->next, ++i) {
-        KVLANE_TRY_IN(visit_view(*view, visit), "view[%" PRIu32 "]: ", i);
+kvl_status visit_reads(const kvl_attention &a, const Sequences &sequences, uint32_t i, Visit &&visit) {
+    const kvl_sequence described = sequences.array()[i];
+    const Sequence s = sequences[i];
+    KVLANE_TRY(visit_pieces(s.q, s.n_queries, a.n_query_heads, [&](const Range &range) { return visit(range, "q"); }));
+    KVLANE_TRY(visit(desc_at(described.range), "range"));
+    KVLANE_TRY(visit(desc_at(described.mask), "mask"));
+    KVLANE_TRY(s.mask ? visit_mask(*s.mask, s.n_queries, a.n_query_heads, visit) : KVL_OK);
+    uint32_t index = 0;
+    for (const kvl_view *view = s.view; view; view = view->next, ++index) {
+        KVLANE_TRY_IN(visit_view(*view, visit), "view[%" PRIu32 "]: ", index);
     }
     return KVL_OK;
 }
@@ -157,19 +199,16 @@ struct OwnMemory {
     Range workspace, n_tasks;
 };
 
-kvl_status check_clear_of(const OwnMemory &own, const kvl_attention &a, const kvl_sequence *sequences,
-                          uint32_t n_sequences) {
-    for (uint32_t i = 0; i < n_sequences; ++i) {
-        const kvl_sequence &s = sequences[i];
+kvl_status check_clear_of(const OwnMemory &own, const kvl_attention &a, const Sequences &sequences) {
+    for (uint32_t i = 0; i < sequences.n(); ++i) {
         const auto check = [&](const Range &range, const char *name) {
             KVLANE_TRY(range.meets(own.workspace) ? overlap("workspace", own.workspace, Whose(i, name).text, range)
                                                   : KVL_OK);
             return range.meets(own.n_tasks) ? overlap("n_tasks", own.n_tasks, Whose(i, name).text, range) : KVL_OK;
         };
-        KVLANE_TRY(visit_reads(a, s, check));
-        for (const OutputKind &kind : output_kinds) {
-            KVLANE_TRY(check(kind.of(a, s), kind.name));
-        }
+        KVLANE_TRY(visit_reads(a, sequences, i, check));
+        KVLANE_TRY(visit_outputs(a, sequences[i],
+                                 [&](const Range &range, uint32_t kind) { return check(range, output_kinds[kind].name); }));
     }
     return KVL_OK;
 }
@@ -191,16 +230,13 @@ kvl_status fail_output(const Output &output, const char *other, const Range &wit
     return overlap(Whose(output.sequence, output_kinds[output.kind].name).text, {output.begin, output.end}, other, with);
 }
 
-kvl_status sort_outputs(const kvl_attention &a, const kvl_sequence *sequences, uint32_t n_sequences, Output *outputs,
-                        SortedOutputs &sorted) {
+kvl_status sort_outputs(const kvl_attention &a, const Sequences &sequences, Output *outputs, SortedOutputs &sorted) {
     Output *end = outputs;
-    for (uint32_t i = 0; i < n_sequences; ++i) {
-        for (uint32_t kind = 0; kind < max_outputs; ++kind) {
-            const Range range = output_kinds[kind].of(a, sequences[i]);
-            if (range.end > 0) {
-                *end++ = {range.begin, range.end, i, kind};
-            }
-        }
+    for (uint32_t i = 0; i < sequences.n(); ++i) {
+        KVLANE_TRY(visit_outputs(a, sequences[i], [&](const Range &range, uint32_t kind) {
+            *end++ = {range.begin, range.end, i, kind};
+            return KVL_OK;
+        }));
     }
     std::sort(outputs, end, [](const Output &x, const Output &y) { return x.begin < y.begin; });
     const Output *second =
@@ -216,22 +252,32 @@ kvl_status sort_outputs(const kvl_attention &a, const kvl_sequence *sequences, u
 
 }  // namespace
 
-kvl_status check_overlaps(const kvl_attention &a, const kvl_sequence *sequences, uint32_t n_sequences,
-                          const uint32_t *n_tasks, const void *workspace, uint64_t workspace_bytes, Output *scratch) {
+uint64_t n_outputs(const kvl_attention &a, const Sequence &s) {
+    uint64_t n = 0;
+    (void)visit_outputs(a, s, [&](const Range &, uint32_t) { return ++n, KVL_OK; });
+    return n;
+}
+
+uint64_t max_outputs(const kvl_attention &a, uint32_t n_queries) {
+    return std::max<uint64_t>(3, 2 * uint64_t{n_queries} * a.n_query_heads);  // a range's, or each row of out and lse
+}
+
+kvl_status check_overlaps(const kvl_attention &a, const Sequences &sequences, const uint32_t *n_tasks, const void *workspace,
+                          uint64_t workspace_bytes, Output *scratch) {
     const OwnMemory own{range_at(workspace, workspace_bytes), array_at(n_tasks, 1)};
-    const Range of_sequences = array_at(sequences, n_sequences);
+    const Range of_sequences = range_at(sequences.array().first, sequences.array().bytes());
     KVLANE_TRY(own.workspace.meets(own.n_tasks) ? overlap("workspace", own.workspace, "n_tasks", own.n_tasks) : KVL_OK);
     for (const auto &[name, range] : {std::pair{"workspace", own.workspace}, {"n_tasks", own.n_tasks}}) {
         KVLANE_TRY(range.meets(of_sequences) ? overlap(name, range, "sequences", of_sequences) : KVL_OK);
     }
-    KVLANE_TRY(check_clear_of(own, a, sequences, n_sequences));
+    KVLANE_TRY(check_clear_of(own, a, sequences));
     SortedOutputs outputs;
-    KVLANE_TRY(sort_outputs(a, sequences, n_sequences, scratch, outputs));
+    KVLANE_TRY(sort_outputs(a, sequences, scratch, outputs));
     if (const Output *output = outputs.find(of_sequences)) {
         return fail_output(*output, "sequences", of_sequences);
     }
-    for (uint32_t i = 0; i < n_sequences; ++i) {
-        KVLANE_TRY(visit_reads(a, sequences[i], [&](const Range &range, const char *name) {
+    for (uint32_t i = 0; i < sequences.n(); ++i) {
+        KVLANE_TRY(visit_reads(a, sequences, i, [&](const Range &range, const char *name) {
             const Output *output = outputs.find(range);
             return output ? fail_output(*output, Whose(i, name).text, range) : KVL_OK;
         }));
@@ -239,8 +285,8 @@ kvl_status check_overlaps(const kvl_attention &a, const kvl_sequence *sequences,
     return KVL_OK;
 }
 
-kvl_status check_write_overlaps(const kvl_view &view, const float *k, size_t k_len, const float *v, size_t v_len) {
-    const Range of_k = array_at(k, k_len), of_v = array_at(v, v_len);
+kvl_status check_write_overlaps(const kvl_view &view, int64_t n_tokens, const StridedRows &k, const StridedRows &v) {
+    const Range of_k = rows_extent(k, n_tokens, view.n_kv_heads), of_v = rows_extent(v, n_tokens, view.n_kv_heads);
     const ViewArrays arrays(view);
     return visit_tokens(view, [&](const Range &tiles, const char *) {
         const auto check = [&](const Range &read, const char *name) {
@@ -252,21 +298,39 @@ kvl_status check_write_overlaps(const kvl_view &view, const float *k, size_t k_l
     });
 }
 
-kvl_status check_merge_overlaps(const kvl_attention &attention, const kvl_partial *partials, uint32_t n_partials,
-                                uint32_t n_queries, const float *out, const float *lse) {
-    const uint64_t rows = uint64_t{n_queries} * attention.n_query_heads;
-    const Range of_out = array_at(out, rows * attention.v_head_dim), of_lse = array_at(lse, rows);
+kvl_status check_slot_overlaps(const kvl_view &pool, const int64_t *slots, int64_t n_tokens, const StridedRows &k,
+                               const StridedRows &v) {
+    const int64_t n_blocks = pool.spans->n_tokens / pool.block_tokens;
+    return n_blocks == 0
+               ? KVL_OK
+               : visit_rows(pool, *pool.spans, pool.block_tokens, 0, n_blocks - 1, [&](const Range &tiles, const char *) {
+                     const auto check = [&](const Range &read, const char *name) {
+                         return tiles.meets(read) ? overlap("memory of tiles", tiles, name, read) : KVL_OK;
+                     };
+                     KVLANE_TRY(check(rows_extent(k, n_tokens, pool.n_kv_heads), "k"));
+                     KVLANE_TRY(check(rows_extent(v, n_tokens, pool.n_kv_heads), "v"));
+                     KVLANE_TRY(check(array_at(slots, static_cast<uint64_t>(n_tokens)), "slots"));
+                     KVLANE_TRY(check(desc_at(&pool), "pool"));
+                     return check(array_at(pool.spans, 1), "pool's spans");
+                 });
+}
+
+kvl_status check_merge_overlaps(const kvl_attention &a, const kvl_merge_desc &desc, const MergedRows &to,
+                                uint32_t n_queries) {
+    const uint64_t rows = uint64_t{n_queries} * a.n_query_heads;
+    const Range of_out = rows_extent(to.out, n_queries, a.n_query_heads);
+    const Range of_lse = to.lse.first ? rows_extent(to.lse, n_queries, a.n_query_heads) : Range{};
     KVLANE_TRY(of_out.meets(of_lse) ? overlap("out", of_out, "lse", of_lse) : KVL_OK);
     const auto check = [&](const Range &range, const char *name) {
         KVLANE_TRY(range.meets(of_out) ? overlap("out", of_out, name, range) : KVL_OK);
         return range.meets(of_lse) ? overlap("lse", of_lse, name, range) : KVL_OK;
     };
-    KVLANE_TRY(check(array_at(partials, n_partials), "partials"));
-    for (uint32_t i = 0; i < n_partials; ++i) {
-        const kvl_partial &p = partials[i];
+    KVLANE_TRY(check(array_at(desc.partials, desc.n_partials), "partials"));
+    for (uint32_t i = 0; i < desc.n_partials; ++i) {
+        const kvl_partial &p = desc.partials[i];
         KVLANE_TRY_IN(check(array_at(p.m, rows), "its m"), "partials[%" PRIu32 "]: ", i);
         KVLANE_TRY_IN(check(array_at(p.l, rows), "its l"), "partials[%" PRIu32 "]: ", i);
-        KVLANE_TRY_IN(check(array_at(p.o, rows * attention.v_head_dim), "its o"), "partials[%" PRIu32 "]: ", i);
+        KVLANE_TRY_IN(check(array_at(p.o, rows * a.v_head_dim), "its o"), "partials[%" PRIu32 "]: ", i);
     }
     return KVL_OK;
 }

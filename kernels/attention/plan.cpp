@@ -8,6 +8,7 @@
 #include "../view.hpp"
 #include "overlaps.hpp"
 #include "prefix.hpp"
+#include "validate.hpp"
 
 namespace kvlane {
 namespace {
@@ -31,7 +32,9 @@ struct Extent {
     uint32_t max_queries;  // of a sequence
     uint32_t max_tasks;
     uint64_t n_places;
-    uint64_t n_items;  // no fewer than there are
+    uint64_t n_items;    // no fewer than there are
+    uint64_t n_outputs;  // likewise, pieces of memory
+    bool all_f32;        // whether all outputs are
 
     // The most that are sharers'.
     uint64_t sharers_queries(const kvl_attention &a) const {
@@ -60,29 +63,33 @@ Layout layout_of(const kvl_attention &a, const Extent &extent) {
     const uint64_t of_result = result_bytes(a, extent.item_rows(a));
     const uint64_t of_results = n_tasks * std::max(result_bytes_per_task, min_results_per_task * of_result);
     take(1, sizeof(Call));
+    layout.sequences = take(extent.n_sequences, sizeof(Sequence));
     layout.plans = take(extent.n_sequences, sizeof(SequencePlan));
     layout.places = take(extent.n_places, sizeof(Place));
     layout.m = take(extent.sharers_queries(a) * a.group, sizeof(float));
     layout.l = take(extent.sharers_queries(a) * a.group, sizeof(float));
+    layout.o = take(extent.all_f32 ? 0 : extent.sharers_queries(a) * a.group,
+                    static_cast<size_t>(partial_stride(a.v_head_dim)) * sizeof(float));
     layout.slot_states = take(std::min(extent.n_items, n_tasks * max_results_per_task), sizeof(ReorderBuffer::State));
     layout.task_states = take(n_tasks, sizeof(std::atomic<uint8_t>));
     layout.scratch = take(n_tasks, sizeof(TaskScratch));
     layout.results = take(extent.n_items < of_results / of_result ? extent.n_items * of_result : of_results, 1);
-    layout.bytes = std::max(end, aligned(uint64_t{extent.n_sequences} * max_outputs * sizeof(Output)));
+    layout.bytes = std::max(end, aligned(extent.n_outputs * sizeof(Output)));
     return layout;
 }
 
 // The same for all blocks of a sequence; items beyond a block's own chunks have nothing to compute.
-int64_t n_chunks_of(const kvl_attention &a, const kvl_sequence &s) {
-    if (queries_of(s) == 1) {
-        return visible_to(a, s, s.len, s.len).n_chunks();
+int64_t n_chunks_of(const kvl_attention &a, const Sequence &s) {
+    if (s.n_queries == 1) {
+        return visible_to_any(a, s).n_chunks();
     }
     const Tokens asked = asked_of(s).within({0, s.len});
-    return std::clamp<int64_t>(asked.end_chunk() - asked.first_chunk(), 1, max_chunks_of_block(a, s.len, queries_of(s)));
+    return std::clamp<int64_t>(asked.end_chunk() - asked.first_chunk(), 1,
+                               max_chunks_of_block(a, s.len, s.n_queries, s.is_causal));
 }
 
 // Those that a sequence does not share. The last of them writes its outputs, so there is one even where it has no tokens.
-int64_t own_chunks(const kvl_attention &a, const kvl_sequence &s, int64_t n_shared) {
+int64_t own_chunks(const kvl_attention &a, const Sequence &s, int64_t n_shared) {
     return std::max<int64_t>(1, n_chunks_of(a, s) - n_shared);
 }
 
@@ -93,14 +100,15 @@ uint64_t most_items(const kvl_attention &a, int64_t n_chunks, uint32_t n_queries
     return items(items(static_cast<uint64_t>(n_chunks), blocks_of(a, n_queries)) + 1, a.n_kv_heads);
 }
 
-kvl_status extent_of(const kvl_attention &a, const kvl_sequence *sequences, uint32_t n_sequences, uint32_t max_tasks,
-                     Extent &extent) {
-    extent = {n_sequences, 1, max_tasks, 0, 0};
-    for (uint32_t i = 0; i < n_sequences; ++i) {
-        const uint32_t n_queries = queries_of(sequences[i]);
-        extent.max_queries = std::max(extent.max_queries, n_queries);
-        extent.n_places += static_cast<uint64_t>(visible_to_any(a, sequences[i]).n_chunks());
-        extent.n_items += most_items(a, n_chunks_of(a, sequences[i]), n_queries);
+kvl_status extent_of(const kvl_attention &a, const Sequences &sequences, uint32_t max_tasks, Extent &extent) {
+    extent = {sequences.n(), 1, max_tasks, 0, 0, 0, true};
+    for (uint32_t i = 0; i < sequences.n(); ++i) {
+        const Sequence s = sequences[i];
+        extent.max_queries = std::max(extent.max_queries, s.n_queries);
+        extent.n_places += static_cast<uint64_t>(visible_to_any(a, s).n_chunks());
+        extent.n_items += most_items(a, n_chunks_of(a, s), s.n_queries);
+        extent.n_outputs += n_outputs(a, s);
+        extent.all_f32 &= s.out.format == KVL_F32;
         if (extent.n_items > max_items) {
             return fail(KVL_ERROR_RANGE,
                         "sequences[%u] brings the call to %" PRIu64 " work items; at most %" PRIu64 " are allowed", i,
@@ -123,7 +131,7 @@ void move_to(Place &place, int64_t &view_first, int64_t position) {
 }
 
 // Where the chunks begin that any query sees some of: in one pass over the views and their runs. Returns how many there are.
-uint64_t lay_out_places(const kvl_attention &a, const kvl_sequence &s, Place *places) {
+uint64_t lay_out_places(const kvl_attention &a, const Sequence &s, Place *places) {
     const Visible visible = visible_to_any(a, s);
     const int64_t first = asked_of(s).first;
     Place place{s.view, 0, 0, 0};
@@ -140,7 +148,7 @@ uint64_t lay_out_places(const kvl_attention &a, const kvl_sequence &s, Place *pl
 }
 
 // The plans of sharers, whose items begin with first_item. Returns the end of these.
-uint64_t plan_sharers(const kvl_attention &a, const kvl_sequence *sequences, uint32_t first, const Sharers &sharers,
+uint64_t plan_sharers(const kvl_attention &a, const Sequences &sequences, uint32_t first, const Sharers &sharers,
                       uint64_t first_item, SequencePlan *plans) {
     SequencePlan plan{};
     plan.first_item = first_item;
@@ -149,14 +157,14 @@ uint64_t plan_sharers(const kvl_attention &a, const kvl_sequence *sequences, uin
     plan.end = sharers.end;
     for (uint32_t s = first; s < sharers.end; ++s) {
         plans[s].first_query = plan.n_queries;
-        plan.n_queries += queries_of(sequences[s]);
+        plan.n_queries += sequences[s].n_queries;
     }
     plan.n_items = static_cast<uint64_t>(plan.n_shared) * shared_blocks(a, plan);
     for (uint32_t s = first; s < sharers.end; ++s) {
         plan.first_query = plans[s].first_query;
         plan.first_own = plan.n_items;
-        plan.n_items +=
-            static_cast<uint64_t>(own_chunks(a, sequences[s], plan.n_shared)) * blocks_of(a, queries_of(sequences[s]));
+        const Sequence sequence = sequences[s];
+        plan.n_items += static_cast<uint64_t>(own_chunks(a, sequence, plan.n_shared)) * blocks_of(a, sequence.n_queries);
         plans[s] = plan;
     }
     for (uint32_t s = first; s < sharers.end; ++s) {
@@ -171,12 +179,11 @@ struct Totals {
     uint32_t result_rows;
 };
 
-Totals plan_sequences(const kvl_attention &a, const kvl_sequence *sequences, uint32_t n_sequences, SequencePlan *plans,
-                      Place *places) {
+Totals plan_sequences(const kvl_attention &a, const Sequences &sequences, SequencePlan *plans, Place *places) {
     Totals totals{0, a.group};
     uint64_t place = 0;
-    for (uint32_t first = 0; first < n_sequences;) {
-        const Sharers sharers = sharers_from(a, sequences, n_sequences, first);
+    for (uint32_t first = 0; first < sequences.n();) {
+        const Sharers sharers = sharers_from(a, sequences, first);
         totals.n_items = plan_sharers(a, sequences, first, sharers, totals.n_items, plans);
         totals.result_rows = std::max(totals.result_rows, a.group * std::min(a.block_queries, plans[first].n_queries));
         for (; first < sharers.end; ++first) {
@@ -208,9 +215,9 @@ Item shared_item(const Call &call, const SequencePlan &leader, uint32_t kv_head,
 // Of a sequence's own chunks.
 Item own_item(const Call &call, uint32_t sequence, uint32_t kv_head, uint64_t index) {
     const kvl_attention &a = *call.attention;
-    const kvl_sequence &s = call.sequences[sequence];
+    const Sequence &s = call.sequences[sequence];
     const int64_t n_shared = call.plans[sequence].n_shared;
-    const uint32_t n_blocks = blocks_of(a, queries_of(s));
+    const uint32_t n_blocks = blocks_of(a, s.n_queries);
     const auto own_chunk = static_cast<int64_t>(index / n_blocks), chunk = n_shared + own_chunk;
     const Block block = block_of(a, s, static_cast<uint32_t>(index % n_blocks));
     const Visible visible = visible_to(a, s, block);
@@ -254,20 +261,23 @@ kvl_partial result_of(const Call &call, uint64_t index) {
     return {m, m + stride, m + 2 * stride};
 }
 
-kvl_status layout_of_call(const kvl_attention &a, const kvl_sequence *sequences, uint32_t n_sequences, uint32_t max_tasks,
-                          Layout &layout) {
+kvl_status layout_of_call(const kvl_attention &a, const Sequences &sequences, uint32_t max_tasks, Layout &layout) {
     Extent extent;
-    KVLANE_TRY(extent_of(a, sequences, n_sequences, max_tasks, extent));
+    KVLANE_TRY(extent_of(a, sequences, max_tasks, extent));
     layout = layout_of(a, extent);
     return KVL_OK;
 }
 
-Call &lay_out_call(const kvl_attention &a, const kvl_sequence *sequences, uint32_t n_sequences, uint32_t max_tasks,
-                   const Layout &layout, void *workspace) {
+Call &lay_out_call(const kvl_attention &a, const Sequences &sequences, uint32_t max_tasks, const Layout &layout,
+                   void *workspace) {
     auto *const base = static_cast<std::byte *>(workspace);
+    auto *const copies = reinterpret_cast<Sequence *>(base + layout.sequences);
+    for (uint32_t i = 0; i < sequences.n(); ++i) {
+        new (&copies[i]) Sequence(sequences[i]);
+    }
     auto *const plans = reinterpret_cast<SequencePlan *>(base + layout.plans);
     auto *const places = reinterpret_cast<Place *>(base + layout.places);
-    const Totals totals = plan_sequences(a, sequences, n_sequences, plans, places);
+    const Totals totals = plan_sequences(a, sequences, plans, places);
     const auto n_tasks = static_cast<uint32_t>(std::min<uint64_t>(max_tasks, totals.n_items));
     const uint64_t n_slots = std::min(totals.n_items, n_tasks * results_per_task(a, totals.result_rows));
     auto *const task_states = reinterpret_cast<std::atomic<uint8_t> *>(base + layout.task_states);
@@ -276,13 +286,14 @@ Call &lay_out_call(const kvl_attention &a, const kvl_sequence *sequences, uint32
     }
     return *new (workspace) Call{.magic = call_magic,
                                  .attention = &a,
-                                 .sequences = sequences,
-                                 .n_sequences = n_sequences,
+                                 .sequences = copies,
+                                 .n_sequences = sequences.n(),
                                  .n_tasks = n_tasks,
                                  .plans = plans,
                                  .places = places,
                                  .m = reinterpret_cast<float *>(base + layout.m),
                                  .l = reinterpret_cast<float *>(base + layout.l),
+                                 .o = reinterpret_cast<float *>(base + layout.o),
                                  .results = base + layout.results,
                                  .result_rows = totals.result_rows,
                                  .scratch = reinterpret_cast<TaskScratch *>(base + layout.scratch),
@@ -297,20 +308,35 @@ using namespace kvlane;
 
 kvl_status kvl_attention_workspace_size(const kvl_attention *attention, uint32_t n_sequences, int64_t max_len,
                                         uint32_t max_queries, uint32_t max_tasks, size_t *bytes) {
+    kvl_workspace_desc desc = kvl_workspace_desc_init();
+    desc.n_sequences = n_sequences;
+    desc.max_len = max_len;
+    desc.max_queries = max_queries;
+    desc.max_tasks = max_tasks;
+    return kvl_attention_workspace_size_for(attention, &desc, bytes);
+}
+
+kvl_status kvl_attention_workspace_size_for(const kvl_attention *attention, const kvl_workspace_desc *described,
+                                            size_t *bytes) {
     KVLANE_TRY(check_not_null(attention, "attention"));
     KVLANE_TRY(check_not_null(bytes, "bytes"));
-    KVLANE_TRY(check_range(max_len, 0, KVL_MAX_TOKENS, "max_len"));
-    KVLANE_TRY(check_range(max_queries, 1, UINT32_MAX, "max_queries"));
-    KVLANE_TRY(check_range(max_tasks, 1, KVL_MAX_TASKS, "max_tasks"));
-    const auto n_queries = static_cast<uint32_t>(std::clamp<int64_t>(max_len, 1, max_queries));
-    const uint64_t of_one = most_items(*attention, max_chunks_of_block(*attention, max_len, n_queries), n_queries);
-    *bytes =
-        layout_of(*attention,
-                  {.n_sequences = n_sequences,
-                   .max_queries = n_queries,
-                   .max_tasks = max_tasks,
-                   .n_places = static_cast<uint64_t>(max_chunks_of_queries(*attention, max_len, n_queries)) * n_sequences,
-                   .n_items = items(of_one, n_sequences)})
-            .bytes;
+    KVLANE_TRY(check_desc(described, 0, "desc"));
+    const kvl_workspace_desc desc = read_desc(*described);
+    KVLANE_TRY(check_reserved(desc.reserved));
+    KVLANE_TRY(check_range(desc.max_len, 0, KVL_MAX_TOKENS, "max_len"));
+    KVLANE_TRY(check_range(desc.max_queries, 1, UINT32_MAX, "max_queries"));
+    KVLANE_TRY(check_range(desc.max_tasks, 1, KVL_MAX_TASKS, "max_tasks"));
+    KVLANE_TRY(check_row_format(desc.out_format, "out_format"));
+    const kvl_attention &a = *attention;
+    const auto max_chunks = static_cast<uint64_t>(max_chunks_of_queries(a, desc.max_len, desc.max_queries, false));
+    const int64_t of_block = max_chunks_of_block(a, desc.max_len, desc.max_queries, false);
+    *bytes = layout_of(a, {.n_sequences = desc.n_sequences,
+                           .max_queries = desc.max_queries,
+                           .max_tasks = desc.max_tasks,
+                           .n_places = max_chunks * desc.n_sequences,
+                           .n_items = items(most_items(a, of_block, desc.max_queries), desc.n_sequences),
+                           .n_outputs = items(max_outputs(a, desc.max_queries), desc.n_sequences),
+                           .all_f32 = desc.out_format == KVL_F32})
+                 .bytes;
     return KVL_OK;
 }

@@ -49,13 +49,14 @@ enum TaskState : uint8_t { not_run, running, done };
 struct Call {
     uint64_t magic;
     const kvl_attention *attention;
-    const kvl_sequence *sequences;
+    const Sequence *sequences;
     uint32_t n_sequences;
     uint32_t n_tasks;
     SequencePlan *plans;  // [n_sequences]
     Place *places;
-    float *m;                           // [queries of the sharers][group]: the states into which items are folded;
-    float *l;                           // their o is in the sequences' outputs
+    float *m;  // [queries of the sharers][group]: the states into which items are folded;
+    float *l;
+    float *o;                           // of outputs that are not f32; consecutive rows are partial_stride(v_head_dim) apart
     std::byte *results;                 // of items, indexed by slot
     uint32_t result_rows;               // maximum per item
     TaskScratch *scratch;               // [n_tasks]
@@ -83,7 +84,7 @@ template <class Body>
 void for_each_query(const Call &call, const Item &item, Body &&body) {
     uint32_t sequence = item.sequence, query = item.first_query;
     for (uint32_t i = 0; i < item.n_queries; ++i, ++query) {
-        if (query == queries_of(call.sequences[sequence])) {
+        if (query == call.sequences[sequence].n_queries) {
             ++sequence;
             query = 0;
         }
@@ -99,10 +100,12 @@ kvl_partial result_of(const Call &call, uint64_t index);
 
 // Byte offsets of the workspace's parts, and its size in bytes.
 struct Layout {
+    uint64_t sequences;
     uint64_t plans;
     uint64_t places;
     uint64_t m;
     uint64_t l;
+    uint64_t o;
     uint64_t slot_states;
     uint64_t task_states;
     uint64_t scratch;
@@ -112,10 +115,10 @@ struct Layout {
 
 // Computes the workspace layout for a call with validated sequences.
 // Errors: KVL_ERROR_RANGE when there are too many items
-kvl_status layout_of_call(const kvl_attention &a, const kvl_sequence *sequences, uint32_t n_sequences, uint32_t max_tasks,
-                          Layout &layout);
+kvl_status layout_of_call(const kvl_attention &a, const Sequences &sequences, uint32_t max_tasks, Layout &layout);
 
-Call &lay_out_call(const kvl_attention &a, const kvl_sequence *sequences, uint32_t n_sequences, uint32_t max_tasks,
-                   const Layout &layout, void *workspace);
+// Copies the sequences to the workspace and plans their items.
+Call &lay_out_call(const kvl_attention &a, const Sequences &sequences, uint32_t max_tasks, const Layout &layout,
+                   void *workspace);
 
 }  // namespace kvlane

@@ -4,7 +4,7 @@
 
 #include "../kernel_table.hpp"
 #include "../planes.hpp"
-#include "validate.hpp"
+#include "visible.hpp"
 
 namespace kvlane {
 namespace {
@@ -33,21 +33,22 @@ int64_t common_tokens(const kvl_view &a, const kvl_view &b) {
 }
 
 // Tokens from the first one on that all queries of the sequence see, if they may be shared.
-int64_t sharable_tokens(const kvl_attention &a, const kvl_sequence &s) {
-    const bool is_whole = !s.range && !s.mask && (a.window == 0 || s.len - a.window <= a.n_sink_tokens);
-    return is_whole && queries_of(s) <= a.block_queries ? s.len - (queries_of(s) - 1) : 0;
+int64_t sharable_tokens(const kvl_attention &a, const Sequence &s) {
+    const int64_t last = s.position(s.n_queries - 1);
+    const bool is_whole = !s.range && !s.mask && (a.window == 0 || last + 1 - a.window <= a.n_sink_tokens);
+    return is_whole && s.n_queries <= a.block_queries ? visible_end(a, s, s.position(0)) : 0;
 }
 
 }  // namespace
 
-Sharers sharers_from(const kvl_attention &a, const kvl_sequence *sequences, uint32_t n_sequences, uint32_t first) {
+Sharers sharers_from(const kvl_attention &a, const Sequences &sequences, uint32_t first) {
     Sharers sharers{first + 1, 0};
+    const kvl_view &view = *sequences[first].view;
     const int64_t of_first = sharable_tokens(a, sequences[first]);
-    for (; sharers.end < n_sequences && of_first >= chunk_tokens; ++sharers.end) {
-        const kvl_sequence &next = sequences[sharers.end];
+    for (; sharers.end < sequences.n() && of_first >= chunk_tokens; ++sharers.end) {
+        const Sequence next = sequences[sharers.end];
         const int64_t most = std::min(of_first, sharable_tokens(a, next));
-        const int64_t n_chunks =
-            most < chunk_tokens ? 0 : std::min(most, common_tokens(*sequences[first].view, *next.view)) / chunk_tokens;
+        const int64_t n_chunks = most < chunk_tokens ? 0 : std::min(most, common_tokens(view, *next.view)) / chunk_tokens;
         if (n_chunks == 0 || n_chunks < sharers.n_chunks) {
             break;
         }

@@ -2,7 +2,7 @@
 
 // Finds sequences of a call that begin with the same memory, which is then read once for all of them.
 
-#include "attention.hpp"
+#include "sequence.hpp"
 
 namespace kvlane {
 
@@ -12,6 +12,6 @@ struct Sharers {
     int64_t n_chunks;  // whole, from position 0 on, in the same memory, visible to all their queries; 0 for one sequence
 };
 
-Sharers sharers_from(const kvl_attention &attention, const kvl_sequence *sequences, uint32_t n_sequences, uint32_t first);
+Sharers sharers_from(const kvl_attention &attention, const Sequences &sequences, uint32_t first);
 
 }  // namespace kvlane

@@ -7,12 +7,14 @@
 #include "merge.hpp"
 #include "overlaps.hpp"
 #include "plan.hpp"
+#include "validate.hpp"
 
 using namespace kvlane;
 
 namespace {
 
 constexpr size_t alignment = KVL_WORKSPACE_ALIGNMENT;
+constexpr int64_t all_tokens = 4 * KVL_MAX_TOKENS;  // a window that reaches the first token from any position
 
 kvl_status check_workspace(const void *workspace, uint64_t bytes, uint64_t needed) {
     KVLANE_TRY(check_not_null(workspace, "workspace"));
@@ -33,8 +35,9 @@ kvl_status begun_call(void *workspace, Call *&call) {
                : fail(KVL_ERROR_WORKSPACE_STATE, "workspace at %p holds no call; kvl_attend_begin makes one", workspace);
 }
 
-Query query_of(const kvl_attention &a, const kvl_sequence &s, uint32_t query) {
-    return {s.q + uint64_t{query} * a.n_query_heads * a.head_dim, s.len - (queries_of(s) - query)};
+Query query_of(const kvl_attention &a, const Sequence &s, uint32_t kv_head, uint32_t query) {
+    const int64_t position = s.position(query);
+    return {s.q.at(query, kv_head * a.group), s.q.head_stride, s.q.format, position, visible_end(a, s, position)};
 }
 
 // The partial state of an item's rows, to its place among the results.
@@ -45,8 +48,9 @@ void compute(const Call &call, uint64_t index, TaskScratch &scratch) {
         return;
     }
     const Place &place = place_of(call, item);
+    const std::optional<kvl_mask> &mask = call.sequences[item.sequence].mask;
     for_each_query(call, item, [&](uint32_t i, uint32_t sequence, uint32_t query) {
-        scratch.queries[i] = query_of(a, call.sequences[sequence], query);
+        scratch.queries[i] = query_of(a, call.sequences[sequence], item.kv_head, query);
     });
     a.kernels->attend_chunk({.kernels = a.kernels,
                              .view = place.view,
@@ -56,7 +60,6 @@ void compute(const Call &call, uint64_t index, TaskScratch &scratch) {
                              .run_first = place.run_first,
                              .n_tokens = item.tokens.n(),
                              .queries = scratch.queries,
-                             .first_element = int64_t{item.kv_head} * a.group * a.head_dim,
                              .n_queries = static_cast<int>(item.n_queries),
                              .group = static_cast<int>(a.group),
                              .out = result_of(call, index),
@@ -67,61 +70,64 @@ void compute(const Call &call, uint64_t index, TaskScratch &scratch) {
                              .softcap = a.softcap,
                              .slopes = a.slopes ? &a.slopes[uint64_t{item.kv_head} * a.group] : nullptr,
                              .position = item.tokens.first,
-                             .window = a.window > 0 ? a.window : KVL_MAX_TOKENS,
+                             .window = a.window > 0 ? a.window : all_tokens,
                              .n_sink_tokens = a.n_sink_tokens,
-                             .mask = call.sequences[item.sequence].mask,
+                             .mask = mask ? &*mask : nullptr,
                              .first_query = item.first_query,
+                             .first_head = item.kv_head * a.group,
                              .scratch = &scratch.rows});
 }
 
-// A query's rows of a KV head: m and l in the workspace, o where it is wanted.
-struct OutputRows {
-    PartialRows rows;
-    uint64_t first;  // among all of the sequence's rows
-};
-
-OutputRows rows_of(const Call &call, uint32_t kv_head, uint32_t sequence, uint32_t query) {
+// The state of a query's rows of the KV head whose items are being folded: o in the output's memory if that is f32.
+PartialRows state_of(const Call &call, uint32_t kv_head, uint32_t sequence, uint32_t query) {
     const kvl_attention &a = *call.attention;
-    const kvl_sequence &s = call.sequences[sequence];
-    const uint64_t first = uint64_t{query} * a.n_query_heads + uint64_t{kv_head} * a.group;
-    const uint64_t state = (uint64_t{call.plans[sequence].first_query} + query) * a.group;
-    float *const o = s.range ? s.range->out.o : s.out;
-    return {{call.m + state, call.l + state, o + first * a.v_head_dim, a.v_head_dim}, first};
+    const Sequence &s = call.sequences[sequence];
+    const uint64_t first = (uint64_t{call.plans[sequence].first_query} + query) * a.group;
+    float *const m = call.m + first, *const l = call.l + first;
+    if (s.out.format != KVL_F32) {
+        const int64_t stride = partial_stride(a.v_head_dim);
+        return {m, l, call.o + static_cast<int64_t>(first) * stride, stride};
+    }
+    return {m, l, reinterpret_cast<float *>(s.out.at(query, kv_head * a.group)),
+            s.out.head_stride / static_cast<int64_t>(sizeof(float))};
 }
 
-// All chunks are in the rows: their output and lse, or their partial.
-void finish(const Call &call, const kvl_sequence &s, const OutputRows &out) {
-    const kvl_attention &a = *call.attention;
-    const PartialRows &rows = out.rows;
+// All chunks are in the rows: writes their partial state, or their output and lse.
+void finish(const kvl_attention &a, const Sequence &s, uint32_t query, uint32_t first_head, const PartialRows &rows) {
     if (s.range) {
-        std::copy_n(rows.m, a.group, s.range->out.m + out.first);
-        std::copy_n(rows.l, a.group, s.range->out.l + out.first);
+        const uint64_t first = uint64_t{query} * a.n_query_heads + first_head;
+        std::copy_n(rows.m, a.group, s.range->out.m + first);
+        std::copy_n(rows.l, a.group, s.range->out.l + first);
         return;
     }
     a.kernels->finish_rows(rows, static_cast<int>(a.group), a.v_head_dim, a.v_rotation == KVL_ROTATION_HADAMARD,
-                           s.lse ? s.lse + out.first : nullptr);
+                           {.out = s.out.at(query, first_head),
+                            .out_stride_bytes = s.out.head_stride,
+                            .format = s.out.format,
+                            .lse = s.lse.first ? s.lse.at(query, first_head) : nullptr,
+                            .lse_stride_bytes = s.lse.head_stride});
 }
 
 // Merges an item's result into its rows.
 void fold(const Call &call, uint64_t index) {
     const kvl_attention &a = *call.attention;
     const Item item = item_at(call, index);
+    const uint32_t first_head = item.kv_head * a.group;
     const kvl_partial result = result_of(call, index);
     const int64_t o_stride = partial_stride(a.v_head_dim);
     for_each_query(call, item, [&](uint32_t i, uint32_t sequence, uint32_t query) {
-        const kvl_sequence &s = call.sequences[sequence];
-        const OutputRows out = rows_of(call, item.kv_head, sequence, query);
+        const Sequence &s = call.sequences[sequence];
+        const PartialRows rows = state_of(call, item.kv_head, sequence, query);
         if (item.is_first) {
-            clear_rows(out.rows, a.group, a.v_head_dim,
-                       a.sink_logits && !s.range ? &a.sink_logits[uint64_t{item.kv_head} * a.group] : nullptr);
+            clear_rows(rows, a.group, a.v_head_dim, a.sink_logits && !s.range ? &a.sink_logits[first_head] : nullptr);
         }
         if (item.tokens.n() > 0) {
             const uint64_t row = uint64_t{i} * a.group;
-            a.kernels->merge(out.rows, {result.m + row, result.l + row, result.o + row * o_stride, o_stride},
+            a.kernels->merge(rows, {result.m + row, result.l + row, result.o + row * o_stride, o_stride},
                              static_cast<int>(a.group), a.v_head_dim);
         }
         if (item.is_last) {
-            finish(call, s, out);
+            finish(a, s, query, first_head, rows);
         }
     });
 }
@@ -180,17 +186,17 @@ void run_tasks(Call &call, const kvl_executor &executor) {
 
 }  // namespace
 
-kvl_status kvl_attend_begin(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences,
+kvl_status kvl_attend_begin(const kvl_attention *attention, const kvl_sequence *described, uint32_t n_sequences,
                             void *workspace, size_t workspace_bytes, uint32_t max_tasks, uint32_t *n_tasks) {
     KVLANE_TRY(check_not_null(n_tasks, "n_tasks"));
     KVLANE_TRY(check_range(max_tasks, 1, KVL_MAX_TASKS, "max_tasks"));
-    KVLANE_TRY(check_sequences(attention, sequences, n_sequences));
+    KVLANE_TRY(check_sequences(attention, described, n_sequences));
+    const Sequences sequences(*attention, described, n_sequences);
     Layout layout;
-    KVLANE_TRY(layout_of_call(*attention, sequences, n_sequences, max_tasks, layout));
+    KVLANE_TRY(layout_of_call(*attention, sequences, max_tasks, layout));
     KVLANE_TRY(check_workspace(workspace, workspace_bytes, layout.bytes));
-    KVLANE_TRY(check_overlaps(*attention, sequences, n_sequences, n_tasks, workspace, layout.bytes,
-                              static_cast<Output *>(workspace)));
-    *n_tasks = lay_out_call(*attention, sequences, n_sequences, max_tasks, layout, workspace).n_tasks;
+    KVLANE_TRY(check_overlaps(*attention, sequences, n_tasks, workspace, layout.bytes, static_cast<Output *>(workspace)));
+    *n_tasks = lay_out_call(*attention, sequences, max_tasks, layout, workspace).n_tasks;
     return KVL_OK;
 }
 

@@ -3,10 +3,17 @@
 #include <algorithm>
 #include <cstddef>
 
-#include "../error.hpp"
 #include "../planes.hpp"
 
 namespace kvlane {
+
+kvl_status check_row_format(kvl_format format, const char *name) {
+    KVLANE_TRY(check_format(format, name));
+    return !format::is_scaled(format)
+               ? KVL_OK
+               : fail(KVL_ERROR_FORMAT, "%s is %s; rows must be f32, f16 or bf16", name, name_of_format(format).text);
+}
+
 namespace {
 
 // ---- Shapes
@@ -229,78 +236,8 @@ kvl_status check_view(const kvl_attention &a, const kvl_view *first) {
     return KVL_OK;
 }
 
-kvl_status check_sequence_range(const kvl_sequence &s) {
-    const kvl_range &range = *s.range;
-    KVLANE_TRY(check_header(range, 0));
-    KVLANE_TRY(check_reserved(range.reserved));
-    KVLANE_TRY(check_range(range.view_first, 0, KVL_MAX_TOKENS - s.view->len, "view_first"));
-    KVLANE_TRY(check_range(range.first, range.view_first, range.view_first + s.view->len, "first"));
-    KVLANE_TRY(check_range(range.end, range.first, range.view_first + s.view->len, "end"));
-    KVLANE_TRY(check_not_null(range.out.m, "out.m"));
-    KVLANE_TRY(check_not_null(range.out.l, "out.l"));
-    return check_not_null(range.out.o, "out.o");
-}
-
-kvl_status check_whole(const kvl_sequence &s) {
-    if (s.len < 0 || s.len > s.view->len) {
-        return fail(KVL_ERROR_LENGTH, "len is %" PRId64 "; it must be from 0 to the view's %" PRId64, s.len, s.view->len);
-    }
-    return check_not_null(s.out, "out");
-}
-
-// A mask's rows, whose elements are so large: aligned as these are, a stride apart that may be 0. Of one query it is unused.
-kvl_status check_mask_rows(const void *rows, int64_t stride, int64_t element_bytes, uint32_t n_queries, const char *name) {
-    if (reinterpret_cast<uintptr_t>(rows) % static_cast<uintptr_t>(element_bytes) != 0) {
-        return fail(KVL_ERROR_MASK, "%s are at %p; they must be aligned to %" PRId64 " bytes", name, rows, element_bytes);
-    }
-    const int64_t most = n_queries == 1 ? 0 : KVL_MAX_EXTENT_BYTES / (n_queries - 1);
-    return n_queries == 1 || !rows || (stride >= 0 && stride <= most && stride % element_bytes == 0)
-               ? KVL_OK
-               : fail(KVL_ERROR_STRIDE,
-                      "%s_stride_bytes is %" PRId64 "; it must be 0 or a multiple of %" PRId64 " up to %" PRId64
-                      ", KVL_MAX_EXTENT_BYTES / %u",
-                      name, stride, element_bytes, most, n_queries - 1);
-}
-
-kvl_status check_mask(const kvl_sequence &s) {
-    const kvl_mask &mask = *s.mask;
-    KVLANE_TRY(check_header(mask, 0));
-    KVLANE_TRY(check_reserved(mask.reserved));
-    const int64_t end = s.range ? std::min(s.len, s.range->end) : s.len;
-    if (mask.n_tokens < end || mask.n_tokens > KVL_MAX_TOKENS) {
-        return fail(KVL_ERROR_MASK, "n_tokens is %" PRId64 "; it must be from %" PRId64 ", the tokens it masks, to %" PRId64,
-                    mask.n_tokens, end, KVL_MAX_TOKENS);
-    }
-    KVLANE_TRY(check_mask_rows(mask.bits, mask.bits_stride_bytes, sizeof *mask.bits, queries_of(s), "bits"));
-    return check_mask_rows(mask.biases, mask.biases_stride_bytes, sizeof *mask.biases, queries_of(s), "biases");
-}
-
-kvl_status check_sequence(const kvl_attention &a, const kvl_sequence &s) {
-    KVLANE_TRY(check_header(s, 0));
-    KVLANE_TRY(check_view(a, s.view));
-    if (s.range) {
-        KVLANE_TRY(check_range(s.len, 0, KVL_MAX_TOKENS, "len, with a range,"));
-        KVLANE_TRY_IN(check_sequence_range(s), "range: ");
-    } else {
-        KVLANE_TRY(check_whole(s));
-    }
-    if (s.n_queries > 1 && s.n_queries > s.len) {
-        return fail(KVL_ERROR_LENGTH, "n_queries is %u; it must be at most len, %" PRId64, s.n_queries, s.len);
-    }
-    if (s.mask) {
-        KVLANE_TRY_IN(check_mask(s), "mask: ");
-    }
-    return check_not_null(s.q, "q");
-}
-
-}  // namespace
-
-kvl_status check_layer_shape(const kvl_layer_desc &layer) {
-    KVLANE_TRY(check_header(layer, 0));
-    return check_shape(layer, layer.v_head_dim ? layer.v_head_dim : layer.head_dim);
-}
-
-kvl_status check_writable_tiles(const kvl_view &view) {
+// Packed tiles, whatever their tokens.
+kvl_status check_tiles(const kvl_view &view) {
     KVLANE_TRY(check_header(view, KVL_VIEW_TILES));
     if (!has_tiles(view)) {
         return fail(KVL_ERROR_FLAGS, "flags is 0x%x; it must have KVL_VIEW_TILES, 0x%x", view.flags, KVL_VIEW_TILES);
@@ -308,7 +245,173 @@ kvl_status check_writable_tiles(const kvl_view &view) {
     KVLANE_TRY(check_reserved(view.reserved));
     KVLANE_TRY(check_shape(view, view.v_head_dim));
     KVLANE_TRY(check_stated(view.k_rotation, "k"));
-    KVLANE_TRY(check_stated(view.v_rotation, "v"));
+    return check_stated(view.v_rotation, "v");
+}
+
+// ---- Sequences
+
+kvl_status check_sequence_range(const kvl_view &view, const kvl_range &range) {
+    KVLANE_TRY(check_reserved(range.reserved));
+    KVLANE_TRY(check_range(range.view_first, 0, KVL_MAX_TOKENS - view.len, "view_first"));
+    KVLANE_TRY(check_range(range.first, range.view_first, range.view_first + view.len, "first"));
+    KVLANE_TRY(check_range(range.end, range.first, range.view_first + view.len, "end"));
+    KVLANE_TRY(check_not_null(range.out.m, "out.m"));
+    KVLANE_TRY(check_not_null(range.out.l, "out.l"));
+    return check_not_null(range.out.o, "out.o");
+}
+
+kvl_status check_len_of(const kvl_sequence &s) {
+    return s.len >= 0 && s.len <= s.view->len
+               ? KVL_OK
+               : fail(KVL_ERROR_LENGTH, "len is %" PRId64 "; it must be from 0 to the view's %" PRId64, s.len, s.view->len);
+}
+
+// A stride between n rows of queries or outputs; 0 selects the default. Of one row it is unused.
+kvl_status check_row_stride(int64_t stride, int64_t n, int64_t row_bytes, int64_t element_bytes, const char *name) {
+    const int64_t most = n > 1 ? KVL_MAX_EXTENT_BYTES / (n - 1) : 0;
+    return n <= 1 || stride == 0 || (stride >= row_bytes && stride <= most && stride % element_bytes == 0)
+               ? KVL_OK
+               : fail(KVL_ERROR_STRIDE,
+                      "%s_stride_bytes is %" PRId64 "; it must be 0, or a multiple of %" PRId64 " from a row's %" PRId64
+                      " bytes to %" PRId64 ", KVL_MAX_EXTENT_BYTES / %" PRId64,
+                      name, stride, element_bytes, row_bytes, most, n - 1);
+}
+
+// Rows of queries or outputs, in a format that callers may have.
+struct CallerRows {
+    const char *format_name, *token_name, *head_name;
+    kvl_format format;
+    uint32_t dim;
+    int64_t token_stride, head_stride;
+};
+
+kvl_status check_caller_rows(const CallerRows &rows, int64_t n_tokens, uint32_t n_heads) {
+    KVLANE_TRY(check_row_format(rows.format, rows.format_name));
+    const int64_t bytes = format::row_bytes(rows.format, rows.dim), element = format::bits_of[rows.format] / 8;
+    KVLANE_TRY(check_row_stride(rows.token_stride, n_tokens, bytes, element, rows.token_name));
+    return check_row_stride(rows.head_stride, n_heads, bytes, element, rows.head_name);
+}
+
+// Of a sequence or a merge.
+template <class Desc>
+kvl_status check_output_rows(const kvl_attention &a, const Desc &desc, uint32_t n_queries) {
+    const CallerRows out{"out_format",
+                         "out_token",
+                         "out_head",
+                         desc.out_format,
+                         a.v_head_dim,
+                         desc.out_token_stride_bytes,
+                         desc.out_head_stride_bytes};
+    const CallerRows lse{"", "lse_token", "lse_head", KVL_F32, 1, desc.lse_token_stride_bytes, desc.lse_head_stride_bytes};
+    KVLANE_TRY(check_not_null(desc.out, "out"));
+    KVLANE_TRY(check_caller_rows(out, n_queries, a.n_query_heads));
+    return desc.lse ? check_caller_rows(lse, n_queries, a.n_query_heads) : KVL_OK;
+}
+
+kvl_status check_rows_of(const kvl_attention &a, const kvl_sequence &s, uint32_t n_queries) {
+    const CallerRows q{"q_format",           "q_token", "q_head", s.q_format, a.head_dim, s.q_token_stride_bytes,
+                       s.q_head_stride_bytes};
+    KVLANE_TRY(check_not_null(s.q, "q"));
+    KVLANE_TRY(check_caller_rows(q, n_queries, a.n_query_heads));
+    return s.range ? KVL_OK : check_output_rows(a, s, n_queries);
+}
+
+// A stride between n of a mask's rows, whose elements are so large; it may be 0. Of one row it is unused.
+kvl_status check_mask_stride(int64_t stride, int64_t element_bytes, uint32_t n, const char *name) {
+    const int64_t most = n == 1 ? 0 : KVL_MAX_EXTENT_BYTES / (n - 1);
+    return n == 1 || (stride >= 0 && stride <= most && stride % element_bytes == 0)
+               ? KVL_OK
+               : fail(KVL_ERROR_STRIDE,
+                      "%s_stride_bytes is %" PRId64 "; it must be 0 or a multiple of %" PRId64 " up to %" PRId64
+                      ", KVL_MAX_EXTENT_BYTES / %u",
+                      name, stride, element_bytes, most, n - 1);
+}
+
+kvl_status check_mask_alignment(const void *rows, uintptr_t element_bytes, const char *name) {
+    return reinterpret_cast<uintptr_t>(rows) % element_bytes == 0
+               ? KVL_OK
+               : fail(KVL_ERROR_MASK, "%s are at %p; they must be aligned to %" PRIuPTR " bytes", name, rows, element_bytes);
+}
+
+kvl_status check_mask(const kvl_attention &a, const kvl_mask &mask, int64_t n_masked, uint32_t n_queries) {
+    KVLANE_TRY(check_reserved(mask.reserved));
+    if (mask.n_tokens < n_masked || mask.n_tokens > KVL_MAX_TOKENS) {
+        return fail(KVL_ERROR_MASK, "n_tokens is %" PRId64 "; it must be from %" PRId64 ", the tokens it masks, to %" PRId64,
+                    mask.n_tokens, n_masked, KVL_MAX_TOKENS);
+    }
+    KVLANE_TRY(check_mask_alignment(mask.bits, sizeof *mask.bits, "bits"));
+    KVLANE_TRY(check_mask_alignment(mask.biases, sizeof *mask.biases, "biases"));
+    if (mask.bits) {
+        KVLANE_TRY(check_mask_stride(mask.bits_stride_bytes, sizeof *mask.bits, n_queries, "bits"));
+        KVLANE_TRY(check_mask_stride(mask.bits_head_stride_bytes, sizeof *mask.bits, a.n_query_heads, "bits_head"));
+    }
+    if (mask.biases) {
+        KVLANE_TRY(check_mask_stride(mask.biases_stride_bytes, sizeof *mask.biases, n_queries, "biases"));
+        KVLANE_TRY(check_mask_stride(mask.biases_head_stride_bytes, sizeof *mask.biases, a.n_query_heads, "biases_head"));
+    }
+    return KVL_OK;
+}
+
+// s: of this version.
+kvl_status check_sequence(const kvl_attention &a, const kvl_sequence &s) {
+    const uint32_t n_queries = std::max(1u, s.n_queries);
+    int64_t n_masked = s.len;
+    KVLANE_TRY(check_view(a, s.view));
+    if (s.range) {
+        KVLANE_TRY(check_range(s.len, 0, KVL_MAX_TOKENS, "len, with a range,"));
+        KVLANE_TRY_IN(check_header(*s.range, 0), "range: ");
+        KVLANE_TRY_IN(check_sequence_range(*s.view, read_desc(*s.range)), "range: ");
+        n_masked = std::min(s.len, s.range->end);
+    } else {
+        KVLANE_TRY(check_len_of(s));
+    }
+    KVLANE_TRY(check_range(s.causal_offset, -KVL_MAX_TOKENS, KVL_MAX_TOKENS, "causal_offset"));
+    if (s.mask) {
+        KVLANE_TRY_IN(check_header(*s.mask, 0), "mask: ");
+        KVLANE_TRY_IN(check_mask(a, read_desc(*s.mask), n_masked, n_queries), "mask: ");
+    }
+    return check_rows_of(a, s, n_queries);
+}
+
+}  // namespace
+
+kvl_status check_layer_shape(const kvl_layer_desc &layer) {
+    return check_shape(layer, layer.v_head_dim ? layer.v_head_dim : layer.head_dim);
+}
+
+kvl_status check_token_rows(const kvl_rows &rows, uint32_t n_kv_heads, uint32_t head_dim, uint32_t v_head_dim) {
+    KVLANE_TRY(check_reserved(rows.reserved));
+    KVLANE_TRY(check_not_null(rows.k, "k"));
+    KVLANE_TRY(check_not_null(rows.v, "v"));
+    KVLANE_TRY(check_caller_rows(
+        {"k_format", "k_token", "k_head", rows.k_format, head_dim, rows.k_token_stride_bytes, rows.k_head_stride_bytes},
+        rows.n_tokens, n_kv_heads));
+    return check_caller_rows(
+        {"v_format", "v_token", "v_head", rows.v_format, v_head_dim, rows.v_token_stride_bytes, rows.v_head_stride_bytes},
+        rows.n_tokens, n_kv_heads);
+}
+
+kvl_status check_merge_rows(const kvl_attention &a, const kvl_merge_desc &desc, uint32_t n_queries) {
+    return check_output_rows(a, desc, n_queries);
+}
+
+kvl_status check_tile_pool(const kvl_view &pool) {
+    KVLANE_TRY(check_tiles(pool));
+    if (pool.block_tokens == 0) {
+        return fail(KVL_ERROR_RANGE, "block_tokens is 0; a pool has blocks of a multiple of %d tokens", panel::tile_tokens);
+    }
+    KVLANE_TRY(check_whole_tiles(pool, pool.block_tokens, "block_tokens"));
+    KVLANE_TRY(check_range(pool.n_spans, 1, 1, "n_spans"));
+    KVLANE_TRY(check_not_null(pool.spans, "spans"));
+    KVLANE_TRY_IN(check_span(pool, *pool.spans), "spans[0]: ");
+    const int64_t n_blocks = pool.spans->n_tokens / pool.block_tokens;
+    KVLANE_TRY(check_stride(tile_plane, pool, pool.k_block_stride_bytes, n_blocks, "block"));
+    KVLANE_TRY(check_stride(tile_plane, pool, pool.k_token_stride_bytes, pool.block_tokens / panel::tile_tokens, "token"));
+    return check_stride(tile_plane, pool, pool.k_head_stride_bytes, pool.n_kv_heads, "head");
+}
+
+kvl_status check_writable_tiles(const kvl_view &view) {
+    KVLANE_TRY(check_tiles(view));
     KVLANE_TRY(check_range(view.len, 0, KVL_MAX_TOKENS, "len"));
     if (view.next) {
         KVLANE_TRY_IN(check_range(view.next->len, 0, view.len, "len"), "next: ");
@@ -319,8 +422,10 @@ kvl_status check_writable_tiles(const kvl_view &view) {
 kvl_status check_sequences(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences) {
     KVLANE_TRY(check_not_null(attention, "attention"));
     KVLANE_TRY(n_sequences == 0 ? KVL_OK : check_not_null(sequences, "sequences"));
+    const DescArray<kvl_sequence> array{sequences, n_sequences};
     for (uint32_t i = 0; i < n_sequences; ++i) {
-        KVLANE_TRY_IN(check_sequence(*attention, sequences[i]), "sequences[%u]: ", i);
+        KVLANE_TRY_IN(array.check(i, KVL_SEQUENCE_NON_CAUSAL), "sequences[%u]: ", i);
+        KVLANE_TRY_IN(check_sequence(*attention, array[i]), "sequences[%u]: ", i);
     }
     return KVL_OK;
 }

@@ -1,14 +1,14 @@
 #pragma once
 
-// The tokens, and so the chunks, visible to a call's queries: by causal order, window, sink tokens, range and mask.
+// The tokens, and so the chunks, visible to a call's queries: by causal order or without it, window, sink tokens,
+// range and mask.
 
 #include <algorithm>
 #include <bit>
 
 #include "../mask.hpp"
 #include "../view.hpp"
-#include "attention.hpp"
-#include "validate.hpp"
+#include "sequence.hpp"
 
 namespace kvlane {
 
@@ -54,40 +54,52 @@ struct Visible {
     }
 };
 
-inline Tokens asked_of(const kvl_sequence &s) { return s.range ? Tokens{s.range->first, s.range->end} : Tokens{0, s.len}; }
+inline Tokens asked_of(const Sequence &s) { return s.range ? Tokens{s.range->first, s.range->end} : Tokens{0, s.len}; }
 
-inline int64_t view_first_of(const kvl_sequence &s) { return s.range ? s.range->view_first : 0; }
+inline int64_t view_first_of(const Sequence &s) { return s.range ? s.range->view_first : 0; }
 
-// Tokens of the requested range visible to any query from the one with `from` tokens to the one with `len` tokens.
-inline Visible visible_to(const kvl_attention &a, const kvl_sequence &s, int64_t from, int64_t len) {
-    const int64_t first = a.window > 0 ? from - a.window : 0;
+// One past the last position that the query at a position sees, as far as there are tokens.
+inline int64_t visible_end(const kvl_attention &a, const Sequence &s, int64_t position) {
+    const int64_t end = s.is_causal ? position + 1 : a.window > 0 ? position + a.window : KVL_MAX_TOKENS;
+    return std::clamp<int64_t>(end, 0, s.len);
+}
+
+// Tokens of the requested range visible to any query from the one at position `first` to the one at position `last`.
+inline Visible visible_to(const kvl_attention &a, const Sequence &s, int64_t first, int64_t last) {
+    const int64_t begin = a.window > 0 ? std::max<int64_t>(0, first + 1 - a.window) : 0, end = visible_end(a, s, last);
     const Tokens asked = asked_of(s);
-    const bool is_one_run = first <= a.n_sink_tokens;
-    return {Tokens{0, is_one_run ? 0 : a.n_sink_tokens}.within(asked), Tokens{is_one_run ? 0 : first, len}.within(asked)};
+    const bool is_one_run = begin <= a.n_sink_tokens;
+    return {Tokens{0, is_one_run ? 0 : std::min(end, a.n_sink_tokens)}.within(asked),
+            Tokens{is_one_run ? 0 : begin, end}.within(asked)};
 }
 
 // Tokens visible to any of the sequence's queries.
-inline Visible visible_to_any(const kvl_attention &a, const kvl_sequence &s) {
-    return visible_to(a, s, s.len - (queries_of(s) - 1), s.len);
+inline Visible visible_to_any(const kvl_attention &a, const Sequence &s) {
+    return visible_to(a, s, s.position(0), s.position(s.n_queries - 1));
 }
 
-// Number of tokens that any of the queries reads from a view that begins at position `first`.
-inline int64_t count_seen(const kvl_attention &a, const kvl_sequence &s, const kvl_view &view, int64_t first) {
-    const uint32_t n_queries = queries_of(s);
+// Number of tokens that any query reads of one KV head, of a view that begins at position `view_first`.
+inline int64_t count_seen(const kvl_attention &a, const Sequence &s, const kvl_view &view, int64_t view_first,
+                          uint32_t kv_head) {
     const int64_t n = own_tokens(view);
     if (!s.mask && view.n_overlap == 0 && n == tokens_before_next(view)) {
-        return visible_to_any(a, s).count(first, n);
+        return visible_to_any(a, s).count(view_first, n);
     }
-    const Tokens asked = Tokens{first, first + n}.within(asked_of(s)).within({0, s.len});
+    const uint32_t first_head = kv_head * a.group, n_heads = s.mask && differs_by_head(*s.mask) ? a.group : 1;
+    const Tokens asked = Tokens{view_first, view_first + n}.within(asked_of(s)).within({0, s.len});
     int64_t seen = 0;
     for (int64_t position = asked.first; position < asked.end; position += word_tokens) {
         const auto in_word = static_cast<int>(std::min<int64_t>(asked.end - position, word_tokens));
         uint64_t by_any = 0;
-        for (uint32_t query = 0; query < n_queries; ++query) {
-            const int64_t len = s.len - (n_queries - 1 - query);
-            const ReadTokens read = read_tokens(view, first, len - 1);
-            const uint64_t shown = s.mask ? unmasked(*s.mask, query, position, in_word) : low_bits(in_word);
-            by_any |= visible_to(a, s, len, len).word(position) & Tokens{read.first, read.end}.word(position) & shown;
+        for (uint32_t query = 0; query < s.n_queries; ++query) {
+            const int64_t at = s.position(query);
+            const ReadTokens read = read_tokens(view, view_first, at);
+            uint64_t unmasked_by_any = s.mask ? 0 : low_bits(in_word);
+            for (uint32_t head = 0; s.mask && head < n_heads; ++head) {
+                unmasked_by_any |= unmasked(*s.mask, query, first_head + head, position, in_word);
+            }
+            by_any |=
+                visible_to(a, s, at, at).word(position) & Tokens{read.first, read.end}.word(position) & unmasked_by_any;
         }
         seen += std::popcount(by_any);
     }
@@ -95,8 +107,8 @@ inline int64_t count_seen(const kvl_attention &a, const kvl_sequence &s, const k
 }
 
 // Maximum number of chunks visible, even in part, to n_queries consecutive queries, at any length up to max_len.
-inline int64_t max_chunks_of_queries(const kvl_attention &a, int64_t max_len, uint32_t n_queries) {
-    const int64_t window = a.window + n_queries - 1;
+inline int64_t max_chunks_of_queries(const kvl_attention &a, int64_t max_len, uint32_t n_queries, bool is_causal) {
+    const int64_t window = (is_causal ? a.window : 2 * a.window - 1) + n_queries - 1;
     const int64_t all_seen = a.window > 0 ? std::min(max_len, a.n_sink_tokens + window) : max_len;
     const int64_t sliding =
         max_len > all_seen ? chunks_to(a.n_sink_tokens) + (window + 2 * chunk_tokens - 2) / chunk_tokens : 0;
@@ -104,29 +116,27 @@ inline int64_t max_chunks_of_queries(const kvl_attention &a, int64_t max_len, ui
 }
 
 // max_chunks_of_queries for one block of the queries.
-inline int64_t max_chunks_of_block(const kvl_attention &a, int64_t max_len, uint32_t n_queries) {
-    return max_chunks_of_queries(a, max_len, std::min(a.block_queries, n_queries));
+inline int64_t max_chunks_of_block(const kvl_attention &a, int64_t max_len, uint32_t n_queries, bool is_causal) {
+    return max_chunks_of_queries(a, max_len, std::min(a.block_queries, n_queries), is_causal);
 }
 
 inline uint32_t blocks_of(const kvl_attention &a, uint32_t n_queries) {
     return a.block_queries > 1 ? (n_queries - 1) / a.block_queries + 1 : n_queries;
 }
 
-// Queries [first, first + n) of a sequence; the last of them is at position len - 1.
+// Queries [first, first + n) of a sequence.
 struct Block {
     uint32_t first;
     uint32_t n;
-    int64_t len;
 };
 
-inline Block block_of(const kvl_attention &a, const kvl_sequence &s, uint32_t block) {
+inline Block block_of(const kvl_attention &a, const Sequence &s, uint32_t block) {
     const uint32_t first = block * a.block_queries;
-    const uint32_t n = std::min(a.block_queries, queries_of(s) - first);
-    return {first, n, s.len - (queries_of(s) - (first + n))};
+    return {first, std::min(a.block_queries, s.n_queries - first)};
 }
 
-inline Visible visible_to(const kvl_attention &a, const kvl_sequence &s, const Block &block) {
-    return visible_to(a, s, block.len - (block.n - 1), block.len);
+inline Visible visible_to(const kvl_attention &a, const Sequence &s, const Block &block) {
+    return visible_to(a, s, s.position(block.first), s.position(block.first + block.n - 1));
 }
 
 }  // namespace kvlane

@@ -44,7 +44,7 @@ static void attend(kvl_format format, uint32_t dim, uint32_t group, int n, const
     check(kvl_cache_create(&cache_desc, &cache));
     check(kvl_cache_append(cache, 0, n, k, n * (size_t)dim, v, n * (size_t)dim));
     check(kvl_attention_create(&desc, &attention));
-    kvl_view view;
+    kvl_view view = kvl_view_init();
     view.struct_size = sizeof view;
     check(kvl_cache_view(cache, 0, &view));
     static _Alignas(KVL_WORKSPACE_ALIGNMENT) char workspace[1 << 18];
