@@ -169,7 +169,7 @@ DecodeCase::DecodeCase(const Shape &shape)
       scores_(shape.model.n_query_heads * static_cast<size_t>(shape.ctx)),
       views_(views_of_layer()),
       mask_bits_(half_of(shape.ctx)),
-      mask_kvlane::Mask{.bits = mask_bits_.data(), .n_tokens = shape.ctx},
+      mask_(kvlane::Mask{.bits = mask_bits_.data(), .n_tokens = shape.ctx}),
       sequences_(sequences_of(views_, shape.n_queries, q_, out_, shape.rule == Rule::mask ? &mask_ : nullptr)),
       limits_(kv_bytes(), executor_, shared_pool(shape.threads).n_threads(), shape.cold) {}
 
