@@ -1,5 +1,6 @@
 #include "kv_cache.hpp"
 
+#include <cmath>
 #include <memory>
 #include <new>
 
@@ -21,10 +22,29 @@ kvl_status check_window(const kvl_layer_desc &layer, int64_t n_tokens, const cha
     return check_range(n_tokens, 0, KVL_MAX_TOKENS, name);
 }
 
+kvl_status check_k_offset(const kvl_layer_desc &layer) {
+    for (size_t i = 0; layer.k_offset && i < size_t{layer.n_kv_heads} * layer.head_dim; ++i) {
+        if (!std::isfinite(layer.k_offset[i])) {
+            return fail(KVL_ERROR_RULE, "k_offset[%zu] is %g; it must be finite", i, layer.k_offset[i]);
+        }
+    }
+    if (!(layer.flags & KVL_LAYER_ESTIMATE_K_OFFSET)) {
+        return KVL_OK;
+    }
+    if (layer.k_offset || !format::is_scaled(layer.k_format) || (layer.n_first_f16 == 0 && layer.n_recent_f16 == 0)) {
+        return fail(
+            KVL_ERROR_FLAGS,
+            "flags has KVL_LAYER_ESTIMATE_K_OFFSET; this needs keys in q8 or q4, n_first_f16 or n_recent_f16 over 0, "
+            "and no k_offset");
+    }
+    return KVL_OK;
+}
+
 kvl_status check_layer_desc(const kvl_layer_desc &layer) {
     KVLANE_TRY(check_layer_shape(layer));
     KVLANE_TRY(check_window(layer, layer.n_first_f16, "n_first_f16"));
-    return check_window(layer, layer.n_recent_f16, "n_recent_f16");
+    KVLANE_TRY(check_window(layer, layer.n_recent_f16, "n_recent_f16"));
+    return check_k_offset(layer);
 }
 
 DescArray<kvl_layer_desc> layers_of(const kvl_cache_desc &desc) { return {desc.layers, desc.n_layer_descs}; }
@@ -39,7 +59,7 @@ kvl_status check_cache_desc(const kvl_cache_desc &desc) {
         return fail(KVL_ERROR_RANGE, "n_layer_descs is %u; it must be 1 or n_layers, %u", desc.n_layer_descs, desc.n_layers);
     }
     for (uint32_t i = 0; i < desc.n_layer_descs; ++i) {
-        KVLANE_TRY_IN(layers_of(desc).check(i, 0), "layers[%u]: ", i);
+        KVLANE_TRY_IN(layers_of(desc).check(i, KVL_LAYER_ESTIMATE_K_OFFSET), "layers[%u]: ", i);
         KVLANE_TRY_IN(check_layer_desc(layers_of(desc)[i]), "layers[%u]: ", i);
     }
     return KVL_OK;

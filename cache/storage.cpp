@@ -1,5 +1,6 @@
 #include "storage.hpp"
 
+#include <cmath>
 #include <cstring>
 
 #include "../kernels/error.hpp"
@@ -29,6 +30,13 @@ kvl_status Storage::create(const KernelTable &kernels, const std::vector<kvl_lay
             layer.window = F16Window(desc.n_first_f16, desc.n_recent_f16);
         }
         layer.desc = desc;
+        const size_t n_offsets = size_t{desc.n_kv_heads} * desc.head_dim;
+        if (desc.k_offset) {
+            layer.k_offset.assign(desc.k_offset, desc.k_offset + n_offsets);
+        } else if (desc.flags & KVL_LAYER_ESTIMATE_K_OFFSET) {
+            layer.k_offset.resize(n_offsets);
+        }
+        layer.rotated_k_offset = layer.k_offset;
         layer.desc.n_first_f16 = layer.window.n_first();
         layer.desc.n_recent_f16 = layer.window.n_recent();
         layer.layout = layer_at(bytes, desc, tiles_of(max_tokens), layer.window.is_used());
@@ -54,6 +62,7 @@ kvl_status Storage::create(const KernelTable &kernels, const std::vector<kvl_lay
     for (Layer &layer : layers_) {
         layer.shapes[false] = shape_of(layer, false);
         layer.shapes[true] = shape_of(layer, true);
+        set_k_offset(layer, !(layer.desc.flags & KVL_LAYER_ESTIMATE_K_OFFSET));
         make_views(layer, 0);
     }
     return KVL_OK;
@@ -80,6 +89,7 @@ int64_t Storage::bytes(uint32_t index) const {
 
 kvl_view Storage::shape_of(const Layer &layer, bool is_f16) const {
     kvl_view shape = tiles_of(layer.desc);
+    shape.k_offset = nullptr;
     if (is_f16) {
         shape.k_format = format::in_f16_window(shape.k_format);
         shape.v_format = format::in_f16_window(shape.v_format);
@@ -87,6 +97,43 @@ kvl_view Storage::shape_of(const Layer &layer, bool is_f16) const {
     shape.k_token_stride_bytes = layer.layout.pools[is_f16].tile.bytes;
     shape.k_head_stride_bytes = layer.layout.pools[is_f16].head_stride_bytes;
     return shape;
+}
+
+// Rotates the offset as the keys are, and lets tokens be stored with it; or, while it is not known, without.
+void Storage::set_k_offset(Layer &layer, bool is_known) const {
+    const bool has_offset = is_known && !layer.k_offset.empty();
+    layer.desc.k_offset = layer.shapes[false].k_offset = has_offset ? layer.k_offset.data() : nullptr;
+    if (has_offset) {
+        layer.rotated_k_offset = layer.k_offset;
+        for (uint32_t head = 0; layer.desc.k_rotation == KVL_ROTATION_HADAMARD && head < layer.desc.n_kv_heads; ++head) {
+            kernels_->rotate_row(&layer.rotated_k_offset[size_t{head} * layer.desc.head_dim],
+                                 static_cast<int>(layer.desc.head_dim));
+        }
+    }
+}
+
+// The mean of the keys of the first tile, which is whole and in f16.
+void Storage::estimate_k_offset(Layer &layer) const {
+    constexpr int at_once = panel::columns;
+    const uint32_t dim = layer.desc.head_dim;
+    float rows[at_once * KVL_MAX_HEAD_DIM];
+    for (uint32_t head = 0; head < layer.desc.n_kv_heads; ++head) {
+        double sums[KVL_MAX_HEAD_DIM] = {};
+        for (int64_t token = 0; token < panel::tile_tokens; token += at_once) {
+            PackRows from = rows_at(layer, {true, token, at_once}, true, head);
+            from.rows = reinterpret_cast<std::byte *>(rows);
+            from.stride_bytes = dim * static_cast<int64_t>(sizeof(float));
+            kernels_->unpack[layer.shapes[true].k_format][true](from);
+            for (uint32_t i = 0; i < at_once * dim; ++i) {
+                sums[i % dim] += rows[i];
+            }
+        }
+        for (uint32_t d = 0; d < dim; ++d) {
+            const auto mean = static_cast<float>(sums[d] / panel::tile_tokens);
+            layer.k_offset[size_t{head} * dim + d] = std::isfinite(mean) ? mean : 0;
+        }
+    }
+    set_k_offset(layer, true);
 }
 
 int64_t Storage::offset_of(const Layer &layer, bool is_f16, uint32_t kv_head, int64_t token) const {
@@ -101,7 +148,7 @@ std::byte *Storage::tile_at(const Layer &layer, bool is_f16, uint32_t kv_head, i
 // Of a piece's tokens, but for the rows themselves.
 PackRows Storage::rows_at(const Layer &layer, const Piece &piece, bool keys, uint32_t kv_head) const {
     return rows_of_tile(layer.shapes[piece.is_f16], layer.layout.pools[piece.is_f16].tile,
-                        tile_at(layer, piece.is_f16, kv_head, piece.first), keys,
+                        tile_at(layer, piece.is_f16, kv_head, piece.first), kv_head, keys,
                         static_cast<int>(piece.first % panel::tile_tokens), piece.n_tokens);
 }
 
@@ -217,6 +264,7 @@ void Storage::convert(const Layer &layer, int64_t first, int64_t end, bool to_f1
                     of.rows = reinterpret_cast<std::byte *>(rows);
                     of.stride_bytes = of.dim * static_cast<int64_t>(sizeof(float));
                     of.is_rotated = false;
+                    of.offset = of.offset ? &layer.rotated_k_offset[size_t{head} * layer.desc.head_dim] : nullptr;
                     (is_target ? kernels_->pack : kernels_->unpack)[keys ? shape.k_format : shape.v_format][keys](of);
                 }
             }
@@ -247,6 +295,9 @@ void Storage::write(uint32_t index, int64_t first, int64_t n_tokens, const Strid
         pack(layer, section, k.from(t - first), v.from(t - first));
         if (is_f16) {
             const int64_t due = std::min(layer.window.cut(end), stop);
+            if (due > layer.window.quantized() && !layer.k_offset.empty() && !layer.desc.k_offset) {
+                estimate_k_offset(layer);
+            }
             convert(layer, layer.window.quantized(), due, false);
             layer.window.quantize(due);
         }
@@ -272,6 +323,9 @@ void Storage::truncate(uint32_t index, int64_t len) {
     if (window.is_used() && window.truncate(len)) {
         clear_stale(layer, {true, window.first_held(), len});
         convert(layer, window.first_held(), len, true);
+    }
+    if ((layer.desc.flags & KVL_LAYER_ESTIMATE_K_OFFSET) && window.quantized() == window.n_first()) {
+        set_k_offset(layer, false);  // no token is stored with it
     }
     clear_rest_of_tile(layer, window.is_used(), len);
     if (window.is_used()) {
@@ -301,6 +355,8 @@ void Storage::copy_tokens(const Storage &from, uint32_t index) {
     const int64_t len = source.views[0].len;
     use_huge_pages(layer, 0, len);
     layer.window = source.window;
+    layer.k_offset = source.k_offset;
+    set_k_offset(layer, source.desc.k_offset || !(source.desc.flags & KVL_LAYER_ESTIMATE_K_OFFSET));
     layer.n_written = len;
     for (const Section &section : source.window.sections(len)) {
         for_each_piece(section, [&](const Piece &piece) {

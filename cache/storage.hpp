@@ -55,7 +55,9 @@ private:
 
     // What an append reads comes first: of a model's many layers, none is in the CPU's caches then.
     struct Layer {
-        kvl_layer_desc desc;
+        kvl_layer_desc desc;                  // its k_offset is the next, or null while it is not known
+        std::vector<float> k_offset;          // [n_kv_heads, head_dim], empty if the layer has none
+        std::vector<float> rotated_k_offset;  // as the keys are stored
         F16Window window;
         HugePages huge_pages;
         LayerLayout layout;
@@ -80,6 +82,8 @@ private:
     std::byte *tile_at(const Layer &layer, bool is_f16, uint32_t kv_head, int64_t token) const;
     PackRows rows_at(const Layer &layer, const Piece &piece, bool keys, uint32_t kv_head) const;
     kvl_view shape_of(const Layer &layer, bool is_f16) const;
+    void set_k_offset(Layer &layer, bool is_known) const;
+    void estimate_k_offset(Layer &layer) const;
     void set_len(Layer &layer, int64_t len) const;
     void make_views(Layer &layer, int64_t len) const;
     void use_huge_pages(Layer &layer, int64_t n_before, int64_t n_tokens) const;

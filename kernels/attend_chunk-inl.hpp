@@ -94,6 +94,24 @@ static void pack_queries(Numbers k_numbers, int group, float unit, ChunkRows &ro
     }
 }
 
+// Sets what the view's key offset c adds to the scores of each query row: scale * q c^T.
+template <class Isa>
+static void set_offsets(const float *k_offset, ChunkRows &rows) {
+    const AttendChunk &c = *rows.chunk;
+    const auto head_dim = static_cast<int>(c.view->head_dim);
+    std::fill_n(rows.offsets, rows.block.n_rows, 0.0f);
+    for (int r = 0; k_offset && r < rows.block.n_rows; ++r) {
+        const int row = rows.first + r;
+        const Query &query = c.queries[row / c.group];
+        load_row<Isa>(query.format, query.rows + row % c.group * query.row_stride_bytes, head_dim, rows.rotated_query);
+        float product = 0;
+        for (int d = 0; d < head_dim; ++d) {
+            product = std::fma(rows.rotated_query[d], k_offset[d], product);
+        }
+        rows.offsets[r] = c.scale * product;
+    }
+}
+
 // Sets the visible tokens of a tile and the score modifiers for each query row. Returns the tokens visible to any of them.
 static inline uint64_t show_tile(const Part &part, int64_t tile_first, ChunkRows &rows) {
     const AttendChunk &c = part.chunk;
@@ -141,6 +159,7 @@ static void attend_part(const Part &part, bool is_careful, ChunkRows &rows) {
     const auto ld = static_cast<int>(panel::round_up(view.head_dim, panel::columns));
     const int group = format::group_of[view.k_format], key_group = group > 0 ? group : ld;
     pack_queries<Isa>(k_numbers, key_group, group > 0 ? 1.0f / q4::one : 1, rows);
+    set_offsets<Isa>(k_offset_of(view, c.kv_head), rows);
     for (int64_t first = part.first / panel::tile_tokens * panel::tile_tokens; first < part.first + part.n_tokens;
          first += panel::tile_tokens) {
         source.first = first;
@@ -160,6 +179,7 @@ static void attend_part(const Part &part, bool is_careful, ChunkRows &rows) {
         score(source, {rows.queries, ld, key_group, rows.query_scales, rows.query_starts}, rows.block);
         softmax({.scale = c.scale,
                  .query_factors = rows.query_factors,
+                 .offsets = rows.offsets,
                  .softcap = c.softcap,
                  .slopes = c.slopes ? rows.slopes : nullptr,
                  .distances = rows.distances,

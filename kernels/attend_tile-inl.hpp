@@ -290,17 +290,17 @@ KVLANE_INLINE void exponentiate(float *scores, const float *value_scales, uint64
     }
 }
 
-// s = softcap * tanh(scale * query_factors[r] * key_scales[t] * S[t] / softcap) + slope * distance + biases[t];
-// -infinity for hidden tokens.
+// s = softcap * tanh((scale * query_factors[r] * key_scales[t] * S[t] + offsets[r]) / softcap) + slope * distance +
+// biases[t]; -infinity for hidden tokens.
 template <class Isa>
 KVLANE_INLINE void modify_scores(const ScoreRules &rules, int r, int n_tokens, float *scores) {
-    const auto factor = Isa::broadcast(rules.scale * rules.query_factors[r]);
+    const auto factor = Isa::broadcast(rules.scale * rules.query_factors[r]), offset = Isa::broadcast(rules.offsets[r]);
     for (int t = 0; t < n_tokens; t += Isa::lanes) {
         auto score = Isa::load(scores + t);
         if (rules.key_scales) {
             score = score * Isa::load(rules.key_scales + t);
         }
-        Isa::store(scores + t, score * factor);
+        Isa::store(scores + t, Isa::fma(score, factor, offset));
     }
     if (rules.softcap != 0) {
         cap_scores<Isa>(scores, n_tokens, rules.softcap);

@@ -17,9 +17,13 @@ template <>
 inline constexpr size_t least_struct_size<kvl_sequence> = offsetof(kvl_sequence, q_format);
 template <>
 inline constexpr size_t least_struct_size<kvl_mask> = offsetof(kvl_mask, bits_head_stride_bytes);
+template <>
+inline constexpr size_t least_struct_size<kvl_layer_desc> = offsetof(kvl_layer_desc, k_offset);
+template <>
+inline constexpr size_t least_struct_size<kvl_view> = offsetof(kvl_view, k_offset);
 
 // Checks a caller's struct_size: at least that of the type's first version, at most KVL_MAX_STRUCT_SIZE.
-kvl_status check_struct_size(size_t size, size_t least);
+kvl_status check_struct_size(size_t size, size_t least, size_t current);
 
 // Checks that the bytes [begin, end) of a descriptor, fields of a later version than the reader's, are 0.
 kvl_status check_later_fields(const void *desc, size_t begin, size_t end, const char *reader);
@@ -27,7 +31,7 @@ kvl_status check_later_fields(const void *desc, size_t begin, size_t end, const 
 // Checks a descriptor's struct_size and flags; check_desc first checks that it is not null.
 template <class Desc>
 kvl_status check_header(const Desc &desc, uint32_t known_flags) {
-    KVLANE_TRY(check_struct_size(desc.struct_size, least_struct_size<Desc>));
+    KVLANE_TRY(check_struct_size(desc.struct_size, least_struct_size<Desc>, sizeof desc));
     KVLANE_TRY(check_later_fields(&desc, sizeof desc, desc.struct_size, "this library"));
     return check_flags(desc.flags, known_flags);
 }
@@ -75,7 +79,7 @@ struct DescArray {
 template <class Desc>
 kvl_status write_desc(const Desc &from, Desc *to) {
     const size_t size = to->struct_size;
-    KVLANE_TRY(check_struct_size(size, least_struct_size<Desc>));
+    KVLANE_TRY(check_struct_size(size, least_struct_size<Desc>, sizeof from));
     std::memset(to, 0, size);
     std::memcpy(to, &from, std::min(size, sizeof from));
     to->struct_size = size;
@@ -85,7 +89,7 @@ kvl_status write_desc(const Desc &from, Desc *to) {
 // write_desc, unless a field that is left out is not 0: a caller who does not know it could not understand the rest.
 template <class Desc>
 kvl_status write_whole_desc(const Desc &from, Desc *to) {
-    KVLANE_TRY(check_struct_size(to->struct_size, least_struct_size<Desc>));
+    KVLANE_TRY(check_struct_size(to->struct_size, least_struct_size<Desc>, sizeof from));
     KVLANE_TRY(check_later_fields(&from, to->struct_size, sizeof from, "the caller"));
     return write_desc(from, to);
 }

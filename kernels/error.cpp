@@ -73,11 +73,12 @@ kvl_status check_not_null(const void *pointer, const char *name) {
     return pointer ? KVL_OK : fail(KVL_ERROR_NULL, "%s is null; it must point to something", name);
 }
 
-kvl_status check_struct_size(size_t size, size_t least) {
+kvl_status check_struct_size(size_t size, size_t least, size_t current) {
     return size >= least && size <= KVL_MAX_STRUCT_SIZE
                ? KVL_OK
-               : fail(KVL_ERROR_STRUCT_SIZE, "struct_size is %zu; it must be sizeof its type, from %zu to %d", size, least,
-                      KVL_MAX_STRUCT_SIZE);
+               : fail(KVL_ERROR_STRUCT_SIZE,
+                      "struct_size is %zu; it must be sizeof the type, %zu in this version, and from %zu to %d in any", size,
+                      current, least, KVL_MAX_STRUCT_SIZE);
 }
 
 kvl_status check_later_fields(const void *desc, size_t begin, size_t end, const char *reader) {

@@ -30,6 +30,7 @@ constexpr KernelTable KVLANE_OF_ISA(table) = {
 #include "formats.inc"
 #undef KVLANE_FORMAT
         },
+    .rotate_row = rotate_row<Isa>,
     .load_row = load_row<Isa>,
     .attend_chunk = attend_chunk<Isa>,
     .merge = merge<Isa>,

@@ -73,6 +73,7 @@ struct ChunkRows {
     float query_scales[max_rows];
     int32_t query_starts[max_key_groups * max_rows];
     float query_factors[max_rows];
+    float offsets[max_rows];  // of scores, from the view's key offset
     uint64_t visible[max_rows];
     float slopes[max_rows];
     int64_t distances[max_rows];
@@ -117,6 +118,7 @@ struct KernelTable {
     SoftmaxFn softmax[4];           // by Numbers of values
     PackFn pack[format::count][2];  // values, keys
     PackFn unpack[format::count][2];
+    void (*rotate_row)(float *, int dim);                               // in place
     void (*load_row)(kvl_format, const std::byte *, int dim, float *);  // f32, f16 or bf16 to f32, and up to a vector more
     void (*attend_chunk)(const AttendChunk &);
     void (*merge)(const PartialRows &into, const PartialRows &from, int n_rows, uint32_t v_head_dim);

@@ -2,7 +2,9 @@
 
 // Packs rows into panels of any format, and unpacks them to f32.
 
+#include <algorithm>
 #include <cstring>
+#include <functional>
 
 #include "hadamard-inl.hpp"
 #include "q4-inl.hpp"
@@ -160,7 +162,7 @@ static void prepare_row(float *x, int token, const PackRows &p) {
 // Packs rows into panels of any format.
 template <class Isa, class Format, bool Keys>
 void pack(const PackRows &p) {
-    if (!Format::is_scaled && !p.is_rotated && p.format == format::index_f32) {
+    if (!Format::is_scaled && !p.is_rotated && !p.offset && p.format == format::index_f32) {
         return pack_prepared<Isa, Format, Keys>({p.rows, p.stride_bytes, p.dim}, p.n, p.first, p);
     }
     constexpr int at_once = panel::columns;
@@ -174,6 +176,9 @@ void pack(const PackRows &p) {
             const std::byte *const from = p.rows + (first + row) * p.stride_bytes;
             prefetch_lines(from + p.head_stride_bytes, format::row_bytes(p.format, static_cast<uint32_t>(p.dim)));
             load_row<Isa>(p.format, from, p.dim, x);
+            if (p.offset) {
+                std::transform(x, x + p.dim, p.offset, x, std::minus<>());
+            }
             std::fill(x + p.dim, x + padded, 0.0f);
             prepare_row<Isa, Format>(x, p.first + first + row, p);
         }
@@ -215,6 +220,9 @@ void unpack(const PackRows &p) {
         }
         if (p.is_rotated) {
             rotate_row<Isa>(x, p.dim);
+        }
+        if (p.offset) {
+            std::transform(x, x + p.dim, p.offset, x, std::plus<>());
         }
     }
 }

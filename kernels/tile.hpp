@@ -78,6 +78,7 @@ struct RowBlock {
 struct ScoreRules {
     float scale;
     const float *query_factors;  // [n_rows], powers of two
+    const float *offsets;        // [n_rows], added to scaled scores
     float softcap;               // 0: none
     const float *slopes;         // [n_rows], per token; null: none
     const int64_t *distances;    // [n_rows] from the query to the tile's first token
@@ -96,7 +97,8 @@ struct PackRows {
     int n;
     int first;
     int dim;
-    bool is_rotated;  // as stored
+    bool is_rotated;      // as stored
+    const float *offset;  // [dim], subtracted from rows before anything else, and added after it; null: none
     std::byte *panels;
     int64_t panel_bytes;
     std::byte *scales;

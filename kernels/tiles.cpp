@@ -30,10 +30,12 @@ kvl_view tiles_of(const kvl_layer_desc &layer) {
     view.v_format = layer.v_format;
     view.k_rotation = layer.k_rotation;
     view.v_rotation = layer.v_rotation;
+    view.k_offset = layer.k_offset;
     return view;
 }
 
-PackRows rows_of_tile(const kvl_view &shape, const panel::TileLayout &layout, std::byte *tile, bool keys, int first, int n) {
+PackRows rows_of_tile(const kvl_view &shape, const panel::TileLayout &layout, std::byte *tile, uint32_t kv_head, bool keys,
+                      int first, int n) {
     const uint32_t dim = keys ? shape.head_dim : shape.v_head_dim;
     const StridedRows rows = consecutive_rows(nullptr, dim, shape.n_kv_heads);
     return {.rows = nullptr,
@@ -44,6 +46,7 @@ PackRows rows_of_tile(const kvl_view &shape, const panel::TileLayout &layout, st
             .first = first,
             .dim = static_cast<int>(dim),
             .is_rotated = (keys ? shape.k_rotation : shape.v_rotation) == KVL_ROTATION_HADAMARD,
+            .offset = keys ? k_offset_of(shape, kv_head) : nullptr,
             .panels = tile + (keys ? 0 : layout.v_panels),
             .panel_bytes = keys ? layout.k_panel_bytes : layout.v_panel_bytes,
             .scales = tile + (keys ? layout.k_scales : layout.v_scales)};
@@ -68,7 +71,7 @@ static void pack_panel(const KernelTable &kernels, const kvl_view &shape, const 
         const PackFn pack = kernels.pack[keys ? shape.k_format : shape.v_format][keys];
         const StridedRows &from = keys ? k : v;
         for (uint32_t head = 0; head < shape.n_kv_heads; ++head) {
-            PackRows rows = rows_of_tile(shape, layout, tile + head * shape.k_head_stride_bytes, keys, first, n);
+            PackRows rows = rows_of_tile(shape, layout, tile + head * shape.k_head_stride_bytes, head, keys, first, n);
             rows.rows = from.at(0, head);
             rows.format = from.format;
             rows.stride_bytes = from.token_stride;

@@ -13,9 +13,10 @@ kvl_layer_desc without_defaults(kvl_layer_desc layer);
 // A view of tiles with this layer's geometry, formats and rotations, but without tokens.
 kvl_view tiles_of(const kvl_layer_desc &layer);
 
-// Describes the packing of n f32 rows of one KV head's keys or values, [n, n_kv_heads, dim], to tokens from `first` on of a
-// tile; `rows` is not set.
-PackRows rows_of_tile(const kvl_view &shape, const panel::TileLayout &layout, std::byte *tile, bool keys, int first, int n);
+// Describes the packing of n f32 rows of one KV head's keys or values, [n, n_kv_heads, dim], to tokens from `first` on of
+// its tile; `rows` is not set.
+PackRows rows_of_tile(const kvl_view &shape, const panel::TileLayout &layout, std::byte *tile, uint32_t kv_head, bool keys,
+                      int first, int n);
 
 // Packs n rows of k and v as tokens [first, first + n) of a tile of every KV head. `tile` is head 0's; consecutive heads are
 // k_head_stride_bytes apart.

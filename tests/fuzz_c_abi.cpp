@@ -193,7 +193,7 @@ private:
         kvl_layer_desc layers[3];
         for (kvl_layer_desc &layer : layers) {
             layer = {.struct_size = input_.struct_size(sizeof layer),
-                     .flags = input_.flags(0),
+                     .flags = input_.one_in(4) ? input_.flags(KVL_LAYER_ESTIMATE_K_OFFSET) : 0,
                      .n_kv_heads = input_.around(1u, 4u),
                      .head_dim = input_.dim(1),
                      .v_head_dim = input_.dim(0),
@@ -202,7 +202,11 @@ private:
                      .k_rotation = input_.around(0u, 2u),
                      .v_rotation = input_.around(0u, 2u),
                      .n_first_f16 = input_.one_in(2) ? 0 : input_.around<int64_t>(0, 70),
-                     .n_recent_f16 = input_.one_in(2) ? 0 : input_.around<int64_t>(0, 70)};
+                     .n_recent_f16 = input_.one_in(2) ? 0 : input_.around<int64_t>(0, 70),
+                     .k_offset = nullptr};
+            if (input_.one_in(4) && layer.n_kv_heads <= 4 && layer.head_dim <= k_offset_.size() / 4) {
+                layer.k_offset = k_offset_.data();
+            }
         }
         const uint32_t n_layers = input_.around(1u, 3u);
         const kvl_cache_desc desc{input_.struct_size(sizeof desc),
@@ -237,6 +241,17 @@ private:
         return bytes_per_token <= most_bytes / static_cast<uint64_t>(kvl_cache_max_tokens(cache));
     }
 
+    // Of up to 4 heads of up to 256 elements.
+    const std::vector<float> k_offset_ = test_offsets(1024);
+
+    static std::vector<float> test_offsets(size_t n) {
+        std::vector<float> offsets(n);
+        for (size_t i = 0; i < n; ++i) {
+            offsets[i] = static_cast<float>(i % 7) - 3;
+        }
+        return offsets;
+    }
+
     kvl_layer_desc small_layer() {
         return {.struct_size = sizeof(kvl_layer_desc),
                 .flags = 0,
@@ -248,7 +263,8 @@ private:
                 .k_rotation = 0,
                 .v_rotation = 0,
                 .n_first_f16 = 0,
-                .n_recent_f16 = 0};
+                .n_recent_f16 = 0,
+                .k_offset = nullptr};
     }
 
     static kvl_cache *cache_of(const kvl_layer_desc &layer) {

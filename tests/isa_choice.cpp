@@ -24,8 +24,13 @@ bool last_error_names(const std::string &word) {
 }
 
 kvl_status create_cache(kvl_cache **cache) {
-    const kvl_layer_desc layer{sizeof layer, 0, 1, 8, 0, KVL_F32, KVL_F32, KVL_ROTATION_NONE, KVL_ROTATION_NONE, 0, 0};
-    const kvl_cache_desc desc{sizeof desc, 0, 1, &layer, 1, 0, 8};
+    kvl_layer_desc layer = kvl_layer_desc_init();
+    layer.n_kv_heads = 1;
+    layer.head_dim = 8;
+    kvl_cache_desc desc = kvl_cache_desc_init();
+    desc.n_layers = desc.n_layer_descs = 1;
+    desc.layers = &layer;
+    desc.max_tokens = 8;
     return kvl_cache_create(&desc, cache);
 }
 

@@ -75,7 +75,7 @@ int allocations_of(Call call) {
 }  // namespace
 
 TEST_CASE("allocations are counted") {
-    const kvl_layer_desc layer{sizeof layer, 0, 2, 16, 0, KVL_F16, KVL_F16, KVL_ROTATION_NONE, KVL_ROTATION_NONE, 0, 0};
+    const kvl_layer_desc layer = kvlane::Layer{.n_kv_heads = 2, .head_dim = 16}.desc();
     const kvl_cache_desc desc{sizeof desc, 0, 1, &layer, 1, 0, 0};
     kvl_cache *cache = nullptr;
     CHECK(allocations_of([&] { return kvl_cache_create(&desc, &cache); }) > 1);

@@ -84,7 +84,8 @@ struct World {
                        .k_block_stride_bytes = 7,
                        .v_block_stride_bytes = 7,
                        .n_overlap = 7,
-                       .n_recent = 7};
+                       .n_recent = 7,
+                       .k_offset = nullptr};
     size_t size = 7;
     uint64_t n_bytes = 7;
     uint32_t n_tasks = 7;
@@ -246,10 +247,14 @@ using Failures = std::vector<Failure>;
 
 const float infinity = std::numeric_limits<float>::infinity();
 
+kvl_layer_desc layer_of(Format format) {
+    return kvlane::Layer{.n_kv_heads = 2, .head_dim = 8, .k_format = format, .v_format = format}.desc();
+}
+
 // A call with one field of a valid descriptor spoilt.
 auto create_cache_with(std::function<void(kvl_cache_desc &, kvl_layer_desc &)> spoil) {
     return [=](World &w) {
-        kvl_layer_desc layer{sizeof layer, 0, 2, 8, 0, KVL_F32, KVL_F32, 0, 0, 0, 0};
+        kvl_layer_desc layer = layer_of(Format::f32);
         kvl_cache_desc desc{sizeof desc, 0, 2, &layer, 1, 0, 4};
         spoil(desc, layer);
         return kvl_cache_create(&desc, &w.made_cache);
@@ -274,7 +279,7 @@ Failures failures_of_cache_create() {
          KVL_ERROR_NULL,
          {"cache"},
          [](World &) {
-             const kvl_layer_desc layer{sizeof layer, 0, 2, 8, 0, KVL_F32, KVL_F32, 0, 0, 0, 0};
+             const kvl_layer_desc layer = layer_of(Format::f32);
              const kvl_cache_desc desc{sizeof desc, 0, 2, &layer, 1, 0, 4};
              return kvl_cache_create(&desc, nullptr);
          }},
@@ -317,7 +322,7 @@ Failures failures_of_layers() {
         {"layer's struct_size", KVL_ERROR_STRUCT_SIZE, {"layer", "struct_size"}, with([](Desc &, LayerDesc &l) {
              l.struct_size = 0;
          })},
-        {"layer's flags", KVL_ERROR_FLAGS, {"layer", "flags", "0x1"}, with([](Desc &, LayerDesc &l) { l.flags = 1; })},
+        {"layer's flags", KVL_ERROR_FLAGS, {"layer", "flags", "0x2"}, with([](Desc &, LayerDesc &l) { l.flags = 2; })},
         {"no heads", KVL_ERROR_RANGE, {"n_kv_heads", "0"}, with([](Desc &, LayerDesc &l) { l.n_kv_heads = 0; })},
         {"many heads", KVL_ERROR_RANGE, {"n_kv_heads", "65537"}, with([](Desc &, LayerDesc &l) { l.n_kv_heads = 65537; })},
         {"head_dim 0", KVL_ERROR_HEAD_DIM, {"head_dim", "0", "1024"}, with([](Desc &, LayerDesc &l) { l.head_dim = 0; })},
@@ -989,7 +994,7 @@ Failures failures_of_tile_strides(kvl_status (World::*call)()) {
 
 auto lay_out_tiles_with(std::function<void(kvl_layer_desc &, uint32_t &)> spoil) {
     return [=](World &) {
-        kvl_layer_desc layer{sizeof layer, 0, 2, 8, 0, KVL_Q8, KVL_Q8, 0, 0, 0, 0};
+        kvl_layer_desc layer = layer_of(Format::q8);
         uint32_t block_tokens = 64;
         spoil(layer, block_tokens);
         kvl_view view{};
@@ -1011,14 +1016,14 @@ Failures failures_of_tile_layout() {
          KVL_ERROR_NULL,
          {"view is null"},
          [=](World &) {
-             const kvl_layer_desc layer{sizeof layer, 0, 2, 8, 0, KVL_Q8, KVL_Q8, 0, 0, 0, 0};
+             const kvl_layer_desc layer = layer_of(Format::q8);
              return lay_out(&layer, nullptr);
          }},
         {"a layout's struct_size",
          KVL_ERROR_STRUCT_SIZE,
          {"view: struct_size is 7", std::to_string(sizeof(kvl_view))},
          [=](World &w) {
-             const kvl_layer_desc layer{sizeof layer, 0, 2, 8, 0, KVL_Q8, KVL_Q8, 0, 0, 0, 0};
+             const kvl_layer_desc layer = layer_of(Format::q8);
              return lay_out(&layer, &w.made_view);
          }},
         {"a layout's layer", KVL_ERROR_STRUCT_SIZE, {"layer: struct_size is 1"}, with([](LayerDesc &l, uint32_t &) {

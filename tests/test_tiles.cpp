@@ -58,6 +58,7 @@ public:
                 .first = static_cast<int>(first % tile_tokens),
                 .dim = dim,
                 .is_rotated = is_rotated,
+                .offset = nullptr,
                 .panels = tile + (keys ? 0 : layout.v_panels),
                 .panel_bytes = keys ? layout.k_panel_bytes : layout.v_panel_bytes,
                 .scales = tile + (keys ? layout.k_scales : layout.v_scales)};

@@ -275,8 +275,10 @@ typedef struct kvl_view {
     uint32_t block_tokens; /* at least KVL_MIN_BLOCK_TOKENS; a multiple of 64 with tiles; 0: no blocks, and n_blocks is 0 */
     int64_t k_block_stride_bytes;
     int64_t v_block_stride_bytes;
-    int64_t n_overlap; /* 0 to len - next->len; 0 in the first view of a chain */
-    int64_t n_recent;  /* 0 to KVL_MAX_TOKENS; ignored where n_overlap is 0 */
+    int64_t n_overlap;     /* 0 to len - next->len; 0 in the first view of a chain */
+    int64_t n_recent;      /* 0 to KVL_MAX_TOKENS; ignored where n_overlap is 0 */
+    const float *k_offset; /* [n_kv_heads, head_dim], what was subtracted from the keys before they were rotated and stored;
+                              null: nothing */
 } kvl_view;
 
 /// Returns a kvl_view with struct_size set and all other fields 0.
@@ -291,6 +293,11 @@ static inline kvl_view kvl_view_init(void) {
 
 typedef struct kvl_cache kvl_cache;
 
+enum {
+    KVL_LAYER_ESTIMATE_K_OFFSET = 1 /* the key offset is the mean of the keys of the first KVL_TILE_TOKENS tokens, taken when
+                                       the first tile is quantized; keys must be q8 or q4 and tokens be kept in f16 */
+};
+
 /// Geometry of one layer's keys and values.
 ///
 /// Where keys or values are q8 or q4, the first and the most recent tokens, which receive most of the attention, may be kept
@@ -302,9 +309,14 @@ typedef struct kvl_cache kvl_cache;
 /// appended at once and attended to before kvl_cache_advance, its results are bitwise identical to those of appending its
 /// tokens one by one, or in pieces of any size. For this, the tokens that any pending query reads in f16, and
 /// KVL_TRUNCATABLE_TOKENS more, are stored in both formats. Elements over 65504 become infinite in f16.
+///
+/// Keys whose channels have a large mean over the tokens, for example from a bias of the projection, quantize badly. A key
+/// offset c removes it: k - c is stored instead of k, and attention adds q c^T to the scores, so that results are those of k
+/// but for the smaller error of quantization. It is subtracted before the rotation. Tokens that are kept in f16 are stored
+/// without an offset.
 typedef struct kvl_layer_desc {
     size_t struct_size;
-    uint32_t flags; /* none are defined */
+    uint32_t flags; /* KVL_LAYER_... */
     uint32_t n_kv_heads;
     uint32_t head_dim;   /* 1 to KVL_MAX_HEAD_DIM */
     uint32_t v_head_dim; /* 0: as head_dim */
@@ -312,8 +324,9 @@ typedef struct kvl_layer_desc {
     kvl_format v_format;
     kvl_rotation k_rotation;
     kvl_rotation v_rotation;
-    int64_t n_first_f16;  /* 0 where neither format is q8 or q4 */
-    int64_t n_recent_f16; /* likewise; both 0: tokens are quantized when they are appended */
+    int64_t n_first_f16;   /* 0 where neither format is q8 or q4 */
+    int64_t n_recent_f16;  /* likewise; both 0: tokens are quantized when they are appended */
+    const float *k_offset; /* finite, [n_kv_heads, head_dim]; null: none. A cache copies it */
 } kvl_layer_desc;
 
 /// Returns a kvl_layer_desc with struct_size set and all other fields 0.
@@ -395,8 +408,8 @@ KVL_API kvl_status kvl_cache_append(kvl_cache *cache, uint32_t layer, int64_t n_
 ///         rows without gaps between them: a row's size from head to head, n_kv_heads head strides from token to token
 /// Units:  strides in bytes
 /// Pre:    k_format and v_format are f32, f16 or bf16. Strides are multiples of an element's size, at least the size of a
-///         row, and at most KVL_MAX_EXTENT_BYTES / (n - 1), where n is the number of tokens or KV heads; a stride is ignored,
-///         and taken as 0, if n is 1
+///         row, and at most KVL_MAX_EXTENT_BYTES / (n - 1), where n is the number of tokens or KV heads; a stride is
+///         ignored, and taken as 0, if n is 1
 /// Bound:  rows are converted to f32 exactly and then stored: the result is bitwise identical to that of f32 rows that the
 ///         caller converts
 typedef struct kvl_rows {
@@ -437,7 +450,7 @@ KVL_API kvl_status kvl_cache_advance(kvl_cache *cache, int64_t n_tokens);
 /// largest length since the last clear, the cache becomes bitwise identical to its earlier state at length len. Otherwise,
 /// tokens that are stored only in quantized form do not regain their precision: in a layer that keeps tokens in f16, if the
 /// new end lies within a tile that is stored only in quantized form, its tokens are stored in f16 again with their
-/// dequantized values. Quantizing the tile again restores the same bits.
+/// dequantized values. Quantizing the tile again restores the same bits, unless the layer has a key offset.
 /// Errors: KVL_ERROR_NULL; KVL_ERROR_LENGTH when len < 0 or len > kvl_cache_len
 /// Threads: one, while no other thread uses the cache   Allocates: no
 KVL_API kvl_status kvl_cache_truncate(kvl_cache *cache, int64_t len);
@@ -522,10 +535,10 @@ KVL_API kvl_status kvl_cache_read_v(const kvl_cache *cache, uint32_t layer, int6
 
 /// Computes the layout of packed tiles of one layer in memory owned by the caller, in blocks of block_tokens tokens each.
 /// Sets all fields of the view: the layer's geometry and formats, the rotations in force, the strides, and no tokens. The
-/// caller then sets spans, n_spans, blocks, n_blocks and len. Larger strides are allowed. If view->block_tokens is set to 0,
-/// the strides fit spans of up to block_tokens tokens.
-/// Shape:  a block is [n_kv_heads][block_tokens / KVL_TILE_TOKENS] tiles
-/// Units:  bytes: a tile has k_token_stride_bytes, the tiles of a KV head in a block k_head_stride_bytes, a block
+/// caller then sets spans, n_spans, blocks, n_blocks and len. view->k_offset is layer->k_offset, not a copy. Larger strides
+/// are allowed. If view->block_tokens is set to 0, the strides fit spans of up to block_tokens tokens. Shape:  a block is
+/// [n_kv_heads][block_tokens / KVL_TILE_TOKENS] tiles Units:  bytes: a tile has k_token_stride_bytes, the tiles of a KV head
+/// in a block k_head_stride_bytes, a block
 ///         k_block_stride_bytes, and a pool of n blocks n * k_block_stride_bytes, aligned to KVL_TILE_ALIGNMENT
 /// Pre:    layer as in kvl_cache_desc, with n_first_f16 and n_recent_f16 0: tokens in f16 need a separate view.
 ///         view->struct_size is set by the caller
@@ -795,9 +808,9 @@ enum {
 /// Units:  lse is the natural log of the sum of exponentials that out is divided by; strides in bytes
 /// Pre:    q_format and out_format are f32, f16 or bf16. Strides are multiples of an element's size, at least the size of a
 ///         row, and at most KVL_MAX_EXTENT_BYTES / (n - 1), where n is the number of queries or heads; a stride is
-///         ignored, and taken as 0, if n is 1. Rows of outputs overlap neither each other, nor the workspace, any array or descriptor that the call
-///         reads, or any keys and values: all memory from the first to the last visible row or tile of a span, gaps
-///         included; with blocks, from the first to the last row or tile of the blocks in use
+///         ignored, and taken as 0, if n is 1. Rows of outputs overlap neither each other, nor the workspace, any array or
+///         descriptor that the call reads, or any keys and values: all memory from the first to the last visible row or tile
+///         of a span, gaps included; with blocks, from the first to the last row or tile of the blocks in use
 /// Bound:  queries are converted to f32 exactly, and outputs are rounded from f32 to the nearest value of out_format, ties
 /// to
 ///         even: results are bitwise identical to those with f32 queries and outputs that the caller converts

@@ -74,6 +74,8 @@ struct Layer {
     Rotation v_rotation = Rotation::by_format;
     int64_t n_first_f16 = 0;  // tokens of q8 and q4 layers that are kept in f16
     int64_t n_recent_f16 = 0;
+    const float *k_offset = nullptr;  // [n_kv_heads, head_dim], or null: none
+    bool estimates_k_offset = false;  // from the first tile
 
     kvl_layer_desc desc() const noexcept {
         kvl_layer_desc desc = kvl_layer_desc_init();
@@ -86,6 +88,8 @@ struct Layer {
         desc.v_rotation = static_cast<kvl_rotation>(v_rotation);
         desc.n_first_f16 = n_first_f16;
         desc.n_recent_f16 = n_recent_f16;
+        desc.k_offset = k_offset;
+        desc.flags = estimates_k_offset ? KVL_LAYER_ESTIMATE_K_OFFSET : 0;
         return desc;
     }
 };
@@ -269,6 +273,7 @@ struct View {
     int64_t v_head_stride_bytes = 0;
     Rotation k_rotation = Rotation::none;
     Rotation v_rotation = Rotation::none;
+    const float *k_offset = nullptr;
     std::span<const int32_t> blocks = {};
     uint32_t block_tokens = 0;
     int64_t k_block_stride_bytes = 0;
@@ -291,6 +296,7 @@ struct View {
         view.v_head_stride_bytes = v_head_stride_bytes;
         view.k_rotation = static_cast<kvl_rotation>(k_rotation);
         view.v_rotation = static_cast<kvl_rotation>(v_rotation);
+        view.k_offset = k_offset;
         view.blocks = blocks.data();
         view.n_blocks = static_cast<uint32_t>(blocks.size());
         view.block_tokens = block_tokens;

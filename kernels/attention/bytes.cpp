@@ -59,7 +59,7 @@ kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *
     for (uint32_t i = 0; i < n_sequences; ++i) {
         const Sequence s = sequences[i];
         if (i == sharers.end) {
-            sharers = sharers_from(*attention, sequences, i);
+            sharers = sharers_from(*attention, sequences, n_sequences, i);
         } else {  // all but the first find these read
             sum -= static_cast<uint64_t>(sharers.n_chunks * chunk_tokens * s.view->n_kv_heads * read_bytes(*s.view));
         }

@@ -34,6 +34,8 @@ Range desc_at(const Desc *desc) {
     return range_at(desc, desc ? desc->struct_size : 0);
 }
 
+Range range_of(const Sequences &sequences) { return range_at(sequences.array().first, sequences.array().bytes()); }
+
 // visit(range) for each contiguous piece of rows [n_queries][n_heads], up to the first failure.
 template <class Visit>
 kvl_status visit_pieces(const StridedRows &rows, uint32_t n_queries, uint32_t n_heads, Visit &&visit) {
@@ -143,6 +145,7 @@ struct ViewArrays {
 template <class Visit>
 kvl_status visit_view(const kvl_view &view, Visit &&visit) {
     KVLANE_TRY(ViewArrays(view).visit(visit));
+    KVLANE_TRY(visit(array_at(k_offset_of(view, 0), uint64_t{view.n_kv_heads} * view.head_dim), "view's k_offset"));
     return visit_tokens(view, visit);
 }
 
@@ -163,14 +166,12 @@ kvl_status visit_mask(const kvl_mask &mask, uint32_t n_queries, uint32_t n_heads
                  "mask's biases");
 }
 
-// visit(range, name) for all that sequence i has read, up to the first failure.
+// visit(range, name) for all that a sequence has read, up to the first failure.
 template <class Visit>
-kvl_status visit_reads(const kvl_attention &a, const Sequences &sequences, uint32_t i, Visit &&visit) {
-    const kvl_sequence described = sequences.array()[i];
-    const Sequence s = sequences[i];
+kvl_status visit_reads(const kvl_attention &a, const Sequence &s, Visit &&visit) {
     KVLANE_TRY(visit_pieces(s.q, s.n_queries, a.n_query_heads, [&](const Range &range) { return visit(range, "q"); }));
-    KVLANE_TRY(visit(desc_at(described.range), "range"));
-    KVLANE_TRY(visit(desc_at(described.mask), "mask"));
+    KVLANE_TRY(visit(desc_at(s.described->range), "range"));
+    KVLANE_TRY(visit(desc_at(s.described->mask), "mask"));
     KVLANE_TRY(s.mask ? visit_mask(*s.mask, s.n_queries, a.n_query_heads, visit) : KVL_OK);
     uint32_t index = 0;
     for (const kvl_view *view = s.view; view; view = view->next, ++index) {
@@ -201,14 +202,15 @@ struct OwnMemory {
 
 kvl_status check_clear_of(const OwnMemory &own, const kvl_attention &a, const Sequences &sequences) {
     for (uint32_t i = 0; i < sequences.n(); ++i) {
+        const Sequence s = sequences[i];
         const auto check = [&](const Range &range, const char *name) {
             KVLANE_TRY(range.meets(own.workspace) ? overlap("workspace", own.workspace, Whose(i, name).text, range)
                                                   : KVL_OK);
             return range.meets(own.n_tasks) ? overlap("n_tasks", own.n_tasks, Whose(i, name).text, range) : KVL_OK;
         };
-        KVLANE_TRY(visit_reads(a, sequences, i, check));
-        KVLANE_TRY(visit_outputs(a, sequences[i],
-                                 [&](const Range &range, uint32_t kind) { return check(range, output_kinds[kind].name); }));
+        KVLANE_TRY(visit_reads(a, s, check));
+        KVLANE_TRY(
+            visit_outputs(a, s, [&](const Range &range, uint32_t kind) { return check(range, output_kinds[kind].name); }));
     }
     return KVL_OK;
 }
@@ -230,9 +232,10 @@ kvl_status fail_output(const Output &output, const char *other, const Range &wit
     return overlap(Whose(output.sequence, output_kinds[output.kind].name).text, {output.begin, output.end}, other, with);
 }
 
-kvl_status sort_outputs(const kvl_attention &a, const Sequences &sequences, Output *outputs, SortedOutputs &sorted) {
+kvl_status sort_outputs(const kvl_attention &a, std::span<const Sequence> sequences, Output *outputs,
+                        SortedOutputs &sorted) {
     Output *end = outputs;
-    for (uint32_t i = 0; i < sequences.n(); ++i) {
+    for (uint32_t i = 0; i < sequences.size(); ++i) {
         KVLANE_TRY(visit_outputs(a, sequences[i], [&](const Range &range, uint32_t kind) {
             *end++ = {range.begin, range.end, i, kind};
             return KVL_OK;
@@ -262,22 +265,27 @@ uint64_t max_outputs(const kvl_attention &a, uint32_t n_queries) {
     return std::max<uint64_t>(3, 2 * uint64_t{n_queries} * a.n_query_heads);  // a range's, or each row of out and lse
 }
 
-kvl_status check_overlaps(const kvl_attention &a, const Sequences &sequences, const uint32_t *n_tasks, const void *workspace,
-                          uint64_t workspace_bytes, Output *scratch) {
+kvl_status check_own_memory(const kvl_attention &a, const Sequences &sequences, const uint32_t *n_tasks,
+                            const void *workspace, uint64_t workspace_bytes) {
     const OwnMemory own{range_at(workspace, workspace_bytes), array_at(n_tasks, 1)};
-    const Range of_sequences = range_at(sequences.array().first, sequences.array().bytes());
+    const Range of_sequences = range_of(sequences);
     KVLANE_TRY(own.workspace.meets(own.n_tasks) ? overlap("workspace", own.workspace, "n_tasks", own.n_tasks) : KVL_OK);
     for (const auto &[name, range] : {std::pair{"workspace", own.workspace}, {"n_tasks", own.n_tasks}}) {
         KVLANE_TRY(range.meets(of_sequences) ? overlap(name, range, "sequences", of_sequences) : KVL_OK);
     }
-    KVLANE_TRY(check_clear_of(own, a, sequences));
+    return check_clear_of(own, a, sequences);
+}
+
+kvl_status check_outputs(const kvl_attention &a, const Sequences &described, std::span<const Sequence> sequences,
+                         Output *scratch) {
+    const Range of_sequences = range_of(described);
     SortedOutputs outputs;
     KVLANE_TRY(sort_outputs(a, sequences, scratch, outputs));
     if (const Output *output = outputs.find(of_sequences)) {
         return fail_output(*output, "sequences", of_sequences);
     }
-    for (uint32_t i = 0; i < sequences.n(); ++i) {
-        KVLANE_TRY(visit_reads(a, sequences, i, [&](const Range &range, const char *name) {
+    for (uint32_t i = 0; i < sequences.size(); ++i) {
+        KVLANE_TRY(visit_reads(a, sequences[i], [&](const Range &range, const char *name) {
             const Output *output = outputs.find(range);
             return output ? fail_output(*output, Whose(i, name).text, range) : KVL_OK;
         }));

@@ -2,6 +2,8 @@
 
 // Checks that the outputs of a call overlap neither each other nor its inputs.
 
+#include <span>
+
 #include "sequence.hpp"
 
 namespace kvlane {
@@ -17,10 +19,14 @@ struct Output {
 uint64_t n_outputs(const kvl_attention &attention, const Sequence &sequence);
 uint64_t max_outputs(const kvl_attention &attention, uint32_t n_queries);
 
-// Checks validated sequences. scratch: buffer in the workspace for all their pieces; it is written only after the workspace
-// has been found to overlap nothing else that the call reads or writes.
-kvl_status check_overlaps(const kvl_attention &attention, const Sequences &sequences, const uint32_t *n_tasks,
-                          const void *workspace, uint64_t workspace_bytes, Output *scratch);
+// Checks that what the call writes for itself overlaps nothing else that it reads or writes.
+kvl_status check_own_memory(const kvl_attention &attention, const Sequences &sequences, const uint32_t *n_tasks,
+                            const void *workspace, uint64_t workspace_bytes);
+
+// Checks that the outputs overlap neither each other nor anything that the call reads. scratch: a buffer for all their
+// pieces.
+kvl_status check_outputs(const kvl_attention &attention, const Sequences &described, std::span<const Sequence> sequences,
+                         Output *scratch);
 
 // Checks that the own tokens of a validated view of tiles, which are to be written, overlap neither the rows k and v nor the
 // view, its spans and its blocks.

@@ -64,6 +64,7 @@ Layout layout_of(const kvl_attention &a, const Extent &extent) {
     const uint64_t of_results = n_tasks * std::max(result_bytes_per_task, min_results_per_task * of_result);
     take(1, sizeof(Call));
     layout.sequences = take(extent.n_sequences, sizeof(Sequence));
+    layout.outputs = end;
     layout.plans = take(extent.n_sequences, sizeof(SequencePlan));
     layout.places = take(extent.n_places, sizeof(Place));
     layout.m = take(extent.sharers_queries(a) * a.group, sizeof(float));
@@ -74,7 +75,7 @@ Layout layout_of(const kvl_attention &a, const Extent &extent) {
     layout.task_states = take(n_tasks, sizeof(std::atomic<uint8_t>));
     layout.scratch = take(n_tasks, sizeof(TaskScratch));
     layout.results = take(extent.n_items < of_results / of_result ? extent.n_items * of_result : of_results, 1);
-    layout.bytes = std::max(end, aligned(extent.n_outputs * sizeof(Output)));
+    layout.bytes = std::max(end, layout.outputs + aligned(extent.n_outputs * sizeof(Output)));
     return layout;
 }
 
@@ -148,7 +149,7 @@ uint64_t lay_out_places(const kvl_attention &a, const Sequence &s, Place *places
 }
 
 // The plans of sharers, whose items begin with first_item. Returns the end of these.
-uint64_t plan_sharers(const kvl_attention &a, const Sequences &sequences, uint32_t first, const Sharers &sharers,
+uint64_t plan_sharers(const kvl_attention &a, std::span<const Sequence> sequences, uint32_t first, const Sharers &sharers,
                       uint64_t first_item, SequencePlan *plans) {
     SequencePlan plan{};
     plan.first_item = first_item;
@@ -163,7 +164,7 @@ uint64_t plan_sharers(const kvl_attention &a, const Sequences &sequences, uint32
     for (uint32_t s = first; s < sharers.end; ++s) {
         plan.first_query = plans[s].first_query;
         plan.first_own = plan.n_items;
-        const Sequence sequence = sequences[s];
+        const Sequence &sequence = sequences[s];
         plan.n_items += static_cast<uint64_t>(own_chunks(a, sequence, plan.n_shared)) * blocks_of(a, sequence.n_queries);
         plans[s] = plan;
     }
@@ -179,11 +180,11 @@ struct Totals {
     uint32_t result_rows;
 };
 
-Totals plan_sequences(const kvl_attention &a, const Sequences &sequences, SequencePlan *plans, Place *places) {
+Totals plan_sequences(const kvl_attention &a, std::span<const Sequence> sequences, SequencePlan *plans, Place *places) {
     Totals totals{0, a.group};
     uint64_t place = 0;
-    for (uint32_t first = 0; first < sequences.n();) {
-        const Sharers sharers = sharers_from(a, sequences, first);
+    for (uint32_t first = 0; first < sequences.size();) {
+        const Sharers sharers = sharers_from(a, sequences, static_cast<uint32_t>(sequences.size()), first);
         totals.n_items = plan_sharers(a, sequences, first, sharers, totals.n_items, plans);
         totals.result_rows = std::max(totals.result_rows, a.group * std::min(a.block_queries, plans[first].n_queries));
         for (; first < sharers.end; ++first) {
@@ -268,13 +269,17 @@ kvl_status layout_of_call(const kvl_attention &a, const Sequences &sequences, ui
     return KVL_OK;
 }
 
-Call &lay_out_call(const kvl_attention &a, const Sequences &sequences, uint32_t max_tasks, const Layout &layout,
-                   void *workspace) {
-    auto *const base = static_cast<std::byte *>(workspace);
-    auto *const copies = reinterpret_cast<Sequence *>(base + layout.sequences);
+std::span<const Sequence> copy_sequences(const Sequences &sequences, const Layout &layout, void *workspace) {
+    auto *const copies = reinterpret_cast<Sequence *>(static_cast<std::byte *>(workspace) + layout.sequences);
     for (uint32_t i = 0; i < sequences.n(); ++i) {
         new (&copies[i]) Sequence(sequences[i]);
     }
+    return {copies, sequences.n()};
+}
+
+Call &lay_out_call(const kvl_attention &a, std::span<const Sequence> sequences, uint32_t max_tasks, const Layout &layout,
+                   void *workspace) {
+    auto *const base = static_cast<std::byte *>(workspace);
     auto *const plans = reinterpret_cast<SequencePlan *>(base + layout.plans);
     auto *const places = reinterpret_cast<Place *>(base + layout.places);
     const Totals totals = plan_sequences(a, sequences, plans, places);
@@ -286,8 +291,8 @@ Call &lay_out_call(const kvl_attention &a, const Sequences &sequences, uint32_t 
     }
     return *new (workspace) Call{.magic = call_magic,
                                  .attention = &a,
-                                 .sequences = copies,
-                                 .n_sequences = sequences.n(),
+                                 .sequences = sequences.data(),
+                                 .n_sequences = static_cast<uint32_t>(sequences.size()),
                                  .n_tasks = n_tasks,
                                  .plans = plans,
                                  .places = places,

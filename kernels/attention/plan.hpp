@@ -12,6 +12,8 @@
 // so that a chunk is read for one block after another. Items are folded in this order, so only the partial states of one KV
 // head of one set of sharers are live at a time.
 
+#include <span>
+
 #include "reorder_buffer.hpp"
 #include "visible.hpp"
 
@@ -45,7 +47,7 @@ struct TaskScratch {
 
 enum TaskState : uint8_t { not_run, running, done };
 
-// Lies at the start of the workspace, whose memory is first used to sort the sequences' outputs.
+// Lies at the start of the workspace.
 struct Call {
     uint64_t magic;
     const kvl_attention *attention;
@@ -101,6 +103,7 @@ kvl_partial result_of(const Call &call, uint64_t index);
 // Byte offsets of the workspace's parts, and its size in bytes.
 struct Layout {
     uint64_t sequences;
+    uint64_t outputs;  // a buffer for sorting them, over the following parts before these are in use
     uint64_t plans;
     uint64_t places;
     uint64_t m;
@@ -117,8 +120,10 @@ struct Layout {
 // Errors: KVL_ERROR_RANGE when there are too many items
 kvl_status layout_of_call(const kvl_attention &a, const Sequences &sequences, uint32_t max_tasks, Layout &layout);
 
-// Copies the sequences to the workspace and plans their items.
-Call &lay_out_call(const kvl_attention &a, const Sequences &sequences, uint32_t max_tasks, const Layout &layout,
+// Copies the sequences to their place in the workspace, and nothing else there.
+std::span<const Sequence> copy_sequences(const Sequences &sequences, const Layout &layout, void *workspace);
+
+Call &lay_out_call(const kvl_attention &a, std::span<const Sequence> sequences, uint32_t max_tasks, const Layout &layout,
                    void *workspace);
 
 }  // namespace kvlane

@@ -1,6 +1,7 @@
 #include "prefix.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 #include "../kernel_table.hpp"
 #include "../planes.hpp"
@@ -9,9 +10,15 @@
 namespace kvlane {
 namespace {
 
-// Tokens that both views begin with, and that no query reads from a next one.
+bool have_same_offset(const kvl_view &a, const kvl_view &b) {
+    const float *const of_a = k_offset_of(a, 0), *const of_b = k_offset_of(b, 0);
+    return of_a == of_b || (of_a && of_b && std::memcmp(of_a, of_b, size_t{a.n_kv_heads} * a.head_dim * sizeof(float)) == 0);
+}
+
+}  // namespace
+
 int64_t common_tokens(const kvl_view &a, const kvl_view &b) {
-    if (a.k_format != b.k_format || a.v_format != b.v_format || has_tiles(a) != has_tiles(b)) {
+    if (a.k_format != b.k_format || a.v_format != b.v_format || has_tiles(a) != has_tiles(b) || !have_same_offset(a, b)) {
         return 0;
     }
     const int64_t most = std::min(tokens_before_next(a), tokens_before_next(b));
@@ -32,29 +39,10 @@ int64_t common_tokens(const kvl_view &a, const kvl_view &b) {
     return n_tokens;
 }
 
-// Tokens from the first one on that all queries of the sequence see, if they may be shared.
 int64_t sharable_tokens(const kvl_attention &a, const Sequence &s) {
     const int64_t last = s.position(s.n_queries - 1);
     const bool is_whole = !s.range && !s.mask && (a.window == 0 || last + 1 - a.window <= a.n_sink_tokens);
     return is_whole && s.n_queries <= a.block_queries ? visible_end(a, s, s.position(0)) : 0;
-}
-
-}  // namespace
-
-Sharers sharers_from(const kvl_attention &a, const Sequences &sequences, uint32_t first) {
-    Sharers sharers{first + 1, 0};
-    const kvl_view &view = *sequences[first].view;
-    const int64_t of_first = sharable_tokens(a, sequences[first]);
-    for (; sharers.end < sequences.n() && of_first >= chunk_tokens; ++sharers.end) {
-        const Sequence next = sequences[sharers.end];
-        const int64_t most = std::min(of_first, sharable_tokens(a, next));
-        const int64_t n_chunks = most < chunk_tokens ? 0 : std::min(most, common_tokens(view, *next.view)) / chunk_tokens;
-        if (n_chunks == 0 || n_chunks < sharers.n_chunks) {
-            break;
-        }
-        sharers.n_chunks = sharers.n_chunks == 0 ? n_chunks : sharers.n_chunks;
-    }
-    return sharers;
 }
 
 }  // namespace kvlane

@@ -191,11 +191,14 @@ kvl_status kvl_attend_begin(const kvl_attention *attention, const kvl_sequence *
     KVLANE_TRY(check_not_null(n_tasks, "n_tasks"));
     KVLANE_TRY(check_range(max_tasks, 1, KVL_MAX_TASKS, "max_tasks"));
     KVLANE_TRY(check_sequences(attention, described, n_sequences));
-    const Sequences sequences(*attention, described, n_sequences);
+    const Sequences described_sequences(*attention, described, n_sequences);
     Layout layout;
-    KVLANE_TRY(layout_of_call(*attention, sequences, max_tasks, layout));
+    KVLANE_TRY(layout_of_call(*attention, described_sequences, max_tasks, layout));
     KVLANE_TRY(check_workspace(workspace, workspace_bytes, layout.bytes));
-    KVLANE_TRY(check_overlaps(*attention, sequences, n_tasks, workspace, layout.bytes, static_cast<Output *>(workspace)));
+    KVLANE_TRY(check_own_memory(*attention, described_sequences, n_tasks, workspace, layout.bytes));
+    const std::span<const Sequence> sequences = copy_sequences(described_sequences, layout, workspace);
+    KVLANE_TRY(check_outputs(*attention, described_sequences, sequences,
+                             reinterpret_cast<Output *>(static_cast<std::byte *>(workspace) + layout.outputs)));
     *n_tasks = lay_out_call(*attention, sequences, max_tasks, layout, workspace).n_tasks;
     return KVL_OK;
 }

@@ -13,13 +13,14 @@ namespace kvlane {
 
 // A sequence with defaults resolved, and its range and mask.
 struct Sequence {
+    const kvl_sequence *described;
     const kvl_view *view;
     int64_t len;
     uint32_t n_queries;
     bool is_causal;
-    int64_t first_position;   // of the first query
-    StridedRows q, out;  // with a range, out is that of the partial states
-    StridedRows lse;     // `first` may be null
+    int64_t first_position;  // of the first query
+    StridedRows q, out;      // with a range, out is that of the partial states
+    StridedRows lse;         // `first` may be null
     std::optional<kvl_range> range;
     std::optional<kvl_mask> mask;
 
