@@ -261,6 +261,15 @@ KVLANE_INLINE void quantize_weights(const float *weights, int r, RowBlock &rows)
     }
 }
 
+// Sets the elements of the tokens whose bits are set, which mostly follow each other.
+static inline void fill_tokens(uint64_t tokens, float value, float *of_tokens) {
+    while (tokens != 0) {
+        const int first = std::countr_zero(tokens), n = std::countr_one(tokens >> first);
+        std::fill_n(of_tokens + first, n, value);
+        tokens &= ~(low_bits(n) << first);
+    }
+}
+
 // Replaces scores by weights exp(s - m), adds these to l, and turns them into the operand of the value product: multiplied
 // by the value scales, and quantized if products are integer. The scales of hidden tokens may be NaN.
 template <class Isa, Numbers V>
@@ -278,9 +287,7 @@ KVLANE_INLINE void exponentiate(float *scores, const float *value_scales, uint64
     }
     Isa::store(rows.l[r], sum);
     if constexpr (V != Numbers::floats) {
-        for (; hidden != 0; hidden &= hidden - 1) {
-            scores[std::countr_zero(hidden)] = 0;
-        }
+        fill_tokens(hidden, 0, scores);
     }
     if constexpr (are_integers(V)) {
         quantize_weights<Isa>(scores, r, rows);
@@ -315,9 +322,7 @@ KVLANE_INLINE void modify_scores(const ScoreRules &rules, int r, int n_tokens, f
             scores[t] += rules.biases[r][t];
         }
     }
-    for (uint64_t hidden = ~visible & low_bits(n_tokens); hidden != 0; hidden &= hidden - 1) {
-        scores[std::countr_zero(hidden)] = minus_infinity;
-    }
+    fill_tokens(~visible & low_bits(n_tokens), minus_infinity, scores);
 }
 
 // Online softmax update for one tile: turns scores into weights.

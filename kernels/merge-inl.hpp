@@ -69,7 +69,7 @@ void merge(const PartialRows &into, const PartialRows &from, int n_rows, uint32_
     }
 }
 
-// Writes the outputs o / l, rotated back, or 0 if no token is visible. Leaves them in o too.
+// Writes the outputs o / l, rotated back, or 0 if no token is visible. Leaves them in o too, which may be their place.
 template <class Isa>
 void finish_rows(const PartialRows &rows, int n_rows, uint32_t v_head_dim, bool is_rotated, const OutputRows &to) {
     const auto dim = static_cast<int>(v_head_dim);
@@ -82,7 +82,10 @@ void finish_rows(const PartialRows &rows, int n_rows, uint32_t v_head_dim, bool 
         if (is_rotated) {
             rotate_row<Isa>(o, dim);
         }
-        store_row<Isa>(to.format, o, dim, to.out + r * to.out_stride_bytes);
+        std::byte *const out = to.out + r * to.out_stride_bytes;
+        if (out != reinterpret_cast<std::byte *>(o)) {
+            store_row<Isa>(to.format, o, dim, out);
+        }
         if (to.lse) {
             const float lse = l == 0 ? minus_infinity : rows.m[r] + std::log(l);
             std::memcpy(to.lse + r * to.lse_stride_bytes, &lse, sizeof lse);
