@@ -1,4 +1,4 @@
-// Each family of the README's table of models, with its true shape and rules, against the oracle.
+// Each family of the table in docs/models.md, with its true shape and rules, against the oracle.
 
 #include <doctest/doctest.h>
 
@@ -157,12 +157,12 @@ TEST_CASE("models: latent attention equals the oracle for 16 to 128 heads, and c
     }
 }
 
-TEST_CASE("models: the README's table has the shape of every family, and no other") {
-    std::ifstream file(KVLANE_README);
-    const std::string readme{std::istreambuf_iterator<char>(file), {}};
-    const size_t begin = readme.find("### Models"), end = readme.find("A model whose layers differ", begin);
+TEST_CASE("models: the table in docs/models.md has the shape of every family, and no other") {
+    std::ifstream file(KVLANE_MODELS_PAGE);
+    const std::string page{std::istreambuf_iterator<char>(file), {}};
+    const size_t begin = page.find("## Table"), end = page.find("\n\nA model that is not listed", begin);
     REQUIRE(end != std::string::npos);
-    const std::string section = readme.substr(begin, end - begin);
+    const std::string section = page.substr(begin, end - begin);
     for (const Family &f : families) {
         const std::string row = std::string("\n| ") + f.name + " | " + std::to_string(f.n_query_heads) + " / " +
                                 std::to_string(f.n_kv_heads) + " / " + std::to_string(f.head_dim) + " |";
