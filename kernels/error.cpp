@@ -173,6 +173,7 @@ const char *kvl_status_name(kvl_status status) {
         KVLANE_STATUS(KVL_ERROR_OVERLAP)
         KVLANE_STATUS(KVL_ERROR_MASK)
         KVLANE_STATUS(KVL_ERROR_ALIGNMENT)
+        KVLANE_STATUS(KVL_ERROR_PLAN)
 #undef KVLANE_STATUS
     }
     return "unknown status";

@@ -1911,7 +1911,7 @@ TEST_CASE("counting a call's bytes fails as the call does, but for overlaps: it 
 }
 
 TEST_CASE("every status can be provoked") {
-    std::set<kvl_status> provoked{KVL_OK, KVL_ERROR_ISA, KVL_ERROR_TASK};  // the last two have tests of their own
+    std::set<kvl_status> provoked{KVL_OK, KVL_ERROR_ISA, KVL_ERROR_TASK, KVL_ERROR_PLAN};  // these have tests of their own
     for (const Failure &failure : all_failures()) {
         provoked.insert(failure.status);
     }
@@ -1921,7 +1921,7 @@ TEST_CASE("every status can be provoked") {
     }
 }
 
-TEST_CASE("layer_info refuses a descriptor of another size") {
+TEST_CASE("layer_info refuses a descriptor that is too small") {
     World world;
     world.info.struct_size = 8;
     const World::State before = world.state();

@@ -105,7 +105,8 @@ typedef enum kvl_status {
                                       aligned */
     KVL_ERROR_OVERLAP,             /* an output or the workspace overlaps other memory that the call reads or writes */
     KVL_ERROR_MASK,                /* a mask is too short, or not aligned */
-    KVL_ERROR_ALIGNMENT            /* packed tiles are not aligned to KVL_TILE_ALIGNMENT */
+    KVL_ERROR_ALIGNMENT,           /* packed tiles are not aligned to KVL_TILE_ALIGNMENT */
+    KVL_ERROR_PLAN                 /* sequences differ from those of the plan in more than addresses */
 } kvl_status;
 
 /* Storage format of a key or value. Rows owned by the caller are f32, f16 or bf16. q8 and q4 exist only in packed tiles
@@ -918,6 +919,35 @@ KVL_API kvl_status kvl_attend_run_task(void *workspace, uint32_t task);
 /// Errors: KVL_ERROR_NULL; KVL_ERROR_WORKSPACE_STATE when no call has been begun; KVL_ERROR_TASK when a task was not run or
 ///         is still running: then the call stays open
 KVL_API kvl_status kvl_attend_finish(void *workspace);
+
+/// Plans the calls of one step of a model: the sequences of a call are checked and divided into work items once, and
+/// kvl_attend_planned then serves the step's layers, whose sequences differ in addresses alone. Results are bitwise
+/// identical to those of kvl_attend. Pre:    as kvl_attend. The plan lies in the workspace, which serves its calls one after
+/// another; attention must live as
+///         long. Any other call in the workspace destroys the plan
+/// Errors: as kvl_attend_begin
+/// Threads: any, one at a time per workspace   Allocates: no
+KVL_API kvl_status kvl_plan(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences,
+                            void *workspace, size_t workspace_bytes, uint32_t max_tasks);
+
+/// Computes attention as kvl_attend for sequences that are those of the plan in the workspace but for addresses: of q, out,
+/// lse, ranges' outputs, masks' rows, views, and their spans' keys and values. The plan stays, also when the call fails.
+/// Pre:    the views' spans hold as many tokens as those of the plan, and blocks lists the same blocks; the rules of
+/// kvl_attend
+///         about memory that overlaps and about blocks hold, but are not checked again. The executor has as many threads as
+///         max_tasks of the plan, or fewer
+/// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _GEOMETRY, _FORMAT, _ROTATION, _STRIDE, _LENGTH, _RANGE; KVL_ERROR_PLAN
+/// when
+///         a field that is no address differs from the plan's; KVL_ERROR_WORKSPACE_STATE when the workspace holds no plan,
+///         or a call of it that has not ended; KVL_ERROR_TASK as kvl_attend
+/// Bound, Threads, Allocates: as kvl_attend
+KVL_API kvl_status kvl_attend_planned(void *workspace, const kvl_sequence *sequences, uint32_t n_sequences,
+                                      const kvl_executor *executor);
+
+/// Begins such a call for tasks that the caller runs, as kvl_attend_begin does. After kvl_attend_finish the plan is left.
+/// Errors: as kvl_attend_planned; KVL_ERROR_NULL also when n_tasks is null
+KVL_API kvl_status kvl_attend_begin_planned(void *workspace, const kvl_sequence *sequences, uint32_t n_sequences,
+                                            uint32_t *n_tasks);
 
 /// Merges n_partials partial states of the same n_queries queries, in the order of the array. They may come from calls
 /// with kvl_sequence.range on any machine and isa, with an attention object of the same descriptor, or from the caller.

@@ -52,8 +52,8 @@ int64_t count_seen_of_heads(const kvl_attention &a, const Sequence &s, const kvl
 kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *described, uint32_t n_sequences,
                             uint64_t *bytes) {
     KVLANE_TRY(check_not_null(bytes, "bytes"));
-    KVLANE_TRY(check_sequences(attention, described, n_sequences));
-    const Sequences sequences(*attention, described, n_sequences);
+    KVLANE_TRY(check_sequences(attention, {described, n_sequences}));
+    const Sequences sequences(*attention, {described, n_sequences});
     uint64_t sum = 0;  // written at the end: bytes may lie in what is read
     Sharers sharers{0, 0};
     for (uint32_t i = 0; i < n_sequences; ++i) {

@@ -123,7 +123,7 @@ kvl_status extent_of(const kvl_attention &a, const Sequences &sequences, uint32_
 void move_to(Place &place, int64_t &view_first, int64_t position) {
     while (position - view_first >= own_tokens(*place.view)) {
         view_first += tokens_before_next(*place.view);
-        place = {place.view->next, 0, 0, 0};
+        place = {place.view->next, 0, 0, 0, place.view_index + 1};
     }
     place.token = position - view_first;
     int64_t in_run = place.token - place.run_first;
@@ -135,7 +135,7 @@ void move_to(Place &place, int64_t &view_first, int64_t position) {
 uint64_t lay_out_places(const kvl_attention &a, const Sequence &s, Place *places) {
     const Visible visible = visible_to_any(a, s);
     const int64_t first = asked_of(s).first;
-    Place place{s.view, 0, 0, 0};
+    Place place{s.view, 0, 0, 0, 0};
     int64_t view_first = view_first_of(s);
     const int64_t n_chunks = visible.n_chunks();
     for (int64_t i = 0; i < n_chunks; ++i) {
@@ -269,7 +269,7 @@ kvl_status layout_of_call(const kvl_attention &a, const Sequences &sequences, ui
     return KVL_OK;
 }
 
-std::span<const Sequence> copy_sequences(const Sequences &sequences, const Layout &layout, void *workspace) {
+std::span<Sequence> copy_sequences(const Sequences &sequences, const Layout &layout, void *workspace) {
     auto *const copies = reinterpret_cast<Sequence *>(static_cast<std::byte *>(workspace) + layout.sequences);
     for (uint32_t i = 0; i < sequences.n(); ++i) {
         new (&copies[i]) Sequence(sequences[i]);
@@ -277,7 +277,7 @@ std::span<const Sequence> copy_sequences(const Sequences &sequences, const Layou
     return {copies, sequences.n()};
 }
 
-Call &lay_out_call(const kvl_attention &a, std::span<const Sequence> sequences, uint32_t max_tasks, const Layout &layout,
+Call &lay_out_call(const kvl_attention &a, std::span<Sequence> sequences, uint32_t max_tasks, const Layout &layout,
                    void *workspace) {
     auto *const base = static_cast<std::byte *>(workspace);
     auto *const plans = reinterpret_cast<SequencePlan *>(base + layout.plans);
@@ -285,26 +285,50 @@ Call &lay_out_call(const kvl_attention &a, std::span<const Sequence> sequences, 
     const Totals totals = plan_sequences(a, sequences, plans, places);
     const auto n_tasks = static_cast<uint32_t>(std::min<uint64_t>(max_tasks, totals.n_items));
     const uint64_t n_slots = std::min(totals.n_items, n_tasks * results_per_task(a, totals.result_rows));
-    auto *const task_states = reinterpret_cast<std::atomic<uint8_t> *>(base + layout.task_states);
+    Call &call = *new (workspace) Call{.magic = 0,
+                                       .is_planned = false,
+                                       .attention = &a,
+                                       .sequences = sequences.data(),
+                                       .n_sequences = static_cast<uint32_t>(sequences.size()),
+                                       .n_tasks = n_tasks,
+                                       .plans = plans,
+                                       .places = places,
+                                       .m = reinterpret_cast<float *>(base + layout.m),
+                                       .l = reinterpret_cast<float *>(base + layout.l),
+                                       .o = reinterpret_cast<float *>(base + layout.o),
+                                       .results = base + layout.results,
+                                       .result_rows = totals.result_rows,
+                                       .scratch = reinterpret_cast<TaskScratch *>(base + layout.scratch),
+                                       .task_states = reinterpret_cast<std::atomic<uint8_t> *>(base + layout.task_states),
+                                       .items = {reinterpret_cast<ReorderBuffer::State *>(base + layout.slot_states),
+                                                 static_cast<uint32_t>(n_slots), totals.n_items}};
     for (uint32_t task = 0; task < n_tasks; ++task) {
-        new (&task_states[task]) std::atomic<uint8_t>(not_run);
+        new (&call.task_states[task]) std::atomic<uint8_t>(not_run);
     }
-    return *new (workspace) Call{.magic = call_magic,
-                                 .attention = &a,
-                                 .sequences = sequences.data(),
-                                 .n_sequences = static_cast<uint32_t>(sequences.size()),
-                                 .n_tasks = n_tasks,
-                                 .plans = plans,
-                                 .places = places,
-                                 .m = reinterpret_cast<float *>(base + layout.m),
-                                 .l = reinterpret_cast<float *>(base + layout.l),
-                                 .o = reinterpret_cast<float *>(base + layout.o),
-                                 .results = base + layout.results,
-                                 .result_rows = totals.result_rows,
-                                 .scratch = reinterpret_cast<TaskScratch *>(base + layout.scratch),
-                                 .task_states = task_states,
-                                 .items = {reinterpret_cast<ReorderBuffer::State *>(base + layout.slot_states),
-                                           static_cast<uint32_t>(n_slots), totals.n_items}};
+    return call;
+}
+
+void rebind(Call &call, const Sequences &sequences) {
+    Place *place = call.places;
+    for (uint32_t i = 0; i < call.n_sequences; ++i) {
+        call.sequences[i] = sequences[i];
+        const kvl_view *view = call.sequences[i].view;
+        uint32_t index = 0;
+        const int64_t n_places = visible_to_any(*call.attention, call.sequences[i]).n_chunks();
+        for (const Place *const end = place + n_places; place < end; ++place) {
+            for (; index < place->view_index; ++index) {
+                view = view->next;
+            }
+            place->view = view;
+        }
+    }
+}
+
+void restart(Call &call) {
+    call.items.restart();
+    for (uint32_t task = 0; task < call.n_tasks; ++task) {
+        call.task_states[task].store(not_run, std::memory_order_relaxed);
+    }
 }
 
 }  // namespace kvlane

@@ -25,6 +25,7 @@ struct Place {
     int64_t token;
     int64_t run_first;
     uint32_t run;
+    uint32_t view_index;  // in the chain
 };
 
 struct SequencePlan {
@@ -50,8 +51,9 @@ enum TaskState : uint8_t { not_run, running, done };
 // Lies at the start of the workspace.
 struct Call {
     uint64_t magic;
+    bool is_planned;  // whether it may be begun again once it has ended
     const kvl_attention *attention;
-    const Sequence *sequences;
+    Sequence *sequences;
     uint32_t n_sequences;
     uint32_t n_tasks;
     SequencePlan *plans;  // [n_sequences]
@@ -66,7 +68,8 @@ struct Call {
     ReorderBuffer items;
 };
 
-inline constexpr uint64_t call_magic = 0x6b766c616e653031;
+// Of a call that has been begun, and of a plan.
+inline constexpr uint64_t call_magic = 0x6b766c616e653031, plan_magic = 0x6b766c616e653032;
 
 // n_queries queries from first_query of a sequence on; for a shared chunk they continue in the following sequences.
 struct Item {
@@ -121,9 +124,15 @@ struct Layout {
 kvl_status layout_of_call(const kvl_attention &a, const Sequences &sequences, uint32_t max_tasks, Layout &layout);
 
 // Copies the sequences to their place in the workspace, and nothing else there.
-std::span<const Sequence> copy_sequences(const Sequences &sequences, const Layout &layout, void *workspace);
+std::span<Sequence> copy_sequences(const Sequences &sequences, const Layout &layout, void *workspace);
 
-Call &lay_out_call(const kvl_attention &a, std::span<const Sequence> sequences, uint32_t max_tasks, const Layout &layout,
+Call &lay_out_call(const kvl_attention &a, std::span<Sequence> sequences, uint32_t max_tasks, const Layout &layout,
                    void *workspace);
+
+// Replaces the sequences of a plan by others that differ in addresses alone.
+void rebind(Call &call, const Sequences &sequences);
+
+// Makes all items and tasks of a call those of a new one.
+void restart(Call &call);
 
 }  // namespace kvlane

@@ -27,6 +27,15 @@ public:
         }
     }
 
+    // Makes all items unclaimed again, once all are folded.
+    void restart() {
+        for (uint32_t slot = 0; slot < n_slots_; ++slot) {
+            states_[slot].store(slot == 0 ? turn : pending, std::memory_order_relaxed);
+        }
+        next_.store(0, std::memory_order_relaxed);
+        n_folded_.store(0, std::memory_order_relaxed);
+    }
+
     uint64_t n_items() const { return n_items_; }
     uint32_t slot_of(uint64_t item) const { return static_cast<uint32_t>(item % n_slots_); }
 

@@ -153,6 +153,9 @@ kvl_status check_done(const Call &call) {
                       n_left, call.n_tasks, n_running);
 }
 
+// A call that has ended is a plan, if it was made as one, or nothing.
+void end(Call &call) { call.magic = call.is_planned ? plan_magic : 0; }
+
 // Ends a call, whether the executor returns or throws: its gate is closed first, so that no task is in it and none comes.
 class Ending {
 public:
@@ -163,7 +166,7 @@ public:
         if (gate_) {
             gate_->close();
         }
-        call_.magic = 0;
+        end(call_);
     }
 
 private:
@@ -184,22 +187,71 @@ void run_tasks(Call &call, const kvl_executor &executor) {
     }
 }
 
+// Plans a call in its workspace, once all is checked. own: what the call itself writes besides the workspace; may be null.
+kvl_status make_plan(const kvl_attention *attention, const DescArray<kvl_sequence> &array, void *workspace,
+                     size_t workspace_bytes, uint32_t max_tasks, const uint32_t *own, Call *&call) {
+    KVLANE_TRY(check_range(max_tasks, 1, KVL_MAX_TASKS, "max_tasks"));
+    KVLANE_TRY(check_sequences(attention, array));
+    const Sequences described(*attention, array);
+    Layout layout;
+    KVLANE_TRY(layout_of_call(*attention, described, max_tasks, layout));
+    KVLANE_TRY(check_workspace(workspace, workspace_bytes, layout.bytes));
+    KVLANE_TRY(check_own_memory(*attention, described, own, workspace, layout.bytes));
+    const std::span<Sequence> sequences = copy_sequences(described, layout, workspace);
+    KVLANE_TRY(check_outputs(*attention, described, sequences,
+                             reinterpret_cast<Output *>(static_cast<std::byte *>(workspace) + layout.outputs)));
+    call = &lay_out_call(*attention, sequences, max_tasks, layout, workspace);
+    return KVL_OK;
+}
+
+// The caller's executor, which may lie in the workspace; without one, the calling thread.
+kvl_status read_executor(const kvl_executor *executor, kvl_executor &threads) {
+    threads = executor ? *executor : kvl_executor{nullptr, nullptr, 1};
+    KVLANE_TRY(executor && !threads.parallel_for ? check_not_null(nullptr, "executor: parallel_for") : KVL_OK);
+    return check_range(threads.n_threads, 1, KVL_MAX_TASKS, "executor: n_threads");
+}
+
+// Begins the call that is planned in the workspace, for sequences that may differ from the plan's in addresses.
+kvl_status begin_planned(void *workspace, const DescArray<kvl_sequence> &array, Call *&call) {
+    KVLANE_TRY(check_not_null(workspace, "workspace"));
+    call = static_cast<Call *>(workspace);
+    if (call->magic != plan_magic) {
+        return fail(KVL_ERROR_WORKSPACE_STATE, "workspace at %p holds no plan; kvl_plan makes one", workspace);
+    }
+    KVLANE_TRY(check_planned_sequences(*call->attention, array, {call->sequences, call->n_sequences}));
+    rebind(*call, Sequences(*call->attention, array));
+    restart(*call);
+    call->magic = call_magic;
+    return KVL_OK;
+}
+
 }  // namespace
 
-kvl_status kvl_attend_begin(const kvl_attention *attention, const kvl_sequence *described, uint32_t n_sequences,
+kvl_status kvl_attend_begin(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences,
                             void *workspace, size_t workspace_bytes, uint32_t max_tasks, uint32_t *n_tasks) {
     KVLANE_TRY(check_not_null(n_tasks, "n_tasks"));
-    KVLANE_TRY(check_range(max_tasks, 1, KVL_MAX_TASKS, "max_tasks"));
-    KVLANE_TRY(check_sequences(attention, described, n_sequences));
-    const Sequences described_sequences(*attention, described, n_sequences);
-    Layout layout;
-    KVLANE_TRY(layout_of_call(*attention, described_sequences, max_tasks, layout));
-    KVLANE_TRY(check_workspace(workspace, workspace_bytes, layout.bytes));
-    KVLANE_TRY(check_own_memory(*attention, described_sequences, n_tasks, workspace, layout.bytes));
-    const std::span<const Sequence> sequences = copy_sequences(described_sequences, layout, workspace);
-    KVLANE_TRY(check_outputs(*attention, described_sequences, sequences,
-                             reinterpret_cast<Output *>(static_cast<std::byte *>(workspace) + layout.outputs)));
-    *n_tasks = lay_out_call(*attention, sequences, max_tasks, layout, workspace).n_tasks;
+    Call *call;
+    KVLANE_TRY(make_plan(attention, {sequences, n_sequences}, workspace, workspace_bytes, max_tasks, n_tasks, call));
+    call->magic = call_magic;
+    *n_tasks = call->n_tasks;
+    return KVL_OK;
+}
+
+kvl_status kvl_plan(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences, void *workspace,
+                    size_t workspace_bytes, uint32_t max_tasks) {
+    Call *call;
+    KVLANE_TRY(make_plan(attention, {sequences, n_sequences}, workspace, workspace_bytes, max_tasks, nullptr, call));
+    call->is_planned = true;
+    call->magic = plan_magic;
+    return KVL_OK;
+}
+
+kvl_status kvl_attend_begin_planned(void *workspace, const kvl_sequence *sequences, uint32_t n_sequences,
+                                    uint32_t *n_tasks) {
+    KVLANE_TRY(check_not_null(n_tasks, "n_tasks"));
+    Call *call;
+    KVLANE_TRY(begin_planned(workspace, {sequences, n_sequences}, call));
+    *n_tasks = call->n_tasks;
     return KVL_OK;
 }
 
@@ -223,20 +275,27 @@ kvl_status kvl_attend_finish(void *workspace) {
     Call *call;
     KVLANE_TRY(begun_call(workspace, call));
     KVLANE_TRY(check_done(*call));
-    call->magic = 0;
+    end(*call);
     return KVL_OK;
 }
 
 kvl_status kvl_attend(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences, void *workspace,
                       size_t workspace_bytes, const kvl_executor *executor) {
-    const kvl_executor threads = executor ? *executor : kvl_executor{nullptr, nullptr, 1};  // may lie in the workspace
-    if (executor) {
-        KVLANE_TRY(threads.parallel_for ? KVL_OK : check_not_null(nullptr, "executor: parallel_for"));
-        KVLANE_TRY(check_range(threads.n_threads, 1, KVL_MAX_TASKS, "executor: n_threads"));
-    }
-    uint32_t n_tasks;
-    KVLANE_TRY(kvl_attend_begin(attention, sequences, n_sequences, workspace, workspace_bytes, threads.n_threads, &n_tasks));
-    Call &call = *static_cast<Call *>(workspace);
-    run_tasks(call, threads);
-    return check_done(call);
+    kvl_executor threads;
+    KVLANE_TRY(read_executor(executor, threads));
+    Call *call;
+    KVLANE_TRY(make_plan(attention, {sequences, n_sequences}, workspace, workspace_bytes, threads.n_threads, nullptr, call));
+    call->magic = call_magic;
+    run_tasks(*call, threads);
+    return check_done(*call);
+}
+
+kvl_status kvl_attend_planned(void *workspace, const kvl_sequence *sequences, uint32_t n_sequences,
+                              const kvl_executor *executor) {
+    kvl_executor threads;
+    KVLANE_TRY(read_executor(executor, threads));
+    Call *call;
+    KVLANE_TRY(begin_planned(workspace, {sequences, n_sequences}, call));
+    run_tasks(*call, threads);
+    return check_done(*call);
 }

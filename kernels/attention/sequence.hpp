@@ -15,6 +15,7 @@ namespace kvlane {
 struct Sequence {
     const kvl_sequence *described;
     const kvl_view *view;
+    uint32_t n_views;  // of the chain
     int64_t len;
     uint32_t n_queries;
     bool is_causal;
@@ -30,8 +31,7 @@ struct Sequence {
 // The elements of an array of kvl_sequence, with their headers, ranges' and masks' headers checked.
 class Sequences {
 public:
-    Sequences(const kvl_attention &attention, const kvl_sequence *first, uint32_t n)
-        : attention_(attention), array_{first, n} {}
+    Sequences(const kvl_attention &attention, const DescArray<kvl_sequence> &array) : attention_(attention), array_(array) {}
 
     uint32_t n() const { return array_.n; }
     const DescArray<kvl_sequence> &array() const { return array_; }

@@ -211,7 +211,7 @@ kvl_status check_overlap(const kvl_view &view, bool is_first) {
 
 // A chain of views: each holds a token at least that no other holds, or that the next one alone holds too, so that the chain
 // ends.
-kvl_status check_view(const kvl_attention &a, const kvl_view *first) {
+kvl_status check_chain(const kvl_attention &a, const kvl_view *first) {
     KVLANE_TRY(check_not_null(first, "view"));
     KVLANE_TRY_IN(check_one_view(a, *first), "view[0]: ");
     KVLANE_TRY_IN(check_range(first->len, 0, KVL_MAX_TOKENS, "len"), "view[0]: ");
@@ -229,7 +229,13 @@ kvl_status check_view(const kvl_attention &a, const kvl_view *first) {
         }
         KVLANE_TRY_IN(check_overlap(*view, view == first), "view[%u]: ", i);
     }
-    i = 0;
+    return KVL_OK;
+}
+
+// A chain, and the memory of its tokens.
+kvl_status check_view(const kvl_attention &a, const kvl_view *first) {
+    KVLANE_TRY(check_chain(a, first));
+    uint32_t i = 0;
     for (const kvl_view *view = first; view; view = view->next, ++i) {
         KVLANE_TRY_IN(check_memory(*view), "view[%u]: ", i);
     }
@@ -352,6 +358,70 @@ kvl_status check_mask(const kvl_attention &a, const kvl_mask &mask, int64_t n_ma
     return KVL_OK;
 }
 
+kvl_status check_planned(int64_t value, int64_t planned, const char *name) {
+    return value == planned ? KVL_OK
+                            : fail(KVL_ERROR_PLAN, "%s is %" PRId64 "; the plan has %" PRId64, name, value, planned);
+}
+
+kvl_status check_planned_rows(const StridedRows &rows, const StridedRows &planned, const char *format, const char *token,
+                              const char *head) {
+    KVLANE_TRY(check_planned(rows.format, planned.format, format));
+    KVLANE_TRY(check_planned(rows.token_stride, planned.token_stride, token));
+    return check_planned(rows.head_stride, planned.head_stride, head);
+}
+
+kvl_status check_planned_mask(const kvl_mask &mask, const kvl_mask &planned) {
+    KVLANE_TRY(check_planned(mask.n_tokens, planned.n_tokens, "n_tokens"));
+    KVLANE_TRY(check_planned(mask.bits != nullptr, planned.bits != nullptr, "whether there are bits"));
+    KVLANE_TRY(check_planned(mask.biases != nullptr, planned.biases != nullptr, "whether there are biases"));
+    KVLANE_TRY(check_planned(mask.bits_stride_bytes, planned.bits_stride_bytes, "bits_stride_bytes"));
+    KVLANE_TRY(check_planned(mask.biases_stride_bytes, planned.biases_stride_bytes, "biases_stride_bytes"));
+    KVLANE_TRY(check_planned(mask.bits_head_stride_bytes, planned.bits_head_stride_bytes, "bits_head_stride_bytes"));
+    return check_planned(mask.biases_head_stride_bytes, planned.biases_head_stride_bytes, "biases_head_stride_bytes");
+}
+
+kvl_status check_planned_range(const kvl_range &range, const kvl_range &planned) {
+    KVLANE_TRY(check_planned(range.view_first, planned.view_first, "view_first"));
+    KVLANE_TRY(check_planned(range.first, planned.first, "first"));
+    return check_planned(range.end, planned.end, "end");
+}
+
+kvl_status check_planned_sequence(const Sequence &s, const Sequence &planned) {
+    KVLANE_TRY(check_planned(s.len, planned.len, "len"));
+    KVLANE_TRY(check_planned(s.n_views, planned.n_views, "number of views"));
+    KVLANE_TRY(check_planned(s.n_queries, planned.n_queries, "n_queries"));
+    KVLANE_TRY(check_planned(s.is_causal, planned.is_causal, "causal order"));
+    KVLANE_TRY(check_planned(s.first_position, planned.first_position, "position of the first query"));
+    KVLANE_TRY(check_planned(s.range.has_value(), planned.range.has_value(), "whether there is a range"));
+    KVLANE_TRY(check_planned(s.mask.has_value(), planned.mask.has_value(), "whether there is a mask"));
+    KVLANE_TRY(check_planned(s.lse.first != nullptr, planned.lse.first != nullptr, "whether there is an lse"));
+    KVLANE_TRY(check_planned_rows(s.q, planned.q, "q_format", "q_token_stride_bytes", "q_head_stride_bytes"));
+    KVLANE_TRY(check_planned_rows(s.out, planned.out, "out_format", "out_token_stride_bytes", "out_head_stride_bytes"));
+    KVLANE_TRY(check_planned_rows(s.lse, planned.lse, "lse's format", "lse_token_stride_bytes", "lse_head_stride_bytes"));
+    if (s.range) {
+        KVLANE_TRY_IN(check_planned_range(*s.range, *planned.range), "range: ");
+    }
+    if (s.mask) {
+        KVLANE_TRY_IN(check_planned_mask(*s.mask, *planned.mask), "mask: ");
+    }
+    return KVL_OK;
+}
+
+// The pointers of a sequence that is to be like a planned one, and its views but for the memory of their tokens.
+kvl_status check_addresses(const kvl_attention &a, const kvl_sequence &s) {
+    KVLANE_TRY(check_chain(a, s.view));
+    if (s.range) {
+        KVLANE_TRY_IN(check_header(*s.range, 0), "range: ");
+        KVLANE_TRY_IN(check_sequence_range(*s.view, read_desc(*s.range)), "range: ");
+    }
+    if (s.mask) {
+        KVLANE_TRY_IN(check_header(*s.mask, 0), "mask: ");
+    }
+    KVLANE_TRY(s.range ? check_range(s.len, 0, KVL_MAX_TOKENS, "len, with a range,") : check_len_of(s));
+    KVLANE_TRY(check_range(s.causal_offset, -KVL_MAX_TOKENS, KVL_MAX_TOKENS, "causal_offset"));
+    return check_rows_of(a, s, std::max(1u, s.n_queries));
+}
+
 // s: of this version.
 kvl_status check_sequence(const kvl_attention &a, const kvl_sequence &s) {
     const uint32_t n_queries = std::max(1u, s.n_queries);
@@ -419,13 +489,25 @@ kvl_status check_writable_tiles(const kvl_view &view) {
     return check_memory(view);
 }
 
-kvl_status check_sequences(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences) {
+kvl_status check_sequences(const kvl_attention *attention, const DescArray<kvl_sequence> &sequences) {
     KVLANE_TRY(check_not_null(attention, "attention"));
-    KVLANE_TRY(n_sequences == 0 ? KVL_OK : check_not_null(sequences, "sequences"));
-    const DescArray<kvl_sequence> array{sequences, n_sequences};
-    for (uint32_t i = 0; i < n_sequences; ++i) {
-        KVLANE_TRY_IN(array.check(i, KVL_SEQUENCE_NON_CAUSAL), "sequences[%u]: ", i);
-        KVLANE_TRY_IN(check_sequence(*attention, array[i]), "sequences[%u]: ", i);
+    KVLANE_TRY(sequences.n == 0 ? KVL_OK : check_not_null(sequences.first, "sequences"));
+    for (uint32_t i = 0; i < sequences.n; ++i) {
+        KVLANE_TRY_IN(sequences.check(i, KVL_SEQUENCE_NON_CAUSAL), "sequences[%u]: ", i);
+        KVLANE_TRY_IN(check_sequence(*attention, sequences[i]), "sequences[%u]: ", i);
+    }
+    return KVL_OK;
+}
+
+kvl_status check_planned_sequences(const kvl_attention &attention, const DescArray<kvl_sequence> &sequences,
+                                   std::span<const Sequence> planned) {
+    KVLANE_TRY(check_planned(sequences.n, static_cast<int64_t>(planned.size()), "n_sequences"));
+    KVLANE_TRY(sequences.n == 0 ? KVL_OK : check_not_null(sequences.first, "sequences"));
+    const Sequences read(attention, sequences);
+    for (uint32_t i = 0; i < sequences.n; ++i) {
+        KVLANE_TRY_IN(sequences.check(i, KVL_SEQUENCE_NON_CAUSAL), "sequences[%u]: ", i);
+        KVLANE_TRY_IN(check_addresses(attention, sequences[i]), "sequences[%u]: ", i);
+        KVLANE_TRY_IN(check_planned_sequence(read[i], planned[i]), "sequences[%u]: ", i);
     }
     return KVL_OK;
 }

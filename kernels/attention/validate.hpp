@@ -2,6 +2,8 @@
 
 // Validation of layers, views and a call's sequences, before any other access to them.
 
+#include <span>
+
 #include "sequence.hpp"
 
 namespace kvlane {
@@ -25,6 +27,11 @@ kvl_status check_row_format(kvl_format format, const char *name);
 kvl_status check_merge_rows(const kvl_attention &a, const kvl_merge_desc &desc, uint32_t n_queries);
 
 // Checks an array of sequences, after which Sequences may read it.
-kvl_status check_sequences(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences);
+kvl_status check_sequences(const kvl_attention *attention, const DescArray<kvl_sequence> &sequences);
+
+// Checks that sequences differ from those of a plan in addresses alone, but for what their spans and blocks hold; Sequences
+// may then read them.
+kvl_status check_planned_sequences(const kvl_attention &attention, const DescArray<kvl_sequence> &sequences,
+                                   std::span<const Sequence> planned);
 
 }  // namespace kvlane
