@@ -16,7 +16,7 @@ install(DIRECTORY include/kvlane DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATAROOTDIR}/doc/kvlane)
 
 configure_package_config_file(cmake/kvlaneConfig.cmake.in kvlaneConfig.cmake INSTALL_DESTINATION ${config_dir})
-write_basic_package_version_file(kvlaneConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+write_basic_package_version_file(kvlaneConfigVersion.cmake COMPATIBILITY SameMajorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/kvlaneConfig.cmake ${PROJECT_BINARY_DIR}/kvlaneConfigVersion.cmake DESTINATION ${config_dir})
 
 # The file finds the installation from where it lies itself, so that this may be moved.

@@ -12,8 +12,8 @@ foreach(line IN LISTS lines)
   endif()
 endforeach()
 
-# A minor version may change the ABI as long as the major one is 0.
-string(REGEX MATCH "^[0-9]+\\.[0-9]+" abi_version "${VERSION}")
+# Minor versions only add to the ABI.
+string(REGEX MATCH "^[0-9]+" abi_version "${VERSION}")
 execute_process(COMMAND ${READELF} -d ${LIBRARY} OUTPUT_VARIABLE dynamic COMMAND_ERROR_IS_FATAL ANY)
 string(FIND "${dynamic}" "[libkvlane.so.${abi_version}]" has_soname)
 string(FIND "${LIBRARY}" "libkvlane.so.${VERSION}" has_version)
