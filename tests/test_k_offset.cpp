@@ -76,12 +76,17 @@ Cache cache_of(const Layer &layer, const Rows &rows, int64_t n, int64_t piece) {
     return cache;
 }
 
-// Relative to the oracle over the rows themselves, whose queries have a small part along the bias.
+// Relative to the oracle over the rows themselves, root mean square over queries.
 double output_error(const Cache &cache, const Rows &rows, Format format, int64_t len) {
-    Floats q = test::random_values(n_heads * head_dim, 7);
-    const Answer got = test::attend(Attention(geometry(format)), cache.view(0), len, q);
-    const oracle::Answer want = test::expected(geometry(format), len, q, rows.k, rows.v);
-    return test::relative_error(got.out, want.out);
+    constexpr uint32_t n_draws = 16;
+    double sum = 0;
+    for (uint32_t seed = 0; seed < n_draws; ++seed) {
+        const Floats q = test::random_values(n_heads * head_dim, 100 + seed);
+        const Answer got = test::attend(Attention(geometry(format)), cache.view(0), len, q);
+        const double error = test::relative_error(got.out, test::expected(geometry(format), len, q, rows.k, rows.v).out);
+        sum += error * error;
+    }
+    return std::sqrt(sum / n_draws);
 }
 
 }  // namespace
@@ -128,7 +133,7 @@ TEST_CASE("key offset: a bias of 20 standard deviations costs no more than none,
                           has_outliers ? "yes" : "no", without, of[0], of[1], of[2]);
             table += line;
             CHECK(of[1] <= 1.1 * without);
-            CHECK(of[2] <= 1.3 * without);
+            CHECK(of[2] <= 1.25 * without);  // a mean of 64 keys is off by an eighth of each channel's deviation
             CHECK(of[1] < 0.6 * of[0]);
         }
     }
