@@ -42,27 +42,27 @@
 #define KVL_API /* the library's build exports the functions that have it */
 #endif
 
-#define KVL_VERSION_MAJOR 0
-#define KVL_VERSION_MINOR 2
-#define KVL_VERSION_PATCH 0
+/* ---- Constants --------------------------------------------------------------------------------------------------- */
 
-/* Limits, and the default capacity of a cache. */
-#define KVL_MAX_HEAD_DIM 1024
-#define KVL_MAX_HEADS 65536
-#define KVL_MAX_LAYERS 65536
-#define KVL_MAX_TOKENS ((int64_t)1 << 31)
-#define KVL_DEFAULT_MAX_TOKENS ((int64_t)131072)
-#define KVL_MIN_BLOCK_TOKENS 16
-#define KVL_MAX_EXTENT_BYTES ((int64_t)1 << 47) /* upper bound of stride * (n - 1), for n rows */
-#define KVL_MAX_STRUCT_SIZE 4096
-#define KVL_WORKSPACE_ALIGNMENT 64
+#define KVL_VERSION_MAJOR 0 /* major version of this header, see kvl_version() for the library */
+#define KVL_VERSION_MINOR 2 /* minor version of this header */
+#define KVL_VERSION_PATCH 0 /* patch version of this header */
+
+#define KVL_MAX_HEAD_DIM 1024                    /* largest head_dim and v_head_dim */
+#define KVL_MAX_HEADS 65536                      /* largest number of query heads or KV heads */
+#define KVL_MAX_LAYERS 65536                     /* per cache */
+#define KVL_MAX_TOKENS ((int64_t)1 << 31)        /* per sequence */
+#define KVL_DEFAULT_MAX_TOKENS ((int64_t)131072) /* default capacity of a cache */
+#define KVL_MIN_BLOCK_TOKENS 16                  /* smallest block of a paged view */
+#define KVL_MAX_EXTENT_BYTES ((int64_t)1 << 47)  /* upper bound of stride * (n - 1), for n rows */
+#define KVL_MAX_STRUCT_SIZE 4096                 /* largest struct_size of a descriptor */
+#define KVL_WORKSPACE_ALIGNMENT 64               /* bytes */
 #define KVL_MAX_EXECUTOR_CALLS 256       /* concurrent calls per process on executors; others run on the calling thread */
 #define KVL_MAX_TASKS 65536              /* per call */
 #define KVL_TASK_STACK_BYTES (16 * 1024) /* upper bound on a task's stack use */
 
-/* Packed tiles: tokens per tile, and the alignment of tiles and of the strides between them. */
-#define KVL_TILE_TOKENS 64
-#define KVL_TILE_ALIGNMENT 64
+#define KVL_TILE_TOKENS 64    /* tokens per packed tile */
+#define KVL_TILE_ALIGNMENT 64 /* bytes, of packed tiles and of the strides between them */
 
 /* Tokens per chunk, the unit of merging: chunk c holds positions c * KVL_CHUNK_TOKENS to (c + 1) * KVL_CHUNK_TOKENS - 1. */
 #define KVL_CHUNK_TOKENS 512
@@ -75,8 +75,9 @@
 extern "C" {
 #endif
 
+/// The result of a call that can fail.
 typedef enum kvl_status {
-    KVL_OK = 0,
+    KVL_OK = 0,                    /* no error */
     KVL_ERROR_STRUCT_SIZE,         /* struct_size is that of no version, or fields of a later version are in use */
     KVL_ERROR_FLAGS,               /* an unknown flag, a required flag missing, or a nonzero reserved field */
     KVL_ERROR_NULL,                /* a null pointer */
@@ -122,6 +123,8 @@ typedef enum kvl_status {
  *
  * The scale of a row is an f32. It is 0, a positive normal number, or NaN, which makes the whole row NaN. */
 typedef uint32_t kvl_format;
+
+/// Values of kvl_format.
 enum {
     KVL_F32 = 0,  /* IEEE 754 binary32 */
     KVL_F16 = 1,  /* IEEE 754 binary16 */
@@ -134,9 +137,11 @@ enum {
  * spreads outliers over all elements, which reduces the quantization error of q8 and q4. Dot products of queries and keys
  * are unchanged; outputs and rows that are read back are rotated back. */
 typedef uint32_t kvl_rotation;
+
+/// Values of kvl_rotation.
 enum {
     KVL_ROTATION_DEFAULT = 0, /* by format: Hadamard for q4 and for q8 keys, else none */
-    KVL_ROTATION_NONE = 1,
+    KVL_ROTATION_NONE = 1,    /* rows are stored as they are */
     KVL_ROTATION_HADAMARD = 2 /* Walsh-Hadamard of the row's size; block diagonal if that is not a power of two */
 };
 
@@ -152,10 +157,12 @@ enum {
  *
  * Default: same as fast, but valid for all formats. */
 typedef uint32_t kvl_precision;
+
+/// Values of kvl_precision.
 enum {
     KVL_PRECISION_DEFAULT = 0, /* as fast */
-    KVL_PRECISION_EXACT = 1,
-    KVL_PRECISION_FAST = 2 /* only if both formats are q8 or q4 */
+    KVL_PRECISION_EXACT = 1,   /* no rounding */
+    KVL_PRECISION_FAST = 2     /* only if both formats are q8 or q4 */
 };
 
 /* ---- Errors and introspection ------------------------------------------------------------------------------------ */
@@ -207,6 +214,7 @@ static inline kvl_span kvl_span_init(void) {
     return init;
 }
 
+/// Flags of a view.
 enum {
     KVL_VIEW_TILES = 1 /* packed tiles, not rows */
 };
@@ -292,6 +300,7 @@ static inline kvl_view kvl_view_init(void) {
 
 /* ---- Cache ------------------------------------------------------------------------------------------------------- */
 
+/// A cache: it owns the keys and values of the tokens of one sequence, in all layers.
 typedef struct kvl_cache kvl_cache;
 
 enum {
@@ -338,6 +347,7 @@ static inline kvl_layer_desc kvl_layer_desc_init(void) {
     return init;
 }
 
+/// Flags of a cache.
 enum {
     KVL_CACHE_NO_HUGE_PAGES = 1 /* do not ask the system for huge pages */
 };
@@ -391,9 +401,9 @@ KVL_API kvl_status kvl_cache_copy(const kvl_cache *source, kvl_cache **copy);
 ///         error of a group of normally distributed elements is about 0.08. A row (q4: a group) so small that its scale
 ///         would not be a normal f32 becomes 0; a row with NaN or infinity becomes NaN. Elements over 0.9 times the largest
 ///         f32, divided by sqrt(head_dim) if rows are rotated, may be read back as infinity, or their row as NaN
-/// Threads:one at a time per layer and, if tokens are kept in f16, while no other thread reads the layer; different layers
+/// Threads: one at a time per layer and, if tokens are kept in f16, while no other thread reads the layer; different layers
 ///         may be appended to concurrently
-/// Allocates:no; where huge pages are used, a few appends of a layer wait about a millisecond each while the system makes
+/// Allocates: no; where huge pages are used, a few appends of a layer wait about a millisecond each while the system makes
 ///         huge pages from small ones. Memory is committed at the first write: if the system has none left, Linux's OOM
 ///         killer may end the process. The memory in use, kvl_cache_bytes, is at most the sum over layers of
 ///         kvl_layer_info.bytes_per_token * max_tokens, plus, in layers that keep tokens in f16, n_first_f16 + n_recent_f16
@@ -404,9 +414,9 @@ KVL_API kvl_status kvl_cache_append(kvl_cache *cache, uint32_t layer, int64_t n_
 
 /// Keys and values of n_tokens new tokens of one layer, in the caller's memory.
 /// Shape:  k [n_tokens, n_kv_heads, head_dim] in k_format; v [n_tokens, n_kv_heads, v_head_dim] in v_format. The row of
-/// token
-///         t and KV head h is at t * token_stride_bytes + h * head_stride_bytes of k or v. A stride of 0 stands for that of
-///         rows without gaps between them: a row's size from head to head, n_kv_heads head strides from token to token
+///         token t and KV head h is at t * token_stride_bytes + h * head_stride_bytes of k or v. A stride of 0 stands for
+///         that of rows without gaps between them: a row's size from head to head, n_kv_heads head strides from token to
+///         token
 /// Units:  strides in bytes
 /// Pre:    k_format and v_format are f32, f16 or bf16. Strides are multiples of an element's size, at least the size of a
 ///         row, and at most KVL_MAX_EXTENT_BYTES / (n - 1), where n is the number of tokens or KV heads; a stride is
@@ -583,14 +593,14 @@ KVL_API kvl_status kvl_tiles_write_rows(const kvl_view *view, int64_t first, con
 ///         reads or writes these tiles concurrently. The pool's memory, gaps included, does not overlap the rows, slots,
 ///         pool or its span
 /// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _HEAD_DIM, _FORMAT, _ROTATION, _LENGTH, _STRIDE, _ALIGNMENT, _OVERLAP,
-/// _ISA;
-///         _RANGE, also when a slot is not in the pool. All are returned before anything is written
+///         _ISA; _RANGE, also when a slot is not in the pool. All are returned before anything is written
 /// Bound:  that of kvl_cache_append
 /// Threads: any, in different tiles; the calling thread does the work   Allocates: no
 KVL_API kvl_status kvl_tiles_write_slots(const kvl_view *pool, const int64_t *slots, const kvl_rows *rows);
 
 /* ---- Attention --------------------------------------------------------------------------------------------------- */
 
+/// An attention object: the geometry and score rules of a layer, and the kernels for them.
 typedef struct kvl_attention kvl_attention;
 
 /// Geometry and score rules of an attention object. Rules that are zero or null do not apply.
@@ -631,8 +641,9 @@ static inline kvl_attention_desc kvl_attention_desc_init(void) {
 }
 
 /// Sets desc to the geometry, formats and rotations in force of one layer of a cache, with n_query_heads query heads, and
-/// all other fields to 0. desc->struct_size is set by the caller. Errors: KVL_ERROR_NULL, KVL_ERROR_LAYER,
-/// KVL_ERROR_STRUCT_SIZE; n_query_heads is checked by kvl_attention_create Threads: any   Allocates: no
+/// all other fields to 0. desc->struct_size is set by the caller.
+/// Errors: KVL_ERROR_NULL, KVL_ERROR_LAYER, KVL_ERROR_STRUCT_SIZE; n_query_heads is checked by kvl_attention_create
+/// Threads: any   Allocates: no
 KVL_API kvl_status kvl_attention_desc_from_cache(const kvl_cache *cache, uint32_t layer, uint32_t n_query_heads,
                                                  kvl_attention_desc *desc);
 
@@ -697,9 +708,9 @@ KVL_API kvl_status kvl_attention_workspace_size(const kvl_attention *attention, 
 /// Units:  m in natural log; o is rotated as the stored values are: kvl_merge rotates the merged output back
 /// Source: Z. Ye et al., "FlashInfer: Efficient and Customizable Attention Engine for LLM Inference Serving" (2025)
 typedef struct kvl_partial {
-    float *m;
-    float *l;
-    float *o;
+    float *m; /* largest scores */
+    float *l; /* sums of exponentials */
+    float *o; /* weighted sums of values */
 } kvl_partial;
 
 /// Returns a kvl_partial with all fields 0.
@@ -720,8 +731,8 @@ typedef struct kvl_range {
     uint32_t reserved;  /* 0 */
     int64_t view_first; /* position of the view's first token */
     int64_t first;      /* the range is positions first to end - 1, all in the view */
-    int64_t end;
-    kvl_partial out;
+    int64_t end;        /* one past the range's last position */
+    kvl_partial out;    /* where the partial state is written */
 } kvl_range;
 
 /// Returns a kvl_range with struct_size set and all other fields 0.
@@ -740,8 +751,8 @@ static inline kvl_range kvl_range_init(void) {
 /// NaN or infinity. Rows that are hidden from all queries are not read; a packed tile is skipped if all its tokens are
 /// hidden from all queries, otherwise read whole. If all tokens are hidden from a query, the result is that of an empty
 /// sequence: out is 0 and lse is -infinity or the sink's logit. A bias of infinity or NaN on a visible token makes the
-/// query's output NaN. Shape:  bits [n_query_heads, n_queries, (n_tokens + 63) / 64], where bits from n_tokens on are
-/// ignored; biases
+/// query's output NaN.
+/// Shape:  bits [n_query_heads, n_queries, (n_tokens + 63) / 64], where bits from n_tokens on are ignored; biases
 ///         [n_query_heads, n_queries, n_tokens]; both indexed by position in the sequence, regardless of any range. With a
 ///         stride of 0 all query heads, or all queries, share the same rows
 /// Units:  biases in natural log; strides in bytes
@@ -770,8 +781,7 @@ static inline kvl_mask kvl_mask_init(void) {
 
 /// Converts rows of boolean bytes to rows of bits for kvl_mask.bits: bit t of row i is set if byte t of row i is not 0.
 /// Shape:  bytes [n_rows, n_tokens], rows stride_bytes apart; bits [n_rows, (n_tokens + 63) / 64], whose bits from n_tokens
-/// on
-///         are 0
+///         on are 0
 /// Pre:    stride_bytes is at least n_tokens, or ignored for a single row
 /// Errors: KVL_ERROR_NULL, KVL_ERROR_STRIDE; KVL_ERROR_RANGE when n_rows is negative, or n_tokens is negative or over
 ///         KVL_MAX_TOKENS
@@ -788,7 +798,7 @@ KVL_API kvl_status kvl_mask_bits_from_bytes(const uint8_t *bytes, int64_t n_rows
 KVL_API kvl_status kvl_rows_to_f32(kvl_format format, const void *rows, int64_t n_rows, int64_t n, int64_t stride_bytes,
                                    float *out);
 
-/// Visibility of tokens to the queries of a sequence.
+/// Flags of a sequence: which tokens its queries see.
 enum {
     KVL_SEQUENCE_NON_CAUSAL = 1 /* queries also see later tokens */
 };
@@ -800,8 +810,8 @@ enum {
 /// kvl_attention_desc, restricts this to positions above p - window, and with KVL_SEQUENCE_NON_CAUSAL also to positions
 /// below p + window. A query at a negative position sees no token in causal order. For a prefix language model, pass the
 /// queries of the prefix with KVL_SEQUENCE_NON_CAUSAL and len at the prefix's end, and those of the rest as a sequence of
-/// the same call. Shape:  q [n_queries, n_query_heads, head_dim] in q_format; out [n_queries, n_query_heads, v_head_dim] in
-/// out_format;
+/// the same call.
+/// Shape:  q [n_queries, n_query_heads, head_dim] in q_format; out [n_queries, n_query_heads, v_head_dim] in out_format;
 ///         lse [n_queries, n_query_heads] f32, or null. The row of query i and head h is at
 ///             i * token_stride_bytes + h * head_stride_bytes
 ///         of each. A stride of 0 stands for that of rows without gaps between them: a row's size from head to head,
@@ -810,16 +820,15 @@ enum {
 /// Pre:    q_format and out_format are f32, f16 or bf16. Strides are multiples of an element's size, at least the size of a
 ///         row, and at most KVL_MAX_EXTENT_BYTES / (n - 1), where n is the number of queries or heads; a stride is
 ///         ignored, and taken as 0, if n is 1. Rows of outputs overlap neither each other, nor the workspace, any array or
-///         descriptor that the call reads, or any keys and values: all memory from the first to the last visible row or tile
-///         of a span, gaps included; with blocks, from the first to the last row or tile of the blocks in use
+///         descriptor that the call reads, or any keys and values: all memory from the first to the last visible row or
+///         tile of a span, gaps included; with blocks, from the first to the last row or tile of the blocks in use
 /// Bound:  queries are converted to f32 exactly, and outputs are rounded from f32 to the nearest value of out_format, ties
-/// to
-///         even: results are bitwise identical to those with f32 queries and outputs that the caller converts
+///         to even: results are bitwise identical to those with f32 queries and outputs that the caller converts
 typedef struct kvl_sequence {
     size_t struct_size;
-    uint32_t flags;     /* KVL_SEQUENCE_... */
-    uint32_t n_queries; /* 0: 1 */
-    const kvl_view *view;
+    uint32_t flags;       /* KVL_SEQUENCE_... */
+    uint32_t n_queries;   /* 0: 1 */
+    const kvl_view *view; /* keys and values */
     int64_t len; /* number of tokens, 0 to view->len. 0 is an empty sequence, not the whole view: then out is 0 and lse is
                     -infinity or the sink's logit */
     const void *q;
@@ -859,8 +868,8 @@ typedef void (*kvl_parallel_for)(void *pool, uint32_t n_tasks, void (*task)(void
 
 /// The caller's threads.
 typedef struct kvl_executor {
-    kvl_parallel_for parallel_for;
-    void *pool;         /* passed to parallel_for */
+    kvl_parallel_for parallel_for; /* runs tasks on the pool */
+    void *pool;                    /* passed to parallel_for */
     uint32_t n_threads; /* threads that run tasks concurrently, 1 to KVL_MAX_TASKS: the maximum number of tasks per call */
 } kvl_executor;
 
@@ -970,9 +979,9 @@ KVL_API kvl_status kvl_merge(const kvl_attention *attention, const kvl_partial *
 /// Shape:  partials [n_partials]; out and lse as in kvl_sequence
 typedef struct kvl_merge_desc {
     size_t struct_size;
-    uint32_t flags;     /* none are defined */
-    uint32_t n_queries; /* 0: 1 */
-    const kvl_partial *partials;
+    uint32_t flags;              /* none are defined */
+    uint32_t n_queries;          /* 0: 1 */
+    const kvl_partial *partials; /* in the order of merging */
     uint32_t n_partials;
     kvl_format out_format; /* KVL_F32, KVL_F16 or KVL_BF16 */
     void *out;

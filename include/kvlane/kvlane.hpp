@@ -20,8 +20,13 @@ namespace kvlane {
 /// A failed call: its status and the text of kvl_last_error.
 class Error : public std::runtime_error {
 public:
+    /// The text is that of kvl_last_error.
     explicit Error(kvl_status status) : Error(status, kvl_last_error()) {}
+
+    /// The text is the given one.
     Error(kvl_status status, const std::string &text) : std::runtime_error(text), status_(status) {}
+
+    /// Returns the status of the call.
     kvl_status status() const noexcept { return status_; }
 
 private:
@@ -42,14 +47,17 @@ inline const char *isa_in_force() {
     return name;
 }
 
+/// Storage format of keys, values, queries or outputs, see kvl_format.
 enum class Format : kvl_format { f32 = KVL_F32, f16 = KVL_F16, bf16 = KVL_BF16, q8 = KVL_Q8, q4 = KVL_Q4 };
 
+/// Matrix that rows are multiplied by before they are stored, see kvl_rotation.
 enum class Rotation : kvl_rotation {
     by_format = KVL_ROTATION_DEFAULT,
     none = KVL_ROTATION_NONE,
     hadamard = KVL_ROTATION_HADAMARD
 };
 
+/// Rounding of queries and softmax weights, see kvl_precision.
 enum class Precision : kvl_precision {
     by_format = KVL_PRECISION_DEFAULT,
     exact = KVL_PRECISION_EXACT,
@@ -77,6 +85,7 @@ struct Layer {
     const float *k_offset = nullptr;  // [n_kv_heads, head_dim], or null: none
     bool estimates_k_offset = false;  // from the first tile
 
+    /// Returns the C descriptor.
     kvl_layer_desc desc() const noexcept {
         kvl_layer_desc desc = kvl_layer_desc_init();
         desc.n_kv_heads = n_kv_heads;
@@ -139,22 +148,38 @@ public:
         check(kvl_cache_append(get(), layer, n_tokens, k.data(), k.size(), v.data(), v.size()));
     }
 
+    /// Makes the n_tokens pending tokens of every layer part of the cache, see kvl_cache_advance.
     void advance(int64_t n_tokens = 1) { check(kvl_cache_advance(get(), n_tokens)); }
+
+    /// Removes all tokens from position len on, and all pending tokens, see kvl_cache_truncate.
     void truncate(int64_t len) { check(kvl_cache_truncate(get(), len)); }
+
+    /// Removes all tokens, see kvl_cache_clear.
     void clear() { check(kvl_cache_clear(get())); }
 
+    /// Returns the number of tokens in every layer, excluding pending ones.
     int64_t len() const noexcept { return kvl_cache_len(get()); }
+
+    /// Returns whether len() is 0.
     bool is_empty() const noexcept { return len() == 0; }
+
+    /// Returns the capacity in tokens.
     int64_t max_tokens() const noexcept { return kvl_cache_max_tokens(get()); }
+
+    /// Returns the memory of the tokens of all layers in bytes, see kvl_cache_bytes.
     uint64_t bytes() const noexcept { return kvl_cache_bytes(get()); }
+
+    /// Returns the number of layers.
     uint32_t n_layers() const noexcept { return kvl_cache_n_layers(get()); }
 
+    /// Describes one layer.
     kvl_layer_info info(uint32_t layer) const {
         kvl_layer_info info = kvl_layer_info_init();
         check(kvl_cache_layer_info(get(), layer, &info));
         return info;
     }
 
+    /// Makes a view of one layer, including pending tokens, see kvl_cache_view for how long it is valid.
     kvl_view view(uint32_t layer) const {
         kvl_view view = kvl_view_init();
         check(kvl_cache_view(get(), layer, &view));
@@ -177,6 +202,7 @@ public:
         return out;
     }
 
+    /// Returns the C object, which this object owns.
     kvl_cache *get() const noexcept { return cache_.get(); }
 
 private:
@@ -211,8 +237,13 @@ inline uint32_t max_tasks(const kvl_executor *executor) noexcept { return execut
 /// Memory for calls, aligned to KVL_WORKSPACE_ALIGNMENT. One call at a time.
 class Workspace {
 public:
+    /// Allocates a workspace of that many bytes.
     explicit Workspace(size_t bytes) : bytes_(bytes), data_(::operator new(bytes, alignment)) {}
+
+    /// Returns the address of the memory.
     void *data() const noexcept { return data_.get(); }
+
+    /// Returns the size in bytes.
     size_t size() const noexcept { return bytes_; }
 
 private:
@@ -238,17 +269,20 @@ struct Geometry {
     Rotation v_rotation = Rotation::by_format;
     int64_t window = 0;  // 0: all tokens are visible
     int64_t n_sink_tokens = 0;
-    float softcap = 0;                         // 0: none
-    std::span<const float> alibi_slopes = {};  // [n_query_heads], or empty: none
-    std::span<const float> sink_logits = {};   // [n_query_heads], or empty: none
-    Precision precision = Precision::by_format;
+    float softcap = 0;                           // 0: none
+    std::span<const float> alibi_slopes = {};    // [n_query_heads], or empty: none
+    std::span<const float> sink_logits = {};     // [n_query_heads], or empty: none
+    Precision precision = Precision::by_format;  // fast only if both formats are q8 or q4
 };
 
 /// Memory of a kvl_partial.
 class Partial {
 public:
+    /// Allocates the partial state of n_queries queries.
     Partial(uint32_t n_queries, uint32_t n_query_heads, uint32_t v_head_dim)
         : m_(size_t{n_queries} * n_query_heads), l_(m_.size()), o_(m_.size() * v_head_dim) {}
+
+    /// Returns the addresses of the arrays, which this object owns.
     kvl_partial get() noexcept { return {m_.data(), l_.data(), o_.data()}; }
 
 private:
@@ -265,21 +299,22 @@ struct View {
     uint32_t v_head_dim = 0;  // 0: as head_dim
     Format k_format = Format::f16;
     Format v_format = Format::f16;
-    int64_t len = 0;
-    std::span<const kvl_span> spans = {};
+    int64_t len = 0;                       // tokens from this view's first to the end of the chain
+    std::span<const kvl_span> spans = {};  // in order of position
     int64_t k_token_stride_bytes = 0;
     int64_t k_head_stride_bytes = 0;
     int64_t v_token_stride_bytes = 0;
     int64_t v_head_stride_bytes = 0;
     Rotation k_rotation = Rotation::none;
     Rotation v_rotation = Rotation::none;
-    const float *k_offset = nullptr;
-    std::span<const int32_t> blocks = {};
-    uint32_t block_tokens = 0;
+    const float *k_offset = nullptr;       // [n_kv_heads, head_dim], or null: none
+    std::span<const int32_t> blocks = {};  // indices in order of position
+    uint32_t block_tokens = 0;             // 0: no blocks
     int64_t k_block_stride_bytes = 0;
     int64_t v_block_stride_bytes = 0;
-    const kvl_view *next = nullptr;
+    const kvl_view *next = nullptr;  // the following tokens, or null: none
 
+    /// Returns the C descriptor.
     operator kvl_view() const noexcept {
         kvl_view view = kvl_view_init();
         view.n_kv_heads = n_kv_heads;
@@ -309,11 +344,12 @@ struct View {
 
 /// A range of a sequence's positions whose partial state is computed, as kvl_range.
 struct Range {
-    int64_t view_first = 0;
-    int64_t first = 0;
-    int64_t end = 0;
+    int64_t view_first = 0;  // position of the view's first token
+    int64_t first = 0;       // the range's first position
+    int64_t end = 0;         // one past its last position
     kvl_partial out = {};
 
+    /// Returns the C descriptor.
     operator kvl_range() const noexcept {
         kvl_range range = kvl_range_init();
         range.view_first = view_first;
@@ -326,14 +362,15 @@ struct Range {
 
 /// The tokens that queries see, and biases of their scores, as kvl_mask.
 struct Mask {
-    const uint64_t *bits = nullptr;
-    const float *biases = nullptr;
+    const uint64_t *bits = nullptr;  // null: all are visible
+    const float *biases = nullptr;   // null: none
     int64_t n_tokens = 0;
     int64_t bits_stride_bytes = 0;
     int64_t biases_stride_bytes = 0;
     int64_t bits_head_stride_bytes = 0;
     int64_t biases_head_stride_bytes = 0;
 
+    /// Returns the C descriptor.
     operator kvl_mask() const noexcept {
         kvl_mask mask = kvl_mask_init();
         mask.bits = bits;
@@ -349,16 +386,16 @@ struct Mask {
 
 /// One sequence of a call, as kvl_sequence: name the fields that are not to be the default.
 struct Sequence {
-    const kvl_view *view = nullptr;
-    int64_t len = 0;
+    const kvl_view *view = nullptr;  // keys and values
+    int64_t len = 0;                 // number of tokens
     uint32_t n_queries = 1;
     const void *q = nullptr;
     void *out = nullptr;
     float *lse = nullptr;
-    const kvl_range *range = nullptr;
-    const kvl_mask *mask = nullptr;
-    bool is_causal = true;
-    int64_t causal_offset = 0;
+    const kvl_range *range = nullptr;  // null: all tokens
+    const kvl_mask *mask = nullptr;    // null: none
+    bool is_causal = true;             // false: queries also see later tokens
+    int64_t causal_offset = 0;         // added to the queries' positions
     Format q_format = Format::f32;
     Format out_format = Format::f32;
     int64_t q_token_stride_bytes = 0;
@@ -368,6 +405,7 @@ struct Sequence {
     int64_t lse_token_stride_bytes = 0;
     int64_t lse_head_stride_bytes = 0;
 
+    /// Returns the C descriptor.
     operator kvl_sequence() const noexcept {
         kvl_sequence sequence = kvl_sequence_init();
         sequence.flags = is_causal ? 0 : KVL_SEQUENCE_NON_CAUSAL;
@@ -461,7 +499,10 @@ public:
         check(kvl_merge(get(), partials.data(), static_cast<uint32_t>(partials.size()), n_queries, out, lse));
     }
 
+    /// Returns the name of the kernel that calls use, see kvl_attention_kernel.
     const char *kernel() const noexcept { return kvl_attention_kernel(get()); }
+
+    /// Returns the C object, which this object owns.
     kvl_attention *get() const noexcept { return attention_.get(); }
 
 private:

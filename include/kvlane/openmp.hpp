@@ -10,8 +10,10 @@ namespace kvlane {
 /// TbbPool.
 class OpenMpPool {
 public:
+    /// Of n_threads threads, or of OpenMP's default at 0.
     explicit OpenMpPool(int n_threads = 0) : executor_(kvl_openmp_executor(n_threads)) {}
 
+    /// Returns the executor.
     kvl_executor executor() const { return executor_; }
 
 private:

@@ -21,12 +21,14 @@ namespace kvlane {
 ///         pause wakes them, and may take as long as on one thread
 class TbbPool {
 public:
+    /// Of n_threads threads, or of oneTBB's default at 0.
     explicit TbbPool(int n_threads = 0)
         : arena_(n_threads > 0 ? std::min(n_threads, tbb::info::default_concurrency()) : tbb::task_arena::automatic) {}
 
     TbbPool(const TbbPool &) = delete;
     TbbPool &operator=(const TbbPool &) = delete;
 
+    /// Returns the executor, which is valid as long as the pool.
     kvl_executor executor() { return {&parallel_for, this, static_cast<uint32_t>(n_threads())}; }
 
     /// Maximum number of threads that run a call, the calling one included.

@@ -1,0 +1,35 @@
+# Doxygen knows no anchors of headings as GitHub makes them: each heading gets one, with the file's name before it, because
+# Doxygen's are of all files; links that name an anchor follow.
+
+function file_name(path) {
+    sub(/.*\//, "", path)
+    sub(/\.md$/, "", path)
+    return tolower(path)
+}
+
+function anchor(heading,    n) {
+    heading = tolower(heading)
+    gsub(/[^a-z0-9 _-]/, "", heading)
+    gsub(/ /, "-", heading)
+    n = n_headings[heading]++
+    return file_name(FILENAME) "-" heading (n ? "-" n : "")
+}
+
+/^```/ { is_code = !is_code }
+
+!is_code && /^##+ / {
+    heading = $0
+    sub(/^#+ /, "", heading)
+    $0 = $0 " {#" anchor(heading) "}"
+}
+
+{
+    line = $0
+    while (!is_code && match(line, /\]\([^():#]*#[^()]*\)/)) {
+        printf "%s", substr(line, 1, RSTART + 1)
+        split(substr(line, RSTART + 2, RLENGTH - 3), link, "#")
+        printf "#%s-%s)", link[1] == "" ? file_name(FILENAME) : file_name(link[1]), link[2]
+        line = substr(line, RSTART + RLENGTH)
+    }
+    print line
+}
