@@ -12,7 +12,7 @@ function document(text,    indent) {
     text = substr(text, indent + 1)
     is_formula = text != "" && indent >= (is_labelled ? 12 : 4)
     if (is_formula != in_formulas) {
-        put(is_formula ? "/// @verbatim" : "/// @endverbatim")
+        put(is_formula ? "/// @code{.unparsed}" : "/// @endcode")
         in_formulas = is_formula
     }
     if (!is_formula && match(text, /^(Shape|Units|Pre|Errors|Bound|Threads|Allocates|Source): */)) {
@@ -21,11 +21,23 @@ function document(text,    indent) {
         text = substr(text, RLENGTH + 1)
         is_labelled = 1
     }
+    if (!is_formula) {
+        text = link(text)
+    }
     if (text ~ /^[-+*] /) {  # no item of a list
         held = held " " text
     } else {
         put("/// " text)
     }
+}
+
+# Doxygen links functions and constants that "#" stands before.
+function link(text) {
+    if (text !~ /KVL_[A-Z_]*_\.\.\./) {
+        gsub(/(KVL|kvl)_[A-Za-z0-9_]*[A-Za-z0-9]/, "#&", text)
+        gsub(/"#/, "\"", text)  # but not in quotes
+    }
+    return text
 }
 
 # Prints a line when the next one is put: document() may append to it.
@@ -38,7 +50,7 @@ function put(line) {
 
 function end_document() {
     if (in_formulas) {
-        put("/// @endverbatim")
+        put("/// @endcode")
     }
     in_formulas = is_labelled = 0
 }
@@ -62,7 +74,7 @@ function meaning(field,    things, words) {
     }
     if (field ~ /_stride_bytes$/) {
         split(field, words, "_")
-        return "distance between the " rows[words[1]] " of consecutive " (words[2] in units ? units[words[2]] : "queries")
+        return "distance in bytes between the " rows[words[1]] " of consecutive " (words[2] in units ? units[words[2]] : "queries")
     }
     return ""
 }
@@ -81,6 +93,8 @@ BEGIN {
     fields["struct_size"] = "size of this type in the version that the caller was compiled with"
     fields["head_dim"] = "elements of the row of a key or query"
     fields["v_head_dim"] = "elements of the row of a value or output"
+    fields["n_first_f16"] = "first tokens that are kept in f16"
+    fields["n_recent_f16"] = "recent tokens that are kept in f16"
     fields["k"] = "rows of keys"
     fields["v"] = "rows of values"
     fields["q"] = "rows of queries"
@@ -123,17 +137,17 @@ in_block {
 
 {
     end_document()
-    if (/^ *#define .*\/\* / || /[;,{] +\/\* / || /^    KVL_[A-Z0-9_]+( = [0-9]+)? +\/\* /) {
-        sub(/\/\* /, "/**< ")
-    } else if (/[;,] +\/\/ /) {
-        sub(/\/\/ /, "///< ")
-    } else if (!is_documented && /^    [A-Za-z][^()]*;$/) {
-        field = $0
-        sub(/( = .*)?;$/, "", field)
-        sub(/.*[ *]/, "", field)
-        if (meaning(field) != "") {
-            $0 = $0 " /**< " meaning(field) " */"
+    field = $0
+    sub(/( = .*)?;.*/, "", field)
+    sub(/.*[ *]/, "", field)
+    if (match($0, /[;,] +(\/\*|\/\/) /) || match($0, /^(#define|    KVL_).* \/\* /)) {
+        comment = substr($0, RSTART + RLENGTH)
+        if (comment ~ /^(0: |0 where|likewise)/ && meaning(field) != "") {
+            comment = meaning(field) "; " comment
         }
+        $0 = substr($0, 1, RSTART + RLENGTH - 2) (/\/\* / ? "*< " : "/< ") link(comment)
+    } else if (!is_documented && /^    [A-Za-z][^()]*;$/ && meaning(field) != "") {
+        $0 = $0 " /**< " meaning(field) " */"
     }
     is_documented = 0
     if (in_group && /^#ifdef __cplusplus/) {

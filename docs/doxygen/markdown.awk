@@ -25,6 +25,7 @@ function anchor(heading,    n) {
 
 {
     line = $0
+    gsub(/\]\((\.\.\/)?include\//, "](@ref ", line)
     while (!is_code && match(line, /\]\([^():#]*#[^()]*\)/)) {
         printf "%s", substr(line, 1, RSTART + 1)
         split(substr(line, RSTART + 2, RLENGTH - 3), link, "#")
