@@ -303,6 +303,7 @@ static inline kvl_view kvl_view_init(void) {
 /// A cache: it owns the keys and values of the tokens of one sequence, in all layers.
 typedef struct kvl_cache kvl_cache;
 
+/// Flags of a layer.
 enum {
     KVL_LAYER_ESTIMATE_K_OFFSET = 1 /* the key offset is the mean of the keys of the first KVL_TILE_TOKENS tokens, taken when
                                        the first tile is quantized; keys must be q8 or q4 and tokens be kept in f16 */
@@ -546,10 +547,10 @@ KVL_API kvl_status kvl_cache_read_v(const kvl_cache *cache, uint32_t layer, int6
 
 /// Computes the layout of packed tiles of one layer in memory owned by the caller, in blocks of block_tokens tokens each.
 /// Sets all fields of the view: the layer's geometry and formats, the rotations in force, the strides, and no tokens. The
-/// caller then sets spans, n_spans, blocks, n_blocks and len. view->k_offset is layer->k_offset, not a copy. Larger strides
-/// are allowed. If view->block_tokens is set to 0, the strides fit spans of up to block_tokens tokens. Shape:  a block is
-/// [n_kv_heads][block_tokens / KVL_TILE_TOKENS] tiles Units:  bytes: a tile has k_token_stride_bytes, the tiles of a KV head
-/// in a block k_head_stride_bytes, a block
+/// caller then sets spans, n_spans, blocks, n_blocks and len. view->k_offset is layer->k_offset, not a copy. Larger
+/// strides are allowed. If view->block_tokens is set to 0, the strides fit spans of up to block_tokens tokens.
+/// Shape:  a block is [n_kv_heads][block_tokens / KVL_TILE_TOKENS] tiles
+/// Units:  bytes: a tile has k_token_stride_bytes, the tiles of a KV head in a block k_head_stride_bytes, a block
 ///         k_block_stride_bytes, and a pool of n blocks n * k_block_stride_bytes, aligned to KVL_TILE_ALIGNMENT
 /// Pre:    layer as in kvl_cache_desc, with n_first_f16 and n_recent_f16 0: tokens in f16 need a separate view.
 ///         view->struct_size is set by the caller
@@ -929,11 +930,11 @@ KVL_API kvl_status kvl_attend_run_task(void *workspace, uint32_t task);
 ///         is still running: then the call stays open
 KVL_API kvl_status kvl_attend_finish(void *workspace);
 
-/// Plans the calls of one step of a model: the sequences of a call are checked and divided into work items once, and
+/// Plans the calls of one step of a model: checks the sequences and divides them into work items once.
 /// kvl_attend_planned then serves the step's layers, whose sequences differ in addresses alone. Results are bitwise
-/// identical to those of kvl_attend. Pre:    as kvl_attend. The plan lies in the workspace, which serves its calls one after
-/// another; attention must live as
-///         long. Any other call in the workspace destroys the plan
+/// identical to those of kvl_attend.
+/// Pre:    as kvl_attend. The plan lies in the workspace, which serves its calls one after another; attention must live
+///         as long. Any other call in the workspace destroys the plan
 /// Errors: as kvl_attend_begin
 /// Threads: any, one at a time per workspace   Allocates: no
 KVL_API kvl_status kvl_plan(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences,
@@ -941,15 +942,13 @@ KVL_API kvl_status kvl_plan(const kvl_attention *attention, const kvl_sequence *
 
 /// Computes attention as kvl_attend for sequences that are those of the plan in the workspace but for addresses: of q, out,
 /// lse, ranges' outputs, masks' rows, views, and their spans' keys and values. The plan stays, also when the call fails.
-/// Pre:    the views' spans hold as many tokens as those of the plan, and blocks lists the same blocks; the rules of
-/// kvl_attend
-///         about memory that overlaps and about blocks hold, but are not checked again. The executor has as many threads as
-///         max_tasks of the plan, or fewer
-/// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _GEOMETRY, _FORMAT, _ROTATION, _STRIDE, _LENGTH, _RANGE; KVL_ERROR_PLAN
-/// when
-///         a field that is no address differs from the plan's; KVL_ERROR_WORKSPACE_STATE when the workspace holds no plan,
-///         or a call of it that has not ended; KVL_ERROR_TASK as kvl_attend
-/// Bound, Threads, Allocates: as kvl_attend
+/// Pre:    the views' spans hold as many tokens as those of the plan, and blocks lists the same blocks. What kvl_attend
+///         requires of memory that overlaps, and of blocks, holds here too, but is not checked again
+/// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _GEOMETRY, _FORMAT, _ROTATION, _STRIDE, _LENGTH, _RANGE;
+///         KVL_ERROR_PLAN when a field that is no address differs from the plan's; KVL_ERROR_WORKSPACE_STATE when the
+///         workspace holds no plan, or a call of it that has not ended; KVL_ERROR_TASK as kvl_attend
+/// Bound:  as kvl_attend
+/// Threads: those of the executor, of which at most max_tasks of the plan take part   Allocates: no
 KVL_API kvl_status kvl_attend_planned(void *workspace, const kvl_sequence *sequences, uint32_t n_sequences,
                                       const kvl_executor *executor);
 
