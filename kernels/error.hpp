@@ -3,16 +3,24 @@
 // Error reporting of the C functions: a status, and a thread-local text with the argument, its value and the allowed values.
 
 #include <cinttypes>
+#include <cstdio>
 
 #include "kvlane/kvlane.h"
+
+// The conversions that texts are checked for. MinGW has two printf, of which the C++ library's headers choose one.
+#if defined(__MINGW_PRINTF_FORMAT)
+#define KVLANE_PRINTF __MINGW_PRINTF_FORMAT
+#else
+#define KVLANE_PRINTF printf
+#endif
 
 namespace kvlane {
 
 // Stores the text for kvl_last_error and returns the status.
-[[gnu::format(printf, 2, 3)]] kvl_status fail(kvl_status status, const char *format, ...);
+[[gnu::format(KVLANE_PRINTF, 2, 3)]] kvl_status fail(kvl_status status, const char *format, ...);
 
 // Prefixes the stored text with the location of the failure, "sequences[1]: " for example, and returns the status.
-[[gnu::format(printf, 2, 3)]] kvl_status fail_in(kvl_status status, const char *format, ...);
+[[gnu::format(KVLANE_PRINTF, 2, 3)]] kvl_status fail_in(kvl_status status, const char *format, ...);
 
 // A caller's text as quoted in an error: truncated, so that the allowed values still fit after it.
 struct Quoted {

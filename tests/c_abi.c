@@ -21,6 +21,9 @@ static int n_failed;
         }                                                                                             \
     } while (0)
 
+/* The first multiple of 64 in memory of 64 bytes more than are needed. */
+static void *aligned(void *memory) { return (void *)(((uintptr_t)memory + 63) / 64 * 64); }
+
 enum { n_layers = 2, n_tokens = 3, n_kv_heads = 2, group = 2, dim = 8, entry = n_kv_heads * dim, n_out = group * entry };
 
 static kvl_cache *make_cache(void) {
@@ -95,7 +98,7 @@ static void check_attention(const kvl_cache *cache) {
     CHECK(kvl_attention_create(&desc, &attention) == KVL_OK);
     CHECK(kvl_attention_kernel(attention) != NULL);
     CHECK(kvl_attention_workspace_size(attention, 1, n_tokens, 1, 2, &bytes) == KVL_OK);
-    void *workspace = aligned_alloc(KVL_WORKSPACE_ALIGNMENT, (bytes + 63) / 64 * 64);
+    void *const memory = malloc(bytes + KVL_WORKSPACE_ALIGNMENT), *const workspace = aligned(memory);
     CHECK(kvl_cache_view(cache, 1, &view) == KVL_OK);
     CHECK(view.flags == KVL_VIEW_TILES && view.len == n_tokens);
     kvl_sequence sequence = kvl_sequence_init();
@@ -124,7 +127,7 @@ static void check_attention(const kvl_cache *cache) {
 #endif
     CHECK(kvl_attend_bytes(attention, &sequence, 1, &kv_bytes) == KVL_OK);
     CHECK(kv_bytes == (uint64_t)n_tokens * 2 * entry * sizeof(float));
-    free(workspace);
+    free(memory);
     kvl_attention_destroy(attention);
 }
 
@@ -140,7 +143,7 @@ static void check_tiles(void) {
     layer.v_format = KVL_Q4;
     CHECK(kvl_tile_layout(&layer, KVL_TILE_TOKENS, &view) == KVL_OK);
     CHECK(view.k_rotation == KVL_ROTATION_HADAMARD && view.v_head_dim == dim);
-    void *pool = aligned_alloc(KVL_TILE_ALIGNMENT, (size_t)view.k_block_stride_bytes);
+    void *const memory = malloc((size_t)view.k_block_stride_bytes + KVL_TILE_ALIGNMENT), *const pool = aligned(memory);
     const kvl_span span = {.k = pool, .n_tokens = KVL_TILE_TOKENS};
     view.spans = &span;
     view.n_spans = 1;
@@ -149,7 +152,7 @@ static void check_tiles(void) {
     view.len = n_tokens;
     CHECK(kvl_tiles_write(&view, 0, n_tokens, rows, n_tokens * entry, rows, n_tokens * entry) == KVL_OK);
     CHECK(kvl_tiles_write(&view, 1, n_tokens, rows, n_tokens * entry, rows, n_tokens * entry) == KVL_ERROR_RANGE);
-    free(pool);
+    free(memory);
 }
 
 static void check_introspection(void) {

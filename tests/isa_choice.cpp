@@ -40,8 +40,15 @@ kvl_status create_attention(kvl_attention **attention) {
     return kvl_attention_create(&desc, attention);
 }
 
+// putenv keeps the text itself.
+void force(const std::string &isa) {
+    static std::string assignment;
+    assignment = "KVLANE_ISA=" + isa;
+    putenv(assignment.data());
+}
+
 void check_refused(const std::string &isa) {
-    setenv("KVLANE_ISA", isa.c_str(), 1);
+    force(isa);
     const char *name = nullptr;
     kvl_cache *cache = nullptr;
     kvl_attention *attention = nullptr;
@@ -57,9 +64,9 @@ void check_refused(const std::string &isa) {
 
 void check_chosen_once() {
     const char *name = nullptr;
-    setenv("KVLANE_ISA", "scalar", 1);
+    force("scalar");
     check(kvl_isa_in_force(&name) == KVL_OK && std::strcmp(name, "scalar") == 0, "scalar can be forced");
-    setenv("KVLANE_ISA", "made_up", 1);
+    force("made_up");
     check(kvl_isa_in_force(&name) == KVL_OK && std::strcmp(name, "scalar") == 0, "the choice stands");
 }
 

@@ -637,4 +637,8 @@ TEST_CASE("memory: nothing in front of and behind a mask is touched") {
     }
 }
 
+#else
+
+TEST_CASE("what lies beside memory may be touched here") { MESSAGE("skipped: this system has no mmap"); }
+
 #endif
