@@ -926,11 +926,11 @@ Failures failures_of_tiles(kvl_status (World::*call)()) {
          with(spans, [](World &w, kvl_view &) { w.tile_spans[1].k = nullptr; })},
         {"a span of tiles off a cache line",
          KVL_ERROR_ALIGNMENT,
-         {"view[0]: spans[1]: k is 0x", "a tile must be aligned to 64 bytes"},
+         {"view[0]: spans[1]: k is ", "a tile must be aligned to 64 bytes"},
          with(spans, [](World &w, kvl_view &) { w.tile_spans[1].k = w.tiles.data() + 8; })},
         {"a pool of tiles off a cache line",
          KVL_ERROR_ALIGNMENT,
-         {"view[0]: spans[0]: k is 0x", "64"},
+         {"view[0]: spans[0]: k is ", "64"},
          with(blocks, [](World &w, kvl_view &) { w.tile_spans[0].k = w.tiles.data() + 1; })},
         {"out in a tile",
          KVL_ERROR_OVERLAP,
@@ -1338,7 +1338,7 @@ Failures failures_of_tile_places() {
          }},
         {"a write to tiles off a cache line",
          KVL_ERROR_ALIGNMENT,
-         {"view: spans[0]: k is 0x", "64"},
+         {"view: spans[0]: k is ", "64"},
          with([](World &w, kvl_view &) { w.tile_spans[0].k = w.tiles.data() + 1; })},
         {"a write's stride", KVL_ERROR_STRIDE, {"view: k_block_stride_bytes is 0"}, with([](World &, kvl_view &v) {
              v.k_block_stride_bytes = 0;
@@ -1463,11 +1463,11 @@ Failures failures_of_masks(kvl_status (World::*call)()) {
          })},
         {"bits that are not aligned",
          KVL_ERROR_MASK,
-         {"sequences[1]: mask: bits are at 0x", "aligned to 8 bytes"},
+         {"sequences[1]: mask: bits are at ", "aligned to 8 bytes"},
          with([](World &w, kvl_mask &m) { m.bits = reinterpret_cast<const uint64_t *>(w.biases.data() + 1); })},
         {"biases that are not aligned",
          KVL_ERROR_MASK,
-         {"mask: biases are at 0x", "aligned to 4 bytes"},
+         {"mask: biases are at ", "aligned to 4 bytes"},
          with([](World &w, kvl_mask &m) {
              m.biases = reinterpret_cast<const float *>(reinterpret_cast<const char *>(w.biases.data()) + 2);
          })},
