@@ -373,8 +373,8 @@ static inline kvl_cache_desc kvl_cache_desc_init(void) {
 }
 
 /// Creates an empty cache. Address space for max_tokens is reserved at once and committed only as tokens fill it, so
-/// tiles never move. If the process has called mlockall(MCL_FUTURE), the whole reservation is committed here, or
-/// KVL_ERROR_MEMORY is returned: then set max_tokens no larger than needed.
+/// tiles never move. If the process has called mlockall(MCL_FUTURE), or the system has no mmap, as Windows, the whole
+/// reservation is committed here, or KVL_ERROR_MEMORY is returned: then set max_tokens no larger than needed.
 /// Pre:    desc and cache not null
 /// Errors: KVL_ERROR_STRUCT_SIZE, _FLAGS, _NULL, _RANGE, _FORMAT, _ROTATION, _HEAD_DIM, _ISA; KVL_ERROR_MEMORY when the
 ///         address space cannot be reserved
