@@ -69,28 +69,28 @@ static const float *query_of(const AttendChunk &c, int row, float *room) {
     return room;
 }
 
-template <class Isa, Numbers K>
+template <class Isa, ComputeType K>
 static void pack_queries(int group, float unit, ChunkRows &rows) {
-    constexpr int element_bytes = K == Numbers::bytes ? 1 : K == Numbers::words ? 2 : 4;
+    constexpr int element_bytes = K == ComputeType::i8 ? 1 : K == ComputeType::i16 ? 2 : 4;
     const auto head_dim = static_cast<int>(rows.chunk->view->head_dim);
     const int64_t row_bytes = panel::round_up(head_dim, panel::columns) * element_bytes;
     for (int r = 0; r < rows.block.n_rows; ++r) {
         pack_query<Isa, K>(
             query_of<Isa>(*rows.chunk, rows.first + r, rows.rotated_query), head_dim, group, unit,
-            {rows.queries + r * row_bytes, rows.query_scales + r, rows.query_starts + r, rows.query_factors + r});
+            {rows.queries + r * row_bytes, rows.query_scales + r, rows.query_initial_sums + r, rows.query_factors + r});
     }
 }
 
 template <class Isa>
-static void pack_queries(Numbers k_numbers, int group, float unit, ChunkRows &rows) {
-    if (k_numbers == Numbers::floats) {
-        pack_queries<Isa, Numbers::floats>(group, unit, rows);
-    } else if (k_numbers == Numbers::scaled) {
-        pack_queries<Isa, Numbers::scaled>(group, unit, rows);
-    } else if (k_numbers == Numbers::words || !Isa::has_byte_products) {
-        pack_queries<Isa, Numbers::words>(group, unit, rows);
+static void pack_queries(ComputeType k_type, int group, float unit, ChunkRows &rows) {
+    if (k_type == ComputeType::f32) {
+        pack_queries<Isa, ComputeType::f32>(group, unit, rows);
+    } else if (k_type == ComputeType::dequantized) {
+        pack_queries<Isa, ComputeType::dequantized>(group, unit, rows);
+    } else if (k_type == ComputeType::i16 || !Isa::has_byte_products) {
+        pack_queries<Isa, ComputeType::i16>(group, unit, rows);
     } else if constexpr (Isa::has_byte_products) {
-        pack_queries<Isa, Numbers::bytes>(group, unit, rows);
+        pack_queries<Isa, ComputeType::i8>(group, unit, rows);
     }
 }
 
@@ -113,7 +113,7 @@ static void set_offsets(const float *k_offset, ChunkRows &rows) {
 }
 
 // Sets the visible tokens of a tile and the score modifiers for each query row. Returns the tokens visible to any of them.
-static inline uint64_t show_tile(const Part &part, int64_t tile_first, ChunkRows &rows) {
+static inline uint64_t set_visible(const Part &part, int64_t tile_first, ChunkRows &rows) {
     const AttendChunk &c = part.chunk;
     const int64_t position = part.view_first + tile_first;
     const bool by_head = c.mask && differs_by_head(*c.mask);
@@ -139,12 +139,12 @@ template <class Isa>
 static void attend_part(const Part &part, bool is_careful, ChunkRows &rows) {
     const AttendChunk &c = part.chunk;
     const kvl_view &view = *part.view;
-    const Numbers k_numbers = format::is_scaled(view.k_format) ? c.k_numbers : Numbers::floats;
-    const Numbers v_numbers = format::is_scaled(view.v_format) ? c.v_numbers : Numbers::floats;
+    const ComputeType k_type = format::is_scaled(view.k_format) ? c.k_type : ComputeType::f32;
+    const ComputeType v_type = format::is_scaled(view.v_format) ? c.v_type : ComputeType::f32;
     const ProductKernels &of_keys = *c.kernels->products[view.k_format], &of_values = *c.kernels->products[view.v_format];
-    const ScoreFn score = of_keys.score[static_cast<int>(k_numbers)];
-    const SoftmaxFn softmax = c.kernels->softmax[static_cast<int>(v_numbers)];
-    const SumFn sum = of_values.sum[static_cast<int>(v_numbers)];
+    const ScoreFn score = of_keys.score[static_cast<int>(k_type)];
+    const SoftmaxFn softmax = c.kernels->softmax[static_cast<int>(v_type)];
+    const SumFn sum = of_values.sum[static_cast<int>(v_type)];
     const SumVisibleFn sum_visible = is_careful ? of_values.sum_visible : nullptr;
     SourceRows source_rows;
     TileSource source{.view = &view,
@@ -158,12 +158,12 @@ static void attend_part(const Part &part, bool is_careful, ChunkRows &rows) {
                       .layout = panel::tile_layout(view.k_format, view.head_dim, view.v_format, view.v_head_dim)};
     const auto ld = static_cast<int>(panel::round_up(view.head_dim, panel::columns));
     const int group = format::group_of[view.k_format], key_group = group > 0 ? group : ld;
-    pack_queries<Isa>(k_numbers, key_group, group > 0 ? 1.0f / q4::one : 1, rows);
+    pack_queries<Isa>(k_type, key_group, group > 0 ? 1.0f / q4::one : 1, rows);
     set_offsets<Isa>(k_offset_of(view, c.kv_head), rows);
     for (int64_t first = part.first / panel::tile_tokens * panel::tile_tokens; first < part.first + part.n_tokens;
          first += panel::tile_tokens) {
         source.first = first;
-        source.needed = show_tile(part, first, rows);
+        source.needed = set_visible(part, first, rows);
         if (source.needed == 0) {
             continue;
         }
@@ -176,7 +176,7 @@ static void attend_part(const Part &part, bool is_careful, ChunkRows &rows) {
         const auto scales_at = [&](kvl_format format, int64_t offset) {
             return format::is_scaled(format) ? reinterpret_cast<const float *>(source.tile + offset) : nullptr;
         };
-        score(source, {rows.queries, ld, key_group, rows.query_scales, rows.query_starts}, rows.block);
+        score(source, {rows.queries, ld, key_group, rows.query_scales, rows.query_initial_sums}, rows.block);
         softmax({.scale = c.scale,
                  .query_factors = rows.query_factors,
                  .offsets = rows.offsets,

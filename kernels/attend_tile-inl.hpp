@@ -13,16 +13,16 @@
 #include "gemm-inl.hpp"
 #include "q4_levels.hpp"
 #include "quantize-inl.hpp"
-#include "score_rules-inl.hpp"
+#include "score_mods-inl.hpp"
 #include "tile_source-inl.hpp"
 
 namespace kvlane {
 
-template <class Isa, class Format, Numbers N>
-using OperandOf = std::conditional_t<
-    N == Numbers::floats, operand::Floats<Isa, Format>,
-    std::conditional_t<N == Numbers::scaled, operand::Floats<Isa, format::q8>,
-                       std::conditional_t<N == Numbers::words, operand::Words<Isa>, operand::Bytes<Isa>>>>;
+template <class Isa, class Format, ComputeType N>
+using OperandOf =
+    std::conditional_t<N == ComputeType::f32, operand::F32<Isa, Format>,
+                       std::conditional_t<N == ComputeType::dequantized, operand::F32<Isa, format::q8>,
+                                          std::conditional_t<N == ComputeType::i16, operand::I16<Isa>, operand::I8<Isa>>>>;
 
 // Calls body(first, n) for panels [first, first + n) that are packed from rows before they are multiplied: up to `most` at
 // once, as many as the staging buffer holds.
@@ -35,7 +35,7 @@ static void for_each_packed(int n_panels, int64_t panel_bytes, int most, Body &&
 }
 
 // Scores less the scales of keys: S[r][t] = q[r] . k[t] / key_scales[t]
-template <class Isa, class Format, Numbers N>
+template <class Isa, class Format, ComputeType N>
 void score_tile(const TileSource &source, const LeftOperand &queries, RowBlock &rows) {
     const int64_t multipliers = source.layout.k_scales + panel::multiplier_offset(0, 0);
     using Operand = OperandOf<Isa, Format, N>;
@@ -52,7 +52,7 @@ void score_tile(const TileSource &source, const LeftOperand &queries, RowBlock &
                             .ldc = panel::tile_tokens,
                             .accumulates = false,
                             .row_scales = queries.scales,
-                            .starts = queries.starts,
+                            .initial_sums = queries.initial_sums,
                             .multipliers = Format::group > 0 ? source.tile + multipliers : nullptr,
                             .prefetch = next});
     };
@@ -75,16 +75,16 @@ void score_tile(const TileSource &source, const LeftOperand &queries, RowBlock &
     }
 }
 
-// Reorders the elements of each granule for operand::Words: first, third, second, fourth.
-KVLANE_INLINE void order_words(int16_t *x, int n) {
-    for (int i = 0; i < n; i += operand::word_granule) {
+// Reorders the elements of each granule for operand::I16: first, third, second, fourth.
+KVLANE_INLINE void order_i16(int16_t *x, int n) {
+    for (int i = 0; i < n; i += operand::i16_granule) {
         std::swap(x[i + 1], x[i + 2]);
     }
 }
 
 // The initial accumulator of a product of n bytes.
 template <class Isa>
-KVLANE_INLINE int32_t start_of(const int8_t *x, int n) {
+KVLANE_INLINE int32_t initial_sum(const int8_t *x, int n) {
     if constexpr (Isa::panel_offset != 0) {
         return -Isa::panel_offset * Isa::sum_of(x, n);
     }
@@ -102,32 +102,32 @@ static void scale_weights(const std::byte *multipliers, RowBlock &rows) {
         }
     }
 }
-template <class Isa, Numbers N>
+template <class Isa, ComputeType N>
 static void scale_integer_weights(const std::byte *multipliers, RowBlock &rows) {
-    constexpr int bits = N == Numbers::words ? 16 : 8, unit = 1 << (bits - 8), n = panel::tile_tokens;
+    constexpr int bits = N == ComputeType::i16 ? 16 : 8, unit = 1 << (bits - 8), n = panel::tile_tokens;
     GroupWeights &group = rows.group_weights;
     alignas(64) int16_t factors[n], products[n];
     std::transform(multipliers, multipliers + n, factors,
                    [](std::byte b) { return static_cast<int16_t>(std::to_integer<int8_t>(b) * unit); });
-    if constexpr (N == Numbers::words) {
-        order_words(factors, n);
+    if constexpr (N == ComputeType::i16) {
+        order_i16(factors, n);
     }
     for (int r = 0; r < rows.n_rows; ++r) {
-        auto *const to = N == Numbers::words ? reinterpret_cast<int16_t *>(group.elements[r]) : products;
+        auto *const to = N == ComputeType::i16 ? reinterpret_cast<int16_t *>(group.elements[r]) : products;
         for (int t = 0; t < rows.n_tokens; t += 2 * Isa::lanes) {
             Isa::multiply_words(to + t, rows.weights[r] + t, factors + t);
         }
         group.scales[r] = rows.weight_scales[r] * (1 << (16 - bits));
-        if constexpr (N == Numbers::bytes) {
+        if constexpr (N == ComputeType::i8) {
             auto *const bytes = reinterpret_cast<int8_t *>(group.elements[r]);
             std::transform(products, products + rows.n_tokens, bytes, [](int16_t x) { return static_cast<int8_t>(x); });
-            group.starts[r] = start_of<Isa>(bytes, rows.n_tokens);
+            group.initial_sums[r] = initial_sum<Isa>(bytes, rows.n_tokens);
         }
     }
 }
 
 // A block's weights for the columns of one group of values, or for all.
-template <class Isa, class Format, Numbers N>
+template <class Isa, class Format, ComputeType N>
 static LeftOperand weights_of(const TileSource &source, int group, RowBlock &rows) {
     using Element = typename OperandOf<Isa, Format, N>::Element;
     if constexpr (Format::group > 0) {
@@ -138,7 +138,7 @@ static LeftOperand weights_of(const TileSource &source, int group, RowBlock &row
             scale_weights<Isa>(multipliers, rows);
         }
         const GroupWeights &of = rows.group_weights;
-        return {of.elements, GroupWeights::row_bytes / sizeof(Element), rows.n_tokens, of.scales, of.starts};
+        return {of.elements, GroupWeights::row_bytes / sizeof(Element), rows.n_tokens, of.scales, of.initial_sums};
     } else if constexpr (are_integers(N)) {
         return {rows.weights, panel::tile_tokens, rows.n_tokens, rows.weight_scales, nullptr};
     } else {
@@ -147,7 +147,7 @@ static LeftOperand weights_of(const TileSource &source, int group, RowBlock &row
 }
 
 // O[r] += sum over t of P[r][t] v[t]
-template <class Isa, class Format, Numbers N>
+template <class Isa, class Format, ComputeType N>
 void sum_tile(const TileSource &source, RowBlock &rows) {
     using Operand = OperandOf<Isa, Format, N>;
     const auto multiply = [&](const LeftOperand &weights, int first, int n, const Panels &panels, const Prefetch &next) {
@@ -163,7 +163,7 @@ void sum_tile(const TileSource &source, RowBlock &rows) {
                             .ldc = rows.ldo,
                             .accumulates = true,
                             .row_scales = weights.scales,
-                            .starts = weights.starts,
+                            .initial_sums = weights.initial_sums,
                             .multipliers = nullptr,
                             .prefetch = next});
     };
@@ -272,7 +272,7 @@ static inline void fill_tokens(uint64_t tokens, float value, float *of_tokens) {
 
 // Replaces scores by weights exp(s - m), adds these to l, and turns them into the operand of the value product: multiplied
 // by the value scales, and quantized if products are integer. The scales of hidden tokens may be NaN.
-template <class Isa, Numbers V>
+template <class Isa, ComputeType V>
 KVLANE_INLINE void exponentiate(float *scores, const float *value_scales, uint64_t hidden, int r, RowBlock &rows) {
     using Vec = typename Isa::Vec;
     const Vec m = Isa::broadcast(reference_of(rows.m[r]));
@@ -280,27 +280,27 @@ KVLANE_INLINE void exponentiate(float *scores, const float *value_scales, uint64
     for (int t = 0; t < rows.n_tokens; t += Isa::lanes) {
         Vec weight = exp<Isa>(Isa::load(scores + t) - m);
         sum = sum + weight;
-        if constexpr (V != Numbers::floats) {
+        if constexpr (V != ComputeType::f32) {
             weight = weight * Isa::load(value_scales + t);
         }
         Isa::store(scores + t, weight);
     }
     Isa::store(rows.l[r], sum);
-    if constexpr (V != Numbers::floats) {
+    if constexpr (V != ComputeType::f32) {
         fill_tokens(hidden, 0, scores);
     }
     if constexpr (are_integers(V)) {
         quantize_weights<Isa>(scores, r, rows);
     }
-    if constexpr (V == Numbers::words) {
-        order_words(rows.weights[r], rows.n_tokens);
+    if constexpr (V == ComputeType::i16) {
+        order_i16(rows.weights[r], rows.n_tokens);
     }
 }
 
 // s = softcap * tanh((scale * query_factors[r] * key_scales[t] * S[t] + offsets[r]) / softcap) + slope * distance +
 // biases[t]; -infinity for hidden tokens.
 template <class Isa>
-KVLANE_INLINE void modify_scores(const ScoreRules &rules, int r, int n_tokens, float *scores) {
+KVLANE_INLINE void modify_scores(const ScoreMods &rules, int r, int n_tokens, float *scores) {
     const auto factor = Isa::broadcast(rules.scale * rules.query_factors[r]), offset = Isa::broadcast(rules.offsets[r]);
     for (int t = 0; t < n_tokens; t += Isa::lanes) {
         auto score = Isa::load(scores + t);
@@ -326,8 +326,8 @@ KVLANE_INLINE void modify_scores(const ScoreRules &rules, int r, int n_tokens, f
 }
 
 // Online softmax update for one tile: turns scores into weights.
-template <class Isa, Numbers V>
-void softmax_tile(const ScoreRules &rules, RowBlock &rows) {
+template <class Isa, ComputeType V>
+void softmax_tile(const ScoreMods &rules, RowBlock &rows) {
     for (int r = 0; r < rows.n_rows; ++r) {
         float *const scores = rows.scores[r];
         modify_scores<Isa>(rules, r, rows.n_tokens, scores);
@@ -341,33 +341,33 @@ void softmax_tile(const ScoreRules &rules, RowBlock &rows) {
 // by `factor` afterwards. Its elements are multiplied by the unit of the multipliers that keys have for a group of elements.
 struct PackedQuery {
     void *to;
-    float *scale;     // of the quantized query
-    int32_t *starts;  // [groups][max_rows], initial accumulators
-    float *factor;    // multiplies the scores
+    float *scale;           // of the quantized query
+    int32_t *initial_sums;  // [groups][max_rows], initial accumulators
+    float *factor;          // multiplies the scores
 };
-template <class Isa, Numbers K>
+template <class Isa, ComputeType K>
 static void pack_query(const float *query, int head_dim, int group, float unit, const PackedQuery &packed) {
     const auto padded = static_cast<int>(panel::round_up(head_dim, panel::columns));
     alignas(64) float room[KVL_MAX_HEAD_DIM + panel::columns];
     auto *const floats = are_integers(K) ? room : static_cast<float *>(packed.to);
     *packed.scale = *packed.factor = 1;
-    if constexpr (K == Numbers::floats) {
+    if constexpr (K == ComputeType::f32) {
         std::copy_n(query, head_dim, floats);
     } else {
         *packed.factor = normalize<Isa>(query, head_dim, floats);
     }
     std::fill_n(floats + head_dim, padded - head_dim, 0.0f);
-    if constexpr (K == Numbers::scaled) {
+    if constexpr (K == ComputeType::dequantized) {
         std::transform(floats, floats + head_dim, floats, [=](float x) { return x * unit; });
-    } else if constexpr (K == Numbers::words) {
+    } else if constexpr (K == ComputeType::i16) {
         auto *const words = static_cast<int16_t *>(packed.to);
         *packed.scale = quantize<Isa>(floats, padded, std::min(group, padded), words) * unit;
-        order_words(words, padded);
-    } else if constexpr (K == Numbers::bytes) {
+        order_i16(words, padded);
+    } else if constexpr (K == ComputeType::i8) {
         auto *const bytes = static_cast<int8_t *>(packed.to);
         *packed.scale = quantize<Isa>(floats, padded, padded, bytes) * unit;
         for (int i = 0; i * group < padded; ++i) {
-            packed.starts[i * max_rows] = start_of<Isa>(bytes + i * group, std::min(group, padded - i * group));
+            packed.initial_sums[i * max_rows] = initial_sum<Isa>(bytes + i * group, std::min(group, padded - i * group));
         }
     }
 }

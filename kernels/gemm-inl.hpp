@@ -22,21 +22,21 @@ namespace kvlane {
 //
 //   Element          element type of A; within a granule in the order that multiply_add requires
 //   Acc              a vector of accumulators, one per column
-//   has_starts       whether initial accumulators are other than 0
+//   has_initial_sums whether initial accumulators are other than 0
 //   granule          elements of A and of a column per step
 //   parts            multiply-adds per step
 //   part<E>(p)       part E of the right operand, for the columns whose granules begin at p
 //   broadcast(a)     one part of A in every lane; part E begins at E * granule / parts within the granule
 namespace operand {
 
-static constexpr int word_granule = 4;
+static constexpr int i16_granule = 4;
 
 // f32 products of stored floats, or of stored bytes without their scales.
 template <class Isa, class Format>
-struct Floats {
+struct F32 {
     using Element = float;
     using Acc = typename Isa::Vec;
-    static constexpr bool is_integer = false, has_starts = false;
+    static constexpr bool is_integer = false, has_initial_sums = false;
     static constexpr int granule = panel::granule<Format>;
     static constexpr int parts = granule;
     static constexpr int column_bytes = granule * Format::bytes;
@@ -51,11 +51,11 @@ struct Floats {
 // Exact sums of products of bytes and 16-bit integers, two at a time: first the first and third elements of a granule, then
 // the second and fourth.
 template <class Isa>
-struct Words {
+struct I16 {
     using Element = int16_t;
     using Acc = typename Isa::Sums;
-    static constexpr bool is_integer = true, has_starts = false;
-    static constexpr int granule = word_granule;
+    static constexpr bool is_integer = true, has_initial_sums = false;
+    static constexpr int granule = i16_granule;
     static constexpr int parts = 2;
     static constexpr int column_bytes = 4;
     template <int E>
@@ -72,10 +72,10 @@ struct Words {
 // Exact sums of products of signed bytes, four at a time. Where the isa multiplies unsigned by signed bytes, it offsets
 // those of panels by 128, and the initial accumulators compensate.
 template <class Isa>
-struct Bytes {
+struct I8 {
     using Element = int8_t;
     using Acc = typename Isa::Sums;
-    static constexpr bool is_integer = true, has_starts = Isa::panel_offset != 0;
+    static constexpr bool is_integer = true, has_initial_sums = Isa::panel_offset != 0;
     static constexpr int granule = 4;
     static constexpr int parts = 1;
     static constexpr int column_bytes = 4;
@@ -126,7 +126,7 @@ struct Gemm {
     int ldc;
     bool accumulates;              // C += …, or C = …
     const float *row_scales;       // [n_rows]; integer operands only
-    const int32_t *starts;         // [groups][max_rows], initial accumulators; where has_starts
+    const int32_t *initial_sums;   // [groups][max_rows], initial accumulators; where has_initial_sums
     const std::byte *multipliers;  // [groups][tile_tokens], signed bytes, of columns; null: none
     Prefetch prefetch;             // data that is read next
 };
@@ -207,7 +207,8 @@ static __attribute__((noinline)) void gemm_block(const Gemm<Operand> &g, int row
         unroll<R>([&](auto r) __attribute__((always_inline)) {
             unroll<n>([&](auto j) __attribute__((always_inline)) {
                 if constexpr (Operand::is_integer) {
-                    sums[r][j] = Isa::broadcast_sum(Operand::has_starts ? g.starts[group * max_rows + row + r] : 0);
+                    sums[r][j] =
+                        Isa::broadcast_sum(Operand::has_initial_sums ? g.initial_sums[group * max_rows + row + r] : 0);
                 } else {
                     sums[r][j] = Isa::broadcast(0);
                 }

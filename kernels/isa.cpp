@@ -16,8 +16,8 @@ constexpr KernelTable KVLANE_OF_ISA(table) = {
 #include "formats.inc"
 #undef KVLANE_FORMAT
         },
-    .softmax = {softmax_tile<Isa, Numbers::floats>, softmax_tile<Isa, Numbers::scaled>, softmax_tile<Isa, Numbers::words>,
-                softmax_tile<Isa, numbers<format::q8, Numbers::bytes>>},
+    .softmax = {softmax_tile<Isa, ComputeType::f32>, softmax_tile<Isa, ComputeType::dequantized>,
+                softmax_tile<Isa, ComputeType::i16>, softmax_tile<Isa, compute_type<format::q8, ComputeType::i8>>},
     .pack =
         {
 #define KVLANE_FORMAT(name, bits, scale, group) {pack<Isa, format::name, false>, pack<Isa, format::name, true>},

@@ -21,11 +21,11 @@ namespace kvlane {
 using Isa = isa::KVLANE_ISA_NAME;
 
 // The compute type used for N: the nearest that the format (integer or not) and the isa (byte products or not) support.
-template <class Format, Numbers N>
-static constexpr Numbers numbers = !Format::is_scaled                               ? Numbers::floats
-                                   : N == Numbers::floats                           ? Numbers::scaled
-                                   : N == Numbers::bytes && !Isa::has_byte_products ? Numbers::words
-                                                                                    : N;
+template <class Format, ComputeType N>
+static constexpr ComputeType compute_type = !Format::is_scaled                                ? ComputeType::f32
+                                            : N == ComputeType::f32                           ? ComputeType::dequantized
+                                            : N == ComputeType::i8 && !Isa::has_byte_products ? ComputeType::i16
+                                                                                              : N;
 
 // A format's kernels for both products, in the unit for formats that are scaled, or not; nulls in the other.
 template <class Format, bool IsScaled>
@@ -33,9 +33,9 @@ static constexpr ProductKernels products_of() {
     ProductKernels kernels = {};
     if constexpr (Format::is_scaled == IsScaled) {
         unroll<4>([&](auto i) {
-            constexpr Numbers n = numbers<Format, static_cast<Numbers>(i.value)>;
+            constexpr ComputeType n = compute_type<Format, static_cast<ComputeType>(i.value)>;
             kernels.score[i] = score_tile<Isa, Format, n>;
-            if constexpr (n != Numbers::bytes || Format::group > 0) {  // 8 bits are too few for weights of q8
+            if constexpr (n != ComputeType::i8 || Format::group > 0) {  // 8 bits are too few for weights of q8
                 kernels.sum[i] = sum_tile<Isa, Format, n>;
             }
         });

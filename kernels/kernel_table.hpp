@@ -20,7 +20,7 @@ static_assert(chunk_tokens % panel::tile_tokens == 0);
 static inline int64_t partial_stride(uint32_t v_head_dim) { return panel::round_up(v_head_dim, panel::columns); }
 
 // The compute type of products: f32; f32 of stored integers, with scales applied to the results; 16-bit or 8-bit integers.
-enum class Numbers { floats, scaled, words, bytes };
+enum class ComputeType { f32, dequantized, i16, i8 };
 
 // A query's rows of one KV head's query heads.
 struct Query {
@@ -48,8 +48,8 @@ struct AttendChunk {
     int group;
     kvl_partial out;
     bool rotates_q;
-    Numbers k_numbers;  // if keys are q8 or q4,
-    Numbers v_numbers;  // and if values are; both are `scaled` or neither is
+    ComputeType k_type;  // if keys are q8 or q4,
+    ComputeType v_type;  // and if values are; both are `dequantized` or neither is
     float scale;
     float softcap;          // 0: none
     const float *slopes;    // [group], per token; null: none
@@ -71,7 +71,7 @@ struct ChunkRows {
     RowBlock block;
     alignas(64) std::byte queries[query_bytes];
     float query_scales[max_rows];
-    int32_t query_starts[max_key_groups * max_rows];
+    int32_t query_initial_sums[max_key_groups * max_rows];
     float query_factors[max_rows];
     float offsets[max_rows];  // of scores, from the view's key offset
     uint64_t visible[max_rows];
@@ -99,14 +99,14 @@ struct OutputRows {
 };
 
 using ScoreFn = void (*)(const TileSource &, const LeftOperand &, RowBlock &);
-using SoftmaxFn = void (*)(const ScoreRules &, RowBlock &);
+using SoftmaxFn = void (*)(const ScoreMods &, RowBlock &);
 using SumFn = void (*)(const TileSource &, RowBlock &);
 using SumVisibleFn = void (*)(const TileSource &, const uint64_t *visible, RowBlock &);
 using PackFn = void (*)(const PackRows &);
 
 // The two products of attention to a tile whose keys, or values, are of one format.
 struct ProductKernels {
-    ScoreFn score[4];          // by Numbers
+    ScoreFn score[4];          // by ComputeType
     SumFn sum[4];              // null for bytes of q8
     SumVisibleFn sum_visible;  // null: the stored elements are integers
 };
@@ -115,7 +115,7 @@ struct KernelTable {
     const char *name;
     bool has_byte_products;
     const ProductKernels *products[format::count];
-    SoftmaxFn softmax[4];           // by Numbers of values
+    SoftmaxFn softmax[4];           // by ComputeType of values
     PackFn pack[format::count][2];  // values, keys
     PackFn unpack[format::count][2];
     void (*rotate_row)(float *, int dim);                               // in place

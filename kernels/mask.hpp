@@ -31,7 +31,7 @@ static inline bool differs_by_head(const kvl_mask &mask) {
 }
 
 // The tokens whose bits are set, among the n <= 64 tokens from a position on. Only words with bits of these tokens are read.
-static inline uint64_t shown_by_bits(const kvl_mask &mask, int64_t query, int64_t head, int64_t position, int n) {
+static inline uint64_t visible_by_bits(const kvl_mask &mask, int64_t query, int64_t head, int64_t position, int n) {
     if (!mask.bits) {
         return low_bits(n);
     }
@@ -43,7 +43,7 @@ static inline uint64_t shown_by_bits(const kvl_mask &mask, int64_t query, int64_
 
 // The visible tokens among them: those that neither bits nor biases hide.
 static inline uint64_t unmasked(const kvl_mask &mask, int64_t query, int64_t head, int64_t position, int n) {
-    uint64_t visible = shown_by_bits(mask, query, head, position, n);
+    uint64_t visible = visible_by_bits(mask, query, head, position, n);
     if (mask.biases) {
         const float *biases = biases_of(mask, query, head) + position;
         for (int i = 0; i < n; ++i) {

@@ -50,6 +50,6 @@ static void store_row(kvl_format format, const float *from, int dim, std::byte *
     });
 }
 
-static constexpr bool are_integers(Numbers n) { return n == Numbers::words || n == Numbers::bytes; }
+static constexpr bool are_integers(ComputeType n) { return n == ComputeType::i16 || n == ComputeType::i8; }
 
 }  // namespace kvlane

@@ -46,17 +46,17 @@ struct TileSource {
 struct LeftOperand {
     const void *elements;
     int ld;
-    int group;              // elements that columns have one multiplier for; all, if they have none
-    const float *scales;    // of integer elements
-    const int32_t *starts;  // [groups][max_rows], initial accumulators
+    int group;                    // elements that columns have one multiplier for; all, if they have none
+    const float *scales;          // of integer elements
+    const int32_t *initial_sums;  // [groups][max_rows], initial accumulators
 };
 
 // Weights times the multipliers of one group of the columns of values of q4, as operands.
 struct GroupWeights {
     static constexpr int row_bytes = panel::tile_tokens * sizeof(float);
     alignas(64) std::byte elements[max_rows][row_bytes];
-    float scales[max_rows];    // of integer elements
-    int32_t starts[max_rows];  // initial accumulators
+    float scales[max_rows];          // of integer elements
+    int32_t initial_sums[max_rows];  // initial accumulators
 };
 
 // The state of a block of query rows, and buffers for one tile.
@@ -75,7 +75,7 @@ struct RowBlock {
 };
 
 // Modification of a tile's raw scores S[r][t], which do not include the key scales yet.
-struct ScoreRules {
+struct ScoreMods {
     float scale;
     const float *query_factors;  // [n_rows], powers of two
     const float *offsets;        // [n_rows], added to scaled scores

@@ -19,7 +19,7 @@ namespace kvlane {
 
 namespace {
 
-using kvlane::Numbers;
+using kvlane::ComputeType;
 using kvlane::PackRows;
 namespace panel = kvlane::panel;
 
@@ -183,7 +183,7 @@ struct Case {
     int v_head_dim = 64;
     int n_rows = 4;
     int len = 200;
-    Numbers numbers = Numbers::scaled;
+    ComputeType type = ComputeType::dequantized;
     float scale = 0.125f;
 };
 
@@ -230,8 +230,8 @@ Answer attend(const Case &c, const std::vector<float> &q, std::vector<float> k, 
                             .group = c.n_rows,
                             .out = {answer.m.data(), answer.l.data(), o.data()},
                             .rotates_q = false,
-                            .k_numbers = c.numbers,
-                            .v_numbers = c.numbers == Numbers::bytes && c.v_format == KVL_Q8 ? Numbers::words : c.numbers,
+                            .k_type = c.type,
+                            .v_type = c.type == ComputeType::i8 && c.v_format == KVL_Q8 ? ComputeType::i16 : c.type,
                             .scale = c.scale,
                             .softcap = 0,
                             .slopes = nullptr,
@@ -263,9 +263,9 @@ Answer attend_random(const Case &c) {
 /// What a compute type may add to the error: integers of 16 bits, or of 8, and f32. Weights of q4 have 7 bits and a sign.
 double bound_of(const Case &c) {
     const bool is_scaled = test::is_scaled(kvlane::Format{c.k_format}) || test::is_scaled(kvlane::Format{c.v_format});
-    return !is_scaled || c.numbers == Numbers::scaled                   ? 2e-6
-           : c.numbers == Numbers::bytes && kernels().has_byte_products ? (c.v_format == KVL_Q4 ? 2.5e-2 : 2e-2)
-                                                                        : 2e-4;
+    return !is_scaled || c.type == ComputeType::dequantized           ? 2e-6
+           : c.type == ComputeType::i8 && kernels().has_byte_products ? (c.v_format == KVL_Q4 ? 2.5e-2 : 2e-2)
+                                                                      : 2e-4;
 }
 
 }  // namespace
@@ -273,11 +273,10 @@ double bound_of(const Case &c) {
 TEST_CASE("tiles: attention equals the oracle on the stored values, for every pair of formats and compute type") {
     for (const kvlane::Format k : test::all_formats()) {
         for (const kvlane::Format v : test::all_formats()) {
-            for (const Numbers numbers : {Numbers::scaled, Numbers::words, Numbers::bytes}) {
+            for (const ComputeType type : {ComputeType::dequantized, ComputeType::i16, ComputeType::i8}) {
                 INFO(std::string(test::name_of(k)));
                 INFO(std::string(test::name_of(v)));
-                const Case c{
-                    .k_format = static_cast<kvl_format>(k), .v_format = static_cast<kvl_format>(v), .numbers = numbers};
+                const Case c{.k_format = static_cast<kvl_format>(k), .v_format = static_cast<kvl_format>(v), .type = type};
                 CHECK(attend_random(c).error <= bound_of(c));
             }
         }
@@ -291,7 +290,9 @@ TEST_CASE("tiles: attention equals the oracle for any head_dim, number of rows a
                 Case c{.head_dim = dim, .v_head_dim = 2 * dim + 1, .n_rows = n_rows, .len = 40 + 5 * n_rows};
                 c.k_format = c.v_format = static_cast<kvl_format>(format);
                 // 8 bits are stated for head_dims from 8 on.
-                c.numbers = n_rows % 3 == 0 ? Numbers::scaled : n_rows % 3 == 1 || dim < 8 ? Numbers::words : Numbers::bytes;
+                c.type = n_rows % 3 == 0              ? ComputeType::dequantized
+                         : n_rows % 3 == 1 || dim < 8 ? ComputeType::i16
+                                                      : ComputeType::i8;
                 c.scale = 1 / std::sqrt(static_cast<float>(dim));
                 INFO(std::string(test::name_of(format)));
                 CAPTURE(dim);
@@ -304,10 +305,10 @@ TEST_CASE("tiles: attention equals the oracle for any head_dim, number of rows a
 
 TEST_CASE("tiles: a row has the bits that it has alone, whatever rows it is computed with") {
     for (const kvlane::Format format : test::all_formats()) {
-        for (const Numbers numbers : {Numbers::scaled, Numbers::words, Numbers::bytes}) {
+        for (const ComputeType type : {ComputeType::dequantized, ComputeType::i16, ComputeType::i8}) {
             Case all{.head_dim = 80, .v_head_dim = 45, .n_rows = 19};
             all.k_format = all.v_format = static_cast<kvl_format>(format);
-            all.numbers = numbers;
+            all.type = type;
             const std::vector<float> q = test::random_values(all.n_rows * all.head_dim, 5);
             const std::vector<float> k = test::random_values(all.len * all.head_dim, 6);
             const std::vector<float> v = test::random_values(all.len * all.v_head_dim, 7);

@@ -52,18 +52,19 @@ kvl_status check_precision(const kvl_attention_desc &desc) {
 // The compute type of a format's keys or values: integers of 8 bits where both are integers, the isa multiplies bytes, and
 // what this rounds costs less than storing does: not for weights of q8, nor for keys of q8 that a single query head meets,
 // which wait for memory anyway. By groups, not rows: bits must not depend on what else is read for.
-Numbers numbers_of(const KernelTable &kernels, const kvl_attention_desc &desc, kvl_format format, bool pays_for_q8) {
+ComputeType compute_type_of(const KernelTable &kernels, const kvl_attention_desc &desc, kvl_format format,
+                            bool pays_for_q8) {
     const bool all_integers = format::is_scaled(desc.k_format) && format::is_scaled(desc.v_format);
-    return desc.precision == KVL_PRECISION_EXACT                                                      ? Numbers::scaled
-           : all_integers && kernels.has_byte_products && (pays_for_q8 || format == format::index_q4) ? Numbers::bytes
-                                                                                                      : Numbers::words;
+    return desc.precision == KVL_PRECISION_EXACT ? ComputeType::dequantized
+           : all_integers && kernels.has_byte_products && (pays_for_q8 || format == format::index_q4) ? ComputeType::i8
+                                                                                                      : ComputeType::i16;
 }
 
-// Of the numbers in force, where there is a choice.
+// Of the compute types in force, where there is a choice.
 const char *precision_name(const kvl_attention &a) {
     return !format::is_scaled(a.k_format) && !format::is_scaled(a.v_format) ? ""
-           : a.k_numbers == Numbers::scaled                                 ? "/exact"
-           : a.k_numbers == Numbers::bytes || a.v_numbers == Numbers::bytes ? "/fast"
+           : a.k_type == ComputeType::dequantized                           ? "/exact"
+           : a.k_type == ComputeType::i8 || a.v_type == ComputeType::i8     ? "/fast"
                                                                             : "";
 }
 
@@ -117,8 +118,8 @@ kvl_status kvl_attention_create(const kvl_attention_desc *described, kvl_attenti
                                      .v_format = desc.v_format,
                                      .k_rotation = format::rotation_of(desc.k_rotation, desc.k_format, true),
                                      .v_rotation = format::rotation_of(desc.v_rotation, desc.v_format, false),
-                                     .k_numbers = numbers_of(*kernels, desc, desc.k_format, group > 1),
-                                     .v_numbers = numbers_of(*kernels, desc, desc.v_format, false),
+                                     .k_type = compute_type_of(*kernels, desc, desc.k_format, group > 1),
+                                     .v_type = compute_type_of(*kernels, desc, desc.v_format, false),
                                      .scale = scale,
                                      .window = desc.window,
                                      .n_sink_tokens = desc.n_sink_tokens,

@@ -23,8 +23,8 @@ struct kvl_attention {
     kvl_format v_format;
     kvl_rotation k_rotation;  // in force
     kvl_rotation v_rotation;
-    kvlane::Numbers k_numbers;  // as in AttendChunk
-    kvlane::Numbers v_numbers;
+    kvlane::ComputeType k_type;  // as in AttendChunk
+    kvlane::ComputeType v_type;
     float scale;
     int64_t window;  // 0: all
     int64_t n_sink_tokens;

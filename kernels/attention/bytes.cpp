@@ -36,13 +36,13 @@ int64_t read_bytes(const kvl_view &view) {
 }
 
 // Of all KV heads.
-int64_t count_seen_of_heads(const kvl_attention &a, const Sequence &s, const kvl_view &view, int64_t view_first) {
+int64_t count_visible_of_heads(const kvl_attention &a, const Sequence &s, const kvl_view &view, int64_t view_first) {
     if (!s.mask || !differs_by_head(*s.mask)) {
-        return count_seen(a, s, view, view_first, 0) * a.n_kv_heads;
+        return count_visible(a, s, view, view_first, 0) * a.n_kv_heads;
     }
     int64_t seen = 0;
     for (uint32_t kv_head = 0; kv_head < a.n_kv_heads; ++kv_head) {
-        seen += count_seen(a, s, view, view_first, kv_head);
+        seen += count_visible(a, s, view, view_first, kv_head);
     }
     return seen;
 }
@@ -65,7 +65,7 @@ kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *
         }
         int64_t first = view_first_of(s);
         for (const kvl_view *view = s.view; view; view = view->next) {
-            sum += static_cast<uint64_t>(count_seen_of_heads(*attention, s, *view, first) * read_bytes(*view));
+            sum += static_cast<uint64_t>(count_visible_of_heads(*attention, s, *view, first) * read_bytes(*view));
             first += tokens_before_next(*view);
         }
     }

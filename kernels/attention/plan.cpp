@@ -84,8 +84,8 @@ int64_t n_chunks_of(const kvl_attention &a, const Sequence &s) {
     if (s.n_queries == 1) {
         return visible_to_any(a, s).n_chunks();
     }
-    const Tokens asked = asked_of(s).within({0, s.len});
-    return std::clamp<int64_t>(asked.end_chunk() - asked.first_chunk(), 1,
+    const Tokens requested = requested_of(s).within({0, s.len});
+    return std::clamp<int64_t>(requested.end_chunk() - requested.first_chunk(), 1,
                                max_chunks_of_block(a, s.len, s.n_queries, s.is_causal));
 }
 
@@ -134,7 +134,7 @@ void move_to(Place &place, int64_t &view_first, int64_t position) {
 // Where the chunks begin that any query sees some of: in one pass over the views and their runs. Returns how many there are.
 uint64_t lay_out_places(const kvl_attention &a, const Sequence &s, Place *places) {
     const Visible visible = visible_to_any(a, s);
-    const int64_t first = asked_of(s).first;
+    const int64_t first = requested_of(s).first;
     Place place{s.view, 0, 0, 0, 0};
     int64_t view_first = view_first_of(s);
     const int64_t n_chunks = visible.n_chunks();
@@ -222,7 +222,7 @@ Item own_item(const Call &call, uint32_t sequence, uint32_t kv_head, uint64_t in
     const auto own_chunk = static_cast<int64_t>(index / n_blocks), chunk = n_shared + own_chunk;
     const Block block = block_of(a, s, static_cast<uint32_t>(index % n_blocks));
     const Visible visible = visible_to(a, s, block);
-    const Tokens all{asked_of(s).first, visible.window.end};
+    const Tokens all{requested_of(s).first, visible.window.end};
     return {.kv_head = kv_head,
             .sequence = sequence,
             .first_query = block.first,

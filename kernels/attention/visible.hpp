@@ -54,7 +54,7 @@ struct Visible {
     }
 };
 
-inline Tokens asked_of(const Sequence &s) { return s.range ? Tokens{s.range->first, s.range->end} : Tokens{0, s.len}; }
+inline Tokens requested_of(const Sequence &s) { return s.range ? Tokens{s.range->first, s.range->end} : Tokens{0, s.len}; }
 
 inline int64_t view_first_of(const Sequence &s) { return s.range ? s.range->view_first : 0; }
 
@@ -67,10 +67,10 @@ inline int64_t visible_end(const kvl_attention &a, const Sequence &s, int64_t po
 // Tokens of the requested range visible to any query from the one at position `first` to the one at position `last`.
 inline Visible visible_to(const kvl_attention &a, const Sequence &s, int64_t first, int64_t last) {
     const int64_t begin = a.window > 0 ? std::max<int64_t>(0, first + 1 - a.window) : 0, end = visible_end(a, s, last);
-    const Tokens asked = asked_of(s);
+    const Tokens requested = requested_of(s);
     const bool is_one_run = begin <= a.n_sink_tokens;
-    return {Tokens{0, is_one_run ? 0 : std::min(end, a.n_sink_tokens)}.within(asked),
-            Tokens{is_one_run ? 0 : begin, end}.within(asked)};
+    return {Tokens{0, is_one_run ? 0 : std::min(end, a.n_sink_tokens)}.within(requested),
+            Tokens{is_one_run ? 0 : begin, end}.within(requested)};
 }
 
 // Tokens visible to any of the sequence's queries.
@@ -79,17 +79,17 @@ inline Visible visible_to_any(const kvl_attention &a, const Sequence &s) {
 }
 
 // Number of tokens that any query reads of one KV head, of a view that begins at position `view_first`.
-inline int64_t count_seen(const kvl_attention &a, const Sequence &s, const kvl_view &view, int64_t view_first,
-                          uint32_t kv_head) {
+inline int64_t count_visible(const kvl_attention &a, const Sequence &s, const kvl_view &view, int64_t view_first,
+                             uint32_t kv_head) {
     const int64_t n = own_tokens(view);
     if (!s.mask && view.n_overlap == 0 && n == tokens_before_next(view)) {
         return visible_to_any(a, s).count(view_first, n);
     }
     const uint32_t first_head = kv_head * a.group, n_heads = s.mask && differs_by_head(*s.mask) ? a.group : 1;
-    const Tokens asked = Tokens{view_first, view_first + n}.within(asked_of(s)).within({0, s.len});
+    const Tokens requested = Tokens{view_first, view_first + n}.within(requested_of(s)).within({0, s.len});
     int64_t seen = 0;
-    for (int64_t position = asked.first; position < asked.end; position += word_tokens) {
-        const auto in_word = static_cast<int>(std::min<int64_t>(asked.end - position, word_tokens));
+    for (int64_t position = requested.first; position < requested.end; position += word_tokens) {
+        const auto in_word = static_cast<int>(std::min<int64_t>(requested.end - position, word_tokens));
         uint64_t by_any = 0;
         for (uint32_t query = 0; query < s.n_queries; ++query) {
             const int64_t at = s.position(query);
