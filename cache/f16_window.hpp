@@ -80,6 +80,9 @@ public:
         return is_lost;
     }
 
+    // No token is quantized any more; all are in f16.
+    void forget_quantized() { quantized_ = n_first_; }
+
 private:
     static int64_t whole_tiles(int64_t len) { return len / panel::tile_tokens * panel::tile_tokens; }
 

@@ -1,5 +1,6 @@
 #include "kv_cache.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <new>
@@ -246,7 +247,13 @@ kvl_status kvl_cache_layer_info(const kvl_cache *cache, uint32_t layer, kvl_laye
 kvl_status kvl_cache_view(const kvl_cache *cache, uint32_t layer, kvl_view *view) {
     KVLANE_TRY(check_layer(cache, layer));
     KVLANE_TRY(check_not_null(view, "view"));
-    KVLANE_TRY_IN(write_whole_desc(cache->storage.view(layer), view), "view: ");
+    const kvl_view &first = cache->storage.view(layer);
+    for (const kvl_view *next = first.next; next; next = next->next) {
+        KVLANE_TRY_IN(check_later_fields(next, std::max(view->struct_size, least_struct_size<kvl_view>), next->struct_size,
+                                         "the caller"),
+                      "view: in the chain: ");
+    }
+    KVLANE_TRY_IN(write_whole_desc(first, view), "view: ");
     return KVL_OK;
 }
 

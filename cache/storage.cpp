@@ -3,7 +3,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "../kernels/error.hpp"
+#include "../kernels/descriptor.hpp"
 #include "../kernels/tiles.hpp"
 #include "../kernels/view.hpp"
 
@@ -186,6 +186,8 @@ void Storage::make_views(Layer &layer, int64_t len) const {
         view.n_spans = 1;
         view.n_overlap = std::max<int64_t>(0, end - section.first);
         view.n_recent = layer.window.n_recent();
+        // Callers of version 0.1 copy a chain's views to objects of theirs.
+        view.struct_size = view.k_offset ? sizeof view : least_struct_size<kvl_view>;
         if (n_views > 0) {
             layer.views[n_views - 1].next = &view;
         }
@@ -324,8 +326,9 @@ void Storage::truncate(uint32_t index, int64_t len) {
         clear_stale(layer, {true, window.first_held(), len});
         convert(layer, window.first_held(), len, true);
     }
-    if ((layer.desc.flags & KVL_LAYER_ESTIMATE_K_OFFSET) && window.quantized() == window.n_first()) {
-        set_k_offset(layer, false);  // no token is stored with it
+    if ((layer.desc.flags & KVL_LAYER_ESTIMATE_K_OFFSET) && len < panel::tile_tokens) {
+        window.forget_quantized();  // the first tile will have other tokens, and another mean
+        set_k_offset(layer, false);
     }
     clear_rest_of_tile(layer, window.is_used(), len);
     if (window.is_used()) {

@@ -94,6 +94,18 @@ static void pack_queries(ComputeType k_type, int group, float unit, ChunkRows &r
     }
 }
 
+// x has room for whole vectors, zeros behind its end.
+template <class Isa>
+static float dot(const float *x, const float *y, int n) {
+    auto sum = Isa::broadcast(0);
+    for (int i = 0; i < n; i += Isa::lanes) {
+        const auto *const at = reinterpret_cast<const std::byte *>(y + i);
+        sum = Isa::fma(Isa::load(x + i),
+                       n - i < Isa::lanes ? Isa::load_partial(format::f32{}, at, n - i) : Isa::load(format::f32{}, at), sum);
+    }
+    return Isa::reduce_add(sum);
+}
+
 // Sets what the view's key offset c adds to the scores of each query row: scale * q c^T.
 template <class Isa>
 static void set_offsets(const float *k_offset, ChunkRows &rows) {
@@ -104,11 +116,7 @@ static void set_offsets(const float *k_offset, ChunkRows &rows) {
         const int row = rows.first + r;
         const Query &query = c.queries[row / c.group];
         load_row<Isa>(query.format, query.rows + row % c.group * query.row_stride_bytes, head_dim, rows.rotated_query);
-        float product = 0;
-        for (int d = 0; d < head_dim; ++d) {
-            product = std::fma(rows.rotated_query[d], k_offset[d], product);
-        }
-        rows.offsets[r] = c.scale * product;
+        rows.offsets[r] = c.scale * dot<Isa>(rows.rotated_query, k_offset, head_dim);
     }
 }
 

@@ -74,7 +74,7 @@ kvl_status check_not_null(const void *pointer, const char *name) {
 }
 
 kvl_status check_struct_size(size_t size, size_t least, size_t current) {
-    return size >= least && size <= KVL_MAX_STRUCT_SIZE
+    return size >= least && size <= KVL_MAX_STRUCT_SIZE && size % alignof(uint64_t) == 0
                ? KVL_OK
                : fail(KVL_ERROR_STRUCT_SIZE,
                       "struct_size is %zu; it must be sizeof the type, %zu in this version, and from %zu to %d in any", size,
@@ -85,7 +85,7 @@ kvl_status check_later_fields(const void *desc, size_t begin, size_t end, const 
     for (size_t offset = begin; offset < end; ++offset) {
         if (static_cast<const unsigned char *>(desc)[offset] != 0) {
             return fail(KVL_ERROR_STRUCT_SIZE,
-                        "the field at offset %zu is not 0; %s has a version of the type with %zu bytes and does not know it",
+                        "the byte at offset %zu is not 0; %s has a version of the type with %zu bytes and does not know it",
                         offset, reader, begin);
         }
     }

@@ -13,8 +13,8 @@ kvl_layer_desc without_defaults(kvl_layer_desc layer);
 // A view of tiles with this layer's geometry, formats and rotations, but without tokens.
 kvl_view tiles_of(const kvl_layer_desc &layer);
 
-// Describes the packing of n f32 rows of one KV head's keys or values, [n, n_kv_heads, dim], to tokens from `first` on of
-// its tile; `rows` is not set.
+// Describes the packing of n rows of one KV head's keys or values to tokens from `first` on of its tile. `rows` is not
+// set; format and strides are those of f32 rows [n, n_kv_heads, dim].
 PackRows rows_of_tile(const kvl_view &shape, const panel::TileLayout &layout, std::byte *tile, uint32_t kv_head, bool keys,
                       int first, int n);
 

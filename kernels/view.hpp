@@ -33,9 +33,11 @@ static inline const std::byte *tile_of(const kvl_view &view, const kvl_span &spa
 
 // The key offset of a KV head, null if there is none. Views of version 0.1 lack the field.
 static inline const float *k_offset_of(const kvl_view &view, uint32_t kv_head) {
-    return view.struct_size > offsetof(kvl_view, k_offset) && view.k_offset
-               ? view.k_offset + int64_t{kv_head} * view.head_dim
-               : nullptr;
+    if (view.struct_size <= offsetof(kvl_view, k_offset)) {
+        return nullptr;
+    }
+    const float *const k_offset = *const_cast<const float *const volatile *>(&view.k_offset);  // not read before the check
+    return k_offset ? k_offset + int64_t{kv_head} * view.head_dim : nullptr;
 }
 
 // A run of a view's tokens at a constant stride: a span, or a block of the only span.

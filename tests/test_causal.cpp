@@ -193,3 +193,51 @@ TEST_CASE("causal: sequences without causal order share a prefix, with the bits 
         CHECK(test::same_bits(std::span(together.lse).subspan(i * alone.lse.size(), alone.lse.size()), alone.lse));
     }
 }
+
+TEST_CASE("causal: orders and offsets over quantized tokens, with masks by head, equal the oracle") {
+    Geometry g = geometry();
+    g.k_format = g.v_format = Format::q8;
+    g.precision = test::usual_precision(g);
+    const Cache cache = cache_of(g, 700);  // no tokens in f16: what a cache reads back is what all queries see
+    const Floats k = cache.read_k(0), v = cache.read_v(0), q = queries(3);
+    std::vector<uint64_t> bits(size_t{n_heads} * 3 * 11);  // [n_heads][3 queries][words]
+    for (size_t i = 0; i < bits.size(); ++i) {
+        bits[i] = 0x9e3779b97f4a7c15 * (i + 1);
+    }
+    const kvl_mask mask =
+        kvlane::Mask{.bits = bits.data(), .n_tokens = 700, .bits_stride_bytes = 88, .bits_head_stride_bytes = 264};
+    const kvl_view view = cache.view(0);
+    for (const int64_t window : {int64_t{0}, int64_t{150}}) {
+        g.window = window;
+        const Attention attention(g);
+        kvlane::Workspace workspace = attention.workspace(1, 700, 3);
+        for (const bool is_causal : {false, true}) {
+            Floats out(q.size());
+            attention.attend({.view = &view,
+                              .len = 700,
+                              .n_queries = 3,
+                              .q = q.data(),
+                              .out = out.data(),
+                              .mask = &mask,
+                              .is_causal = is_causal,
+                              .causal_offset = -300},
+                             workspace);
+            for (uint32_t head = 0; head < n_heads; ++head) {
+                for (uint32_t i = 0; i < 3; ++i) {
+                    const Floats one = test::query_of(g, q, i);
+                    const oracle::Answer want =
+                        oracle::attend(n_kv_heads, group, head_dim, head_dim, 700,
+                                       1 / std::sqrt(static_cast<double>(head_dim)), one.data(), k.data(), v.data(),
+                                       {.window = window,
+                                        .bits = &bits[(head * size_t{3} + i) * 11],
+                                        .is_causal = is_causal,
+                                        .offset = -302 + int64_t{i}});
+                    const std::vector<double> row(want.out.begin() + head * head_dim,
+                                                  want.out.begin() + (head + 1) * head_dim);
+                    CHECK(test::relative_error(std::span(out).subspan((i * n_heads + head) * head_dim, head_dim), row,
+                                               test::usual_norm(head_dim, 75)) <= test::bound(g));
+                }
+            }
+        }
+    }
+}

@@ -600,6 +600,10 @@ Failures failures_of_sequences(kvl_status (World::*call)()) {
              s.struct_size = 1;
          })},
         {"flags", KVL_ERROR_FLAGS, {"sequence", "flags", "0x4"}, with([](World &, kvl_sequence &s) { s.flags = 4; })},
+        {"a struct_size that ends within a field",
+         KVL_ERROR_STRUCT_SIZE,
+         {"struct_size is 76"},
+         with([](World &, kvl_sequence &s) { s.struct_size = 76; })},
         {"sequences of two versions",
          KVL_ERROR_STRUCT_SIZE,
          {"sequences[1]: struct_size is 72; it must be that of the array's first element"},
@@ -618,8 +622,7 @@ Failures failures_of_sequences(kvl_status (World::*call)()) {
     };
 }
 
-// The same of the view that it shows.
-// Of queries' and outputs' formats and strides.
+// The same of its queries' and outputs' formats and strides.
 Failures failures_of_rows(kvl_status (World::*call)()) {
     const auto with = [=](auto spoil) {
         return with_sequence(call, [=](World &w, kvl_sequence &s) {
@@ -657,6 +660,7 @@ Failures failures_of_rows(kvl_status (World::*call)()) {
     };
 }
 
+// The same of the view that it shows.
 Failures failures_of_views(kvl_status (World::*call)()) {
     const auto with = [=](auto spoil) { return with_sequence(call, [=](World &w, kvl_sequence &) { spoil(w, w.view); }); };
     return {
@@ -1665,7 +1669,7 @@ kvl_status begin_with_most_items(World &w) {
     kvl_sequence sequence = w.pair[0];
     sequence.view = &view;
     sequence.len = view.len;
-    sequence.n_queries = uint32_t{1} << 31;
+    sequence.n_queries = uint32_t{1} << 29;
     return kvl_attend_begin(attention.get(), &sequence, 1, w.workspace.data(), w.workspace.size(), 1, &w.n_tasks);
 }
 

@@ -177,16 +177,85 @@ TEST_CASE("key offset: tiles that a caller owns have the bytes of a cache's") {
     CHECK(test::attend(attention, view, 100, q) == test::attend(attention, cache.view(0), 100, q));
 }
 
-TEST_CASE("key offset: a view of version 0.1 has no room for it, and is refused") {
-    const Rows rows(10, 5);
-    const Cache cache = cache_of(layer(Format::q8, Offset::given, rows), rows, 10, 10);
-    kvl_view view = kvl_view_init();
-    view.struct_size = offsetof(kvl_view, k_offset);
-    CHECK(kvl_cache_view(cache.get(), 0, &view) == KVL_ERROR_STRUCT_SIZE);
-    CHECK(std::string(kvl_last_error()).find("view: the field at offset") != std::string::npos);
-    const Cache without = cache_of(layer(Format::q8, Offset::none, rows), rows, 10, 10);
-    CHECK(kvl_cache_view(without.get(), 0, &view) == KVL_OK);
-    CHECK(view.struct_size == offsetof(kvl_view, k_offset));
+TEST_CASE("key offset: an estimate forgets tokens that were dropped, committed or pending") {
+    const Rows rows(400, 5), others(400, 9);
+    const Layer estimating = layer(Format::q4, Offset::estimated, rows, 0, 64);
+    for (const bool is_pending : {false, true}) {
+        Cache cache(1, estimating, 400, KVL_CACHE_NO_HUGE_PAGES), fresh(1, estimating, 400, KVL_CACHE_NO_HUGE_PAGES);
+        for (Cache *of : {&cache, &fresh}) {
+            of->append(0, rows.k_of(0, 10), rows.v_of(0, 10));
+            of->advance(10);
+        }
+        cache.append(0, rows.k_of(10, 190), rows.v_of(10, 190));  // quantizes the first tile
+        if (!is_pending) {
+            cache.advance(190);
+        }
+        cache.truncate(10);
+        for (Cache *of : {&cache, &fresh}) {
+            of->append(0, others.k_of(0, 390), others.v_of(0, 390));
+            of->advance(390);
+        }
+        const Floats k = cache.read_k(0), fresh_k = fresh.read_k(0);
+        if (is_pending) {  // the f16 data of the first 10 tokens was still there
+            CHECK(test::same_bits(k, fresh_k));
+            continue;
+        }
+        double difference = 0;  // those tokens were quantized once, and the mean of the first tile differs by so much
+        for (size_t i = 0; i < k.size(); ++i) {
+            difference = std::max(difference, std::abs(double{k[i]} - fresh_k[i]));
+        }
+        CHECK(difference < 3);  // biases of the dropped tokens are about 5, and of the others 9
+    }
+}
+
+TEST_CASE("key offset: sequences share a prefix whose offset is the same, and none whose offset differs") {
+    const Rows rows(600, 5);
+    const Cache cache = cache_of(layer(Format::q8, Offset::given, rows), rows, 600, 600);
+    const Attention attention(geometry(Format::q8));
+    kvl_view views[] = {cache.view(0), cache.view(0)};
+    const Floats q = test::random_values(n_heads * head_dim, 7);
+    for (const float factor : {1.0f, 0.5f}) {
+        Floats offset = rows.bias;
+        for (float &x : offset) {
+            x *= factor;
+        }
+        views[1].k_offset = offset.data();
+        Answer answers[2] = {{Floats(n_heads * head_dim), Floats(n_heads)}, {Floats(n_heads * head_dim), Floats(n_heads)}};
+        std::vector<kvl_sequence> sequences;
+        for (int i = 0; i < 2; ++i) {
+            sequences.push_back(kvlane::Sequence{
+                .view = &views[i], .len = 600, .q = q.data(), .out = answers[i].out.data(), .lse = answers[i].lse.data()});
+        }
+        kvlane::Workspace workspace = attention.workspace(2, 600);
+        attention.attend(sequences, workspace);
+        CHECK(answers[0] == test::attend(attention, views[0], 600, q));
+        CHECK(answers[1] == test::attend(attention, views[1], 600, q));
+        CHECK((answers[0] == answers[1]) == (factor == 1));
+    }
+}
+
+TEST_CASE("key offset: a view of version 0.1 has no room for it, and is refused, in a chain too") {
+    const Rows rows(300, 5);
+    struct {
+        kvl_view view = kvl_view_init();
+        uint64_t behind = 7;  // where a later field would be
+    } old;
+    constexpr size_t size = offsetof(kvl_view, k_offset);
+    static_assert(sizeof(kvl_view) == size + sizeof(float *));
+    const auto status = [&](const Cache &cache) {
+        old.view.struct_size = size;
+        old.view.k_offset = rows.bias.data();
+        return kvl_cache_view(cache.get(), 0, &old.view);
+    };
+    const Cache without = cache_of(layer(Format::q8, Offset::none, rows, 64, 64), rows, 300, 300);
+    CHECK(status(without) == KVL_OK);
+    CHECK(old.view.struct_size == size);
+    CHECK(old.view.k_offset == rows.bias.data());  // as it was
+    CHECK(old.view.next->struct_size == size);     // which the caller may copy
+    CHECK(status(cache_of(layer(Format::q8, Offset::given, rows), rows, 300, 300)) == KVL_ERROR_STRUCT_SIZE);
+    CHECK(std::string(kvl_last_error()).find("view: the byte at offset") != std::string::npos);
+    CHECK(status(cache_of(layer(Format::q8, Offset::given, rows, 64, 64), rows, 300, 300)) == KVL_ERROR_STRUCT_SIZE);
+    CHECK(std::string(kvl_last_error()).find("view: in the chain: ") != std::string::npos);
 }
 
 TEST_CASE("key offset: what does not fit is refused") {

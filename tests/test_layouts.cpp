@@ -278,3 +278,45 @@ TEST_CASE("layouts: an exact conversion to f32 of rows in any format") {
         CHECK(test::same_bits(converted, rounded(format, values)));
     }
 }
+
+TEST_CASE("layouts: infinity, NaN and overflow in queries and outputs are those of the formats") {
+    Cache cache(1, {.n_kv_heads = 1, .head_dim = 16, .k_format = Format::f32, .v_format = Format::f32}, 8);
+    Floats k(16, 0), v(16, 1);
+    v[0] = 70000;  // over f16's largest number
+    v[1] = INFINITY;
+    v[2] = -INFINITY;
+    v[3] = NAN;
+    v[4] = 3.4e38f;  // rounds to infinity in bf16
+    v[5] = 1e-8f;    // to 0 in f16
+    cache.append(0, k, v);
+    cache.advance();
+    const kvl_view view = cache.view(0);
+    const Attention attention(
+        {.n_query_heads = 1, .n_kv_heads = 1, .head_dim = 16, .k_format = Format::f32, .v_format = Format::f32});
+    for (const Format format : {Format::f16, Format::bf16}) {
+        const std::vector<uint16_t> q(16, 0);
+        std::vector<uint16_t> out(16);
+        Floats read(16);
+        kvlane::Workspace workspace = attention.workspace(1, 8, 1, 1, format);
+        attention.attend(
+            {.view = &view, .len = 1, .q = q.data(), .out = out.data(), .q_format = format, .out_format = format},
+            workspace);
+        kvlane::check(kvl_rows_to_f32(static_cast<kvl_format>(format), out.data(), 1, 16, 0, read.data()));
+        CHECK(read[0] == (format == Format::f16 ? INFINITY : 70144.0f));
+        CHECK(read[1] == INFINITY);
+        CHECK(read[2] == -INFINITY);
+        CHECK(std::isnan(read[3]));
+        CHECK(read[4] == INFINITY);
+        CHECK((read[5] == 0) == (format == Format::f16));
+        CHECK(read[6] == 1);
+    }
+    for (const uint16_t half : {uint16_t{0x7c00}, uint16_t{0x7e00}}) {  // infinity and NaN of f16, as a query
+        const std::vector<uint16_t> q(16, half);
+        Floats out(16), lse(1);
+        kvlane::Workspace workspace = attention.workspace(1, 8);
+        attention.attend(
+            {.view = &view, .len = 1, .q = q.data(), .out = out.data(), .lse = lse.data(), .q_format = Format::f16},
+            workspace);
+        CHECK(std::isnan(lse[0]));  // times keys of 0
+    }
+}

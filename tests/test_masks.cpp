@@ -691,3 +691,29 @@ TEST_CASE("masks: boolean bytes become bits") {
         }
     }
 }
+
+TEST_CASE("masks: a token with NaN that one head of a group sees does not leak to the others") {
+    constexpr uint32_t group = 2, n_heads = n_kv_heads * group;
+    const Geometry g = geometry_of(Format::f32, group);
+    Cache cache(1,
+                {.n_kv_heads = n_kv_heads,
+                 .head_dim = head_dim,
+                 .v_head_dim = v_head_dim,
+                 .k_format = Format::f32,
+                 .v_format = Format::f32},
+                100, KVL_CACHE_NO_HUGE_PAGES);
+    Floats k = test::random_values(size_t{100} * n_kv_heads * head_dim, 1);
+    Floats v = test::random_values(size_t{100} * n_kv_heads * v_head_dim, 2);
+    std::fill_n(v.begin() + size_t{70} * n_kv_heads * v_head_dim, n_kv_heads * v_head_dim, quiet_nan);
+    cache.append(0, k, v);
+    cache.advance(100);
+    std::vector<uint64_t> bits(size_t{n_heads} * 2, ~uint64_t{0});  // [n_heads][words]
+    bits[2 * 1 + 1] &= ~(uint64_t{1} << (70 - 64));                 // head 1 does not see token 70
+    const kvl_mask mask = kvlane::Mask{.bits = bits.data(), .n_tokens = 100, .bits_head_stride_bytes = 16};
+    const Answer answer = attend(Attention(g), cache.view(0), 100, queries_of(g), 1, nullptr, &mask);
+    for (uint32_t head = 0; head < n_heads; ++head) {
+        const bool has_nan =
+            std::any_of(answer.out.begin() + head * v_head_dim, answer.out.begin() + (head + 1) * v_head_dim, is_nan);
+        CHECK(has_nan == (head != 1));
+    }
+}

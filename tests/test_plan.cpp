@@ -140,3 +140,117 @@ TEST_CASE("plan: a workspace without one says so") {
     step.attention.attend(sequences, workspace);                                   // and is gone after another call
     CHECK(kvl_attend_planned(workspace.data(), sequences.data(), n_sequences, nullptr) == KVL_ERROR_WORKSPACE_STATE);
 }
+
+TEST_CASE("plan: an executor with fewer threads than the plan gets fewer tasks, with the same bits") {
+    Step step(Format::f16);
+    kvlane::Workspace planned = step.workspace(3), other = step.workspace(1);
+    std::vector<kvl_sequence> sequences = step.sequences(0);
+    step.attention.attend(sequences, other);
+    const std::vector<Answer> expected = step.answers;
+    sequences = step.sequences(0);
+    kvlane::check(kvl_plan(step.attention.get(), sequences.data(), n_sequences, planned.data(), planned.size(), 3));
+    uint32_t n_run = 0;
+    kvl_executor executor = kvl_executor_init();
+    executor.pool = &n_run;
+    executor.n_threads = 2;
+    executor.parallel_for = [](void *pool, uint32_t n_tasks, void (*task)(void *, uint32_t), void *context) {
+        *static_cast<uint32_t *>(pool) = n_tasks;
+        for (uint32_t i = 0; i < n_tasks; ++i) {
+            task(context, i);
+        }
+    };
+    kvlane::check(kvl_attend_planned(planned.data(), sequences.data(), n_sequences, &executor));
+    CHECK(n_run == 2);
+    CHECK(step.answers == expected);
+}
+
+TEST_CASE("plan: views that differ in more than addresses are refused") {
+    Step step(Format::q8);  // chains of views
+    kvlane::Workspace workspace = step.workspace(1);
+    std::vector<kvl_sequence> sequences = step.sequences(0);
+    kvlane::check(kvl_plan(step.attention.get(), sequences.data(), n_sequences, workspace.data(), workspace.size(), 1));
+    const kvl_view planned = step.views[2], next = *planned.next;
+    const auto status = [&] { return kvl_attend_planned(workspace.data(), sequences.data(), n_sequences, nullptr); };
+    CHECK(status() == KVL_OK);
+    kvl_view other_next = next;
+    step.views[2].next = &other_next;
+    CHECK(status() == KVL_OK);  // another address
+    other_next.len -= 64;
+    CHECK(status() == KVL_ERROR_PLAN);
+    CHECK(last_error() == "sequences[2]: view, or one behind it, differs from the plan's in more than addresses");
+    other_next = next;
+    other_next.n_recent += 64;
+    CHECK(status() == KVL_ERROR_PLAN);
+    other_next = next;
+    other_next.k_head_stride_bytes += 64;
+    CHECK(status() == KVL_ERROR_PLAN);
+    other_next = next;
+    kvl_span shorter = *next.spans;
+    shorter.n_tokens -= 64;
+    other_next.spans = &shorter;
+    CHECK(status() == KVL_ERROR_PLAN);
+    shorter = {nullptr, nullptr, next.spans->n_tokens};
+    CHECK(status() == KVL_ERROR_NULL);
+    step.views[2].next = planned.next;
+    CHECK(status() == KVL_OK);
+}
+
+TEST_CASE("plan: sequences that share a prefix in the plan, but not in a later layer, are refused") {
+    Step step(Format::f16);
+    const kvl_view shared = step.caches[2].view(0);
+    const Cache copied = step.caches[2].copy();
+    const kvl_view copy = copied.view(0);
+    std::vector<Floats> out(4, Floats(n_heads * head_dim));
+    const Floats q = test::random_values(n_heads * head_dim, 3);
+    const auto pair = [&](const kvl_view &second, size_t first_out) {
+        return std::vector<kvl_sequence>{
+            kvlane::Sequence{.view = &shared, .len = 1300, .q = q.data(), .out = out[first_out].data()},
+            kvlane::Sequence{.view = &second, .len = 1300, .q = q.data(), .out = out[first_out + 1].data()}};
+    };
+    kvlane::Workspace workspace = step.attention.workspace(2, 1300);
+    std::vector<kvl_sequence> sequences = pair(shared, 0);
+    kvlane::check(kvl_plan(step.attention.get(), sequences.data(), 2, workspace.data(), workspace.size(), 1));
+    kvlane::check(kvl_attend_planned(workspace.data(), sequences.data(), 2, nullptr));
+    CHECK(test::same_bits(out[0], out[1]));
+    sequences = pair(copy, 2);
+    CHECK(kvl_attend_planned(workspace.data(), sequences.data(), 2, nullptr) == KVL_ERROR_PLAN);
+    CHECK(last_error() == "sequences[1]: view shares 0 chunks with that of sequences[0]; in the plan they share 2");
+}
+
+TEST_CASE("plan: a call that fails in its workspace destroys it") {
+    Step step(Format::f16);
+    kvlane::Workspace workspace = step.workspace(1);
+    std::vector<kvl_sequence> sequences = step.sequences(0);
+    kvlane::check(kvl_plan(step.attention.get(), sequences.data(), n_sequences, workspace.data(), workspace.size(), 1));
+    std::vector<kvl_sequence> overlapping = sequences;
+    overlapping[1].out = step.q[0].data();
+    CHECK(kvl_attend(step.attention.get(), overlapping.data(), n_sequences, workspace.data(), workspace.size(), nullptr) ==
+          KVL_ERROR_OVERLAP);
+    CHECK(kvl_attend_planned(workspace.data(), sequences.data(), n_sequences, nullptr) == KVL_ERROR_WORKSPACE_STATE);
+}
+
+TEST_CASE("plan: masks, ranges, blocks and f16 outputs are planned like anything else") {
+    Step step(Format::f16);
+    const kvl_view view = step.caches[0].view(0), other = step.caches[0].view(1);
+    const Floats q = test::random_values(n_heads * head_dim, 3);
+    std::vector<uint64_t> bits(11, 0x5a5a5a5a5a5a5a5a);
+    const kvl_mask mask = kvlane::Mask{.bits = bits.data(), .n_tokens = 700};
+    kvlane::Partial partial(1, n_heads, head_dim), expected_partial(1, n_heads, head_dim);
+    std::vector<uint16_t> half(n_heads * head_dim), expected_half(half);
+    const auto both = [&](const kvl_view &of, void *out, const kvl_range &range) {
+        return std::vector<kvl_sequence>{
+            kvlane::Sequence{.view = &of, .len = 700, .q = q.data(), .out = out, .mask = &mask, .out_format = Format::f16},
+            kvlane::Sequence{.view = &of, .len = 700, .q = q.data(), .range = &range}};
+    };
+    const kvl_range range = kvlane::Range{.first = 64, .end = 600, .out = partial.get()};
+    const kvl_range expected_range = kvlane::Range{.first = 64, .end = 600, .out = expected_partial.get()};
+    kvlane::Workspace workspace = step.attention.workspace(2, 700, 1, 1, Format::f16);
+    std::vector<kvl_sequence> sequences = both(other, expected_half.data(), expected_range);
+    step.attention.attend(sequences, workspace);
+    sequences = both(view, half.data(), range);
+    kvlane::check(kvl_plan(step.attention.get(), sequences.data(), 2, workspace.data(), workspace.size(), 1));
+    sequences = both(other, half.data(), range);
+    kvlane::check(kvl_attend_planned(workspace.data(), sequences.data(), 2, nullptr));
+    CHECK(half == expected_half);
+    CHECK(test::same_bits({partial.get().o, n_heads * head_dim}, {expected_partial.get().o, n_heads * head_dim}));
+}

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <numeric>
 #include <random>
 #include <thread>
@@ -324,4 +325,75 @@ TEST_CASE("tile pools: a slot outside of the pool is refused before anything is 
     CHECK(kvl_tiles_write_slots(&pool.view, slots, &two) == KVL_ERROR_RANGE);
     CHECK(std::string(kvl_last_error()).find("slots[1] is 192; it must be less than the pool's 192") != std::string::npos);
     CHECK(pool.is_unwritten());
+}
+
+TEST_CASE(
+    "tile pools: a step's tokens of several sequences, in any order of slots and formats of rows, are written in one call") {
+    constexpr int64_t len = 70;
+    const kvlane::Layer layer{2, 40, 24, Format::q8, Format::q4};
+    const Rows rows[] = {{layer, len, 1}, {layer, len, 11}, {layer, len, 21}};
+    kvl_view pool = kvlane::tile_layout(layer, 128);
+    kvlane::Workspace memory(4 * static_cast<size_t>(pool.k_block_stride_bytes));
+    std::memset(memory.data(), 0xff, memory.size());
+    const kvl_span span{memory.data(), nullptr, 4 * 128};
+    pool.spans = &span;
+    pool.n_spans = 1;
+    constexpr int32_t block_of[] = {3, 0, 2};
+    for (int64_t t = 0; t < len; ++t) {  // token-major rows of three sequences, the last first
+        std::vector<float> k, v;
+        std::vector<int64_t> slots;
+        for (const size_t i : {2u, 0u, 1u}) {
+            std::ranges::copy(rows[i].k_of(t, 1), std::back_inserter(k));
+            std::ranges::copy(rows[i].v_of(t, 1), std::back_inserter(v));
+            slots.push_back(128 * block_of[i] + t);
+        }
+        const kvl_rows step = rows_of(k, v, 3);
+        kvlane::check(kvl_tiles_write_slots(&pool, slots.data(), &step));
+    }
+    for (size_t i = 0; i < 3; ++i) {
+        const kvlane::Cache cache = cache_of(layer, rows[i], len);
+        kvl_view view = pool;
+        view.blocks = &block_of[i];
+        view.n_blocks = 1;
+        view.len = len;
+        const kvlane::Attention attention({.n_query_heads = 4,
+                                           .n_kv_heads = 2,
+                                           .head_dim = 40,
+                                           .v_head_dim = 24,
+                                           .k_format = Format::q8,
+                                           .v_format = Format::q4});
+        const std::vector<float> q = test::random_values(size_t{4} * 40, 9);
+        CHECK(test::attend(attention, view, len, q) == test::attend(attention, cache.view(0), len, q));
+    }
+}
+
+TEST_CASE("tile pools: rows with strides and in f16 are written like the f32 rows that they stand for") {
+    const kvlane::Layer layer{2, 40, 24, Format::q8, Format::q8};
+    constexpr int64_t len = 100;
+    std::vector<uint16_t> half(static_cast<size_t>(len) * 2 * (40 + 24));  // [token][k of 2 heads | v of 2 heads]
+    std::vector<float> k, v;
+    for (size_t i = 0; i < half.size(); ++i) {
+        half[i] = static_cast<uint16_t>(0x3800 + i * 37 % 0x800 + (i % 3 == 0 ? 0x8000 : 0));
+    }
+    for (int64_t t = 0; t < len; ++t) {
+        std::vector<float> row(128);
+        kvlane::check(kvl_rows_to_f32(KVL_F16, &half[static_cast<size_t>(t) * 128], 1, 128, 0, row.data()));
+        k.insert(k.end(), row.begin(), row.begin() + 80);
+        v.insert(v.end(), row.begin() + 80, row.end());
+    }
+    Pool expected(layer, len, 64), pool(layer, len, 64);
+    kvlane::write_tiles(expected.view, 0, k, v);
+    kvl_rows rows = kvl_rows_init();
+    rows.k_format = rows.v_format = KVL_F16;
+    rows.n_tokens = len;
+    rows.k = half.data();
+    rows.v = half.data() + 80;
+    rows.k_token_stride_bytes = rows.v_token_stride_bytes = 256;
+    kvlane::check(kvl_tiles_write_rows(&pool.view, 0, &rows));
+    for (uint32_t head = 0; head < 2; ++head) {
+        for (int64_t t = 0; t < len; t += tile_tokens) {
+            CHECK(std::memcmp(pool.tile(t, head), expected.tile(t, head),
+                              static_cast<size_t>(pool.view.k_token_stride_bytes)) == 0);
+        }
+    }
 }

@@ -4,23 +4,24 @@
  *
  *     out[h] = softmax(scale * q[h] K[h / group]^T) V[h / group]
  *
- * for the newest tokens' queries by reading the cached keys and values in place.
+ * for any number of queries per sequence by reading the cached keys and values in place.
  *
- * Every function that can fail returns a kvl_status; kvl_last_error() then names the argument, its value and the allowed
- * values. Array elements and the views of a chain are identified by zero-based index. A function that fails has changed
- * nothing, except where its comment says otherwise. Fields that do not apply, given the other fields, are ignored; an
- * unknown bit in flags is an error.
+ * Every function that can fail returns a kvl_status. For an invalid argument, kvl_last_error() names the argument, its value
+ * and the allowed values; for other failures, the cause. Array elements and the views of a chain are identified by
+ * zero-based index. A function that fails has changed nothing, except where its comment says otherwise. Fields that do not
+ * apply, given the other fields, are ignored; an unknown bit in flags is an error.
  *
  * Versions: a descriptor begins with struct_size, the size of its type in the version that its caller was compiled with;
  * kvl_view_init() and its like set it, and all other fields to 0. A later version only appends fields, and 0 in such a field
- * selects the earlier behaviour. So a library reads a descriptor of an earlier version as if zeros followed it, and accepts
- * one of a later version, up to KVL_MAX_STRUCT_SIZE bytes, if all the bytes that it does not know are 0; otherwise it fails
- * with KVL_ERROR_STRUCT_SIZE and names the offset of the first such byte. All elements of an array have the struct_size of
- * the first one, which is also the distance between them. A function that fills in a caller's descriptor writes no more than
- * its struct_size.
+ * selects the earlier behaviour. Fields that an earlier descriptor lacks are read as 0. A later one, of up to
+ * KVL_MAX_STRUCT_SIZE bytes, is accepted if all bytes after the known fields are 0; otherwise the call fails with
+ * KVL_ERROR_STRUCT_SIZE, and kvl_last_error() gives the offset of the first nonzero byte. The elements of an array are
+ * struct_size bytes apart and have equal struct_size. Functions that fill in a descriptor write at most struct_size bytes;
+ * kvl_cache_view and kvl_tile_layout fail with KVL_ERROR_STRUCT_SIZE if a nonzero field does not fit.
  *
  * Pointers must be aligned for their types. Rows of keys and values may lie at any address; packed tiles must be aligned
- * to 64 bytes. The caller must not modify anything that a call reads until the call returns.
+ * to 64 bytes. The caller must not modify anything that a call reads until it returns or, if it was begun by
+ * kvl_attend_begin or kvl_attend_begin_planned, until kvl_attend_finish returns.
  *
  * Floating point: results are specified for the default environment (round to nearest, subnormal numbers kept) on the
  * calling thread and on all threads of the executor. With FTZ or DAZ set, subnormal numbers are treated as 0; the bounds
@@ -28,8 +29,8 @@
  * same on all threads of a call; otherwise results depend on the assignment of tasks to threads.
  *
  * Terms: a token is one cached position; a row is the head_dim (keys, queries) or v_head_dim (values, outputs) elements
- * of one head; a tile holds the keys and values of 64 consecutive tokens of one KV head; group = n_query_heads /
- * n_kv_heads query heads read the same KV head. Strides are in bytes.
+ * of one token and head; a query row is one (query, query head) pair; a tile holds the keys and values of 64 consecutive
+ * tokens of one KV head; group = n_query_heads / n_kv_heads query heads read the same KV head. Strides are in bytes.
  */
 #ifndef KVLANE_KVLANE_H
 #define KVLANE_KVLANE_H
@@ -54,7 +55,7 @@
 #define KVL_MAX_TOKENS ((int64_t)1 << 31)        /* per sequence */
 #define KVL_DEFAULT_MAX_TOKENS ((int64_t)131072) /* default capacity of a cache */
 #define KVL_MIN_BLOCK_TOKENS 16                  /* smallest block of a paged view */
-#define KVL_MAX_EXTENT_BYTES ((int64_t)1 << 47)  /* upper bound of stride * (n - 1), for n rows */
+#define KVL_MAX_EXTENT_BYTES ((int64_t)1 << 47)  /* upper bound of stride * (n - 1), for n rows, tiles, heads or blocks */
 #define KVL_MAX_STRUCT_SIZE 4096                 /* largest struct_size of a descriptor */
 #define KVL_WORKSPACE_ALIGNMENT 64               /* bytes */
 #define KVL_MAX_EXECUTOR_CALLS 256       /* concurrent calls per process on executors; others run on the calling thread */
@@ -79,9 +80,9 @@ extern "C" {
 typedef enum kvl_status {
     KVL_OK = 0,                    /* no error */
     KVL_ERROR_STRUCT_SIZE,         /* struct_size is that of no version, or fields of a later version are in use */
-    KVL_ERROR_FLAGS,               /* an unknown flag, a required flag missing, or a nonzero reserved field */
+    KVL_ERROR_FLAGS,               /* an unknown, missing or inapplicable flag, or a nonzero reserved field */
     KVL_ERROR_NULL,                /* a null pointer */
-    KVL_ERROR_RANGE,               /* a count is out of range */
+    KVL_ERROR_RANGE,               /* a count, position, offset or slot is out of range */
     KVL_ERROR_FORMAT,              /* an unknown storage format, or one that is not allowed in a view of rows */
     KVL_ERROR_HEADS,               /* n_query_heads is not a multiple of n_kv_heads */
     KVL_ERROR_HEAD_DIM,            /* head_dim or v_head_dim is 0 or over KVL_MAX_HEAD_DIM */
@@ -94,12 +95,12 @@ typedef enum kvl_status {
     KVL_ERROR_GEOMETRY,            /* a view does not fit the attention object */
     KVL_ERROR_WORKSPACE_SIZE,      /* the workspace is too small */
     KVL_ERROR_WORKSPACE_ALIGNMENT, /* the workspace is not aligned to KVL_WORKSPACE_ALIGNMENT */
-    KVL_ERROR_WORKSPACE_STATE,     /* no call has been begun in the workspace */
+    KVL_ERROR_WORKSPACE_STATE,     /* the workspace holds no begun call, or no plan */
     KVL_ERROR_TASK,                /* a task is out of range, run twice, not run, or still running at finish */
     KVL_ERROR_ISA,                 /* KVLANE_ISA names no instruction set that this CPU can run */
     KVL_ERROR_MEMORY,              /* out of memory or address space */
     KVL_ERROR_ROTATION,            /* an unknown rotation, or KVL_ROTATION_DEFAULT in a view */
-    KVL_ERROR_RULE,                /* a softcap, slope or sink logit is out of range */
+    KVL_ERROR_RULE,                /* a softcap, slope, sink logit or k_offset is out of range */
     KVL_ERROR_PRECISION,           /* an unknown precision, or KVL_PRECISION_FAST unless both formats are q8 or q4 */
     KVL_ERROR_BLOCK,               /* a block's index is out of range */
     KVL_ERROR_STRIDE,              /* a stride of a view or mask is too small, too large for KVL_MAX_EXTENT_BYTES, or not
@@ -305,8 +306,9 @@ typedef struct kvl_cache kvl_cache;
 
 /// Flags of a layer.
 enum {
-    KVL_LAYER_ESTIMATE_K_OFFSET = 1 /* the key offset is the mean of the keys of the first KVL_TILE_TOKENS tokens, taken when
-                                       the first tile is quantized; keys must be q8 or q4 and tokens be kept in f16 */
+    KVL_LAYER_ESTIMATE_K_OFFSET =
+        1 /* key offset: mean of the first KVL_TILE_TOKENS keys, taken when their tile is
+             quantized; needs q8 or q4 keys, n_first_f16 or n_recent_f16 over 0, and k_offset null */
 };
 
 /// Geometry of one layer's keys and values.
@@ -375,9 +377,8 @@ static inline kvl_cache_desc kvl_cache_desc_init(void) {
 /// Creates an empty cache. Address space for max_tokens is reserved at once and committed only as tokens fill it, so
 /// tiles never move. If the process has called mlockall(MCL_FUTURE), or the system has no mmap, as Windows, the whole
 /// reservation is committed here, or KVL_ERROR_MEMORY is returned: then set max_tokens no larger than needed.
-/// Pre:    desc and cache not null
-/// Errors: KVL_ERROR_STRUCT_SIZE, _FLAGS, _NULL, _RANGE, _FORMAT, _ROTATION, _HEAD_DIM, _ISA; KVL_ERROR_MEMORY when the
-///         address space cannot be reserved
+/// Errors: KVL_ERROR_STRUCT_SIZE, _FLAGS, _NULL, _RANGE, _FORMAT, _ROTATION, _HEAD_DIM, _RULE, _ISA; KVL_ERROR_MEMORY when
+///         the address space cannot be reserved
 /// Threads: any   Allocates: yes
 KVL_API kvl_status kvl_cache_create(const kvl_cache_desc *desc, kvl_cache **cache);
 
@@ -402,8 +403,8 @@ KVL_API kvl_status kvl_cache_copy(const kvl_cache *source, kvl_cache **copy);
 ///         error of a group of normally distributed elements is about 0.08. A row (q4: a group) so small that its scale
 ///         would not be a normal f32 becomes 0; a row with NaN or infinity becomes NaN. Elements over 0.9 times the largest
 ///         f32, divided by sqrt(head_dim) if rows are rotated, may be read back as infinity, or their row as NaN
-/// Threads: one at a time per layer and, if tokens are kept in f16, while no other thread reads the layer; different layers
-///         may be appended to concurrently
+/// Threads: one at a time per layer, while no other thread reads that layer; different layers may be appended to
+///         concurrently
 /// Allocates: no; where huge pages are used, a few appends of a layer wait about a millisecond each while the system makes
 ///         huge pages from small ones. Memory is committed at the first write: if the system has none left, Linux's OOM
 ///         killer may end the process. The memory in use, kvl_cache_bytes, is at most the sum over layers of
@@ -415,9 +416,8 @@ KVL_API kvl_status kvl_cache_append(kvl_cache *cache, uint32_t layer, int64_t n_
 
 /// Keys and values of n_tokens new tokens of one layer, in the caller's memory.
 /// Shape:  k [n_tokens, n_kv_heads, head_dim] in k_format; v [n_tokens, n_kv_heads, v_head_dim] in v_format. The row of
-///         token t and KV head h is at t * token_stride_bytes + h * head_stride_bytes of k or v. A stride of 0 stands for
-///         that of rows without gaps between them: a row's size from head to head, n_kv_heads head strides from token to
-///         token
+///         token t and KV head h is at t * token_stride_bytes + h * head_stride_bytes of k or v. A stride of 0 selects the
+///         contiguous layout: the head stride is a row's size, the token stride n_kv_heads head strides
 /// Units:  strides in bytes
 /// Pre:    k_format and v_format are f32, f16 or bf16. Strides are multiples of an element's size, at least the size of a
 ///         row, and at most KVL_MAX_EXTENT_BYTES / (n - 1), where n is the number of tokens or KV heads; a stride is
@@ -478,8 +478,8 @@ KVL_API int64_t kvl_cache_len(const kvl_cache *cache);
 /// Returns the capacity in tokens; 0 for a null cache.
 KVL_API int64_t kvl_cache_max_tokens(const kvl_cache *cache);
 
-/// Returns the memory of the tokens of all layers, including pending tokens, both copies of tokens that are stored in two
-/// formats, and the padding of tiles; 0 for a null cache.
+/// Returns the size of the stored tokens of all layers: pending tokens, both copies of tokens that are stored in two
+/// formats, and the padding of head_dim and v_head_dim count; unfilled parts of tiles and pages do not. 0 for a null cache.
 /// Units:  bytes
 KVL_API uint64_t kvl_cache_bytes(const kvl_cache *cache);
 
@@ -518,10 +518,10 @@ static inline kvl_layer_info kvl_layer_info_init(void) {
 KVL_API kvl_status kvl_cache_layer_info(const kvl_cache *cache, uint32_t layer, kvl_layer_info *info);
 
 /// Makes a view of one layer's packed tiles, including pending tokens, with the current length. Its pointers are valid for
-/// the lifetime of the cache or, if first or recent tokens are kept in f16, until the layer's next append, advance or
-/// truncate. After a truncate or clear an older view may cover tokens that no longer exist. Attention to this view stays
-/// within the cache's memory and reads removed tokens, zeros, or tokens appended in their place, or fails with
-/// KVL_ERROR_LENGTH or _RANGE. No other check is made: make a new view for every step. view->struct_size is set by the
+/// the lifetime of the cache or, if first or recent tokens are kept in f16, until the layer's next append or the cache's
+/// next advance, truncate or clear. After a truncate or clear an older view may cover tokens that no longer exist. Attention
+/// to this view stays within the cache's memory and reads removed tokens, zeros, or tokens appended in their place, or fails
+/// with KVL_ERROR_LENGTH or _RANGE. No other check is made: make a new view for every step. view->struct_size is set by the
 /// caller.
 /// Errors: KVL_ERROR_NULL, KVL_ERROR_LAYER, KVL_ERROR_STRUCT_SIZE
 /// Threads: any, while no thread changes this layer   Allocates: no
@@ -532,8 +532,8 @@ KVL_API kvl_status kvl_cache_view(const kvl_cache *cache, uint32_t layer, kvl_vi
 /// Units:  out_len in elements
 /// Errors: KVL_ERROR_NULL; _LAYER; _RANGE when first or n_tokens is negative or they reach past the layer's len; _LENGTH
 ///         when out_len is not that of the shape
-/// Bound:  exact; for q8 and q4 the product of integer and scale, rounded to f32; rotated rows also have the rounding error
-///         of the inverse rotation
+/// Bound:  exact; for q8 and q4 the dequantized value, rounded to f32; undoing a rotation or a key offset adds its own
+///         rounding error
 /// Threads: any, while no thread changes this layer   Allocates: no
 KVL_API kvl_status kvl_cache_read_k(const kvl_cache *cache, uint32_t layer, int64_t first, int64_t n_tokens, float *out,
                                     size_t out_len);
@@ -547,8 +547,8 @@ KVL_API kvl_status kvl_cache_read_v(const kvl_cache *cache, uint32_t layer, int6
 
 /// Computes the layout of packed tiles of one layer in memory owned by the caller, in blocks of block_tokens tokens each.
 /// Sets all fields of the view: the layer's geometry and formats, the rotations in force, the strides, and no tokens. The
-/// caller then sets spans, n_spans, blocks, n_blocks and len. view->k_offset is layer->k_offset, not a copy. Larger
-/// strides are allowed. If view->block_tokens is set to 0, the strides fit spans of up to block_tokens tokens.
+/// caller then sets spans, n_spans, blocks, n_blocks and len. view->k_offset is layer->k_offset, not a copy. The caller
+/// may increase the strides. If view->block_tokens is set to 0, the strides fit spans of up to block_tokens tokens.
 /// Shape:  a block is [n_kv_heads][block_tokens / KVL_TILE_TOKENS] tiles
 /// Units:  bytes: a tile has k_token_stride_bytes, the tiles of a KV head in a block k_head_stride_bytes, a block
 ///         k_block_stride_bytes, and a pool of n blocks n * k_block_stride_bytes, aligned to KVL_TILE_ALIGNMENT
@@ -627,7 +627,7 @@ typedef struct kvl_attention_desc {
     kvl_rotation v_rotation;
     int64_t window;            /* 0: all tokens are visible */
     int64_t n_sink_tokens;     /* 0 where there is no window */
-    const float *alibi_slopes; /* [n_query_heads], finite, copied; null: none. Distances over 2^24 are rounded */
+    const float *alibi_slopes; /* [n_query_heads], finite also times KVL_MAX_TOKENS; null: none. Copied */
     const float *sink_logits;  /* [n_query_heads], less than infinity, copied; null: none */
     float softcap;             /* 0: none; else from 1e-38 to 1e38 */
     kvl_precision precision;   /* KVL_PRECISION_FAST only if both formats are q8 or q4 */
@@ -808,15 +808,15 @@ enum {
 ///             p = len - n_queries + i + causal_offset
 /// and sees the tokens at positions 0 to p (causal order), so that with a causal_offset of 0 the last query belongs to the
 /// last token. With KVL_SEQUENCE_NON_CAUSAL it sees all len tokens (encoders, cross attention). A window, see
-/// kvl_attention_desc, restricts this to positions above p - window, and with KVL_SEQUENCE_NON_CAUSAL also to positions
-/// below p + window. A query at a negative position sees no token in causal order. For a prefix language model, pass the
-/// queries of the prefix with KVL_SEQUENCE_NON_CAUSAL and len at the prefix's end, and those of the rest as a sequence of
-/// the same call.
+/// kvl_attention_desc, restricts this to positions above p - window, from which sink tokens are exempt, and with
+/// KVL_SEQUENCE_NON_CAUSAL also to positions below p + window. A query at a negative position sees no token in causal
+/// order. For a prefix language model, pass the queries of the prefix with KVL_SEQUENCE_NON_CAUSAL and len at the prefix's
+/// end, and those of the rest as a sequence of the same call.
 /// Shape:  q [n_queries, n_query_heads, head_dim] in q_format; out [n_queries, n_query_heads, v_head_dim] in out_format;
 ///         lse [n_queries, n_query_heads] f32, or null. The row of query i and head h is at
 ///             i * token_stride_bytes + h * head_stride_bytes
-///         of each. A stride of 0 stands for that of rows without gaps between them: a row's size from head to head,
-///         n_query_heads head strides from token to token
+///         of each. A stride of 0 selects the contiguous layout: the head stride is a row's size, the token stride
+///         n_query_heads head strides
 /// Units:  lse is the natural log of the sum of exponentials that out is divided by; strides in bytes
 /// Pre:    q_format and out_format are f32, f16 or bf16. Strides are multiples of an element's size, at least the size of a
 ///         row, and at most KVL_MAX_EXTENT_BYTES / (n - 1), where n is the number of queries or heads; a stride is
@@ -881,16 +881,17 @@ static inline kvl_executor kvl_executor_init(void) {
     return init;
 }
 
-/// Computes attention for the newest tokens' queries of each of n_sequences sequences.
+/// Computes attention for the queries of each of n_sequences sequences.
 ///         out[h] = softmax(scale * q[h] K[h / group]^T) V[h / group], with the rules of kvl_attention_desc
 /// A common prefix is read once for consecutive sequences in the array, if they begin with the same memory (spans or blocks)
 /// in the first view of a chain. The prefix consists of whole chunks of KVL_CHUNK_TOKENS tokens, none of which the window
 /// hides even in part. Sequences with a range, a mask, or more than max(1, 128 / group) queries share no prefix.
 /// Shape:  as in kvl_sequence
-/// Pre:    workspace is aligned to KVL_WORKSPACE_ALIGNMENT, of at least kvl_attention_workspace_size bytes for as many tasks
-///         as the executor has threads, and used by one call at a time. Its contents are lost, including any call that was
-///         begun in it, even if this call fails with KVL_ERROR_OVERLAP
-/// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _GEOMETRY, _FORMAT, _ROTATION, _LENGTH, _STRIDE, _BLOCK, _MASK, _OVERLAP,
+/// Pre:    workspace is aligned to KVL_WORKSPACE_ALIGNMENT, used by one call at a time, and at least as large as
+///         kvl_attention_workspace_size_for computes for these sequences, their out_format and the executor's n_threads. Any
+///         plan or begun call in it is lost, even if this call fails
+/// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _GEOMETRY, _FORMAT, _ROTATION, _LENGTH, _STRIDE, _ALIGNMENT, _BLOCK,
+///         _MASK, _OVERLAP,
 ///         _WORKSPACE_SIZE, _WORKSPACE_ALIGNMENT, _RANGE (also for an executor's n_threads), all before any output is
 ///         written; KVL_ERROR_TASK when the executor did not run every task: the call has ended, and the outputs may be
 ///         incomplete
@@ -909,10 +910,10 @@ KVL_API kvl_status kvl_attend(const kvl_attention *attention, const kvl_sequence
                               void *workspace, size_t workspace_bytes, const kvl_executor *executor);
 
 /// Begins a call whose tasks the caller runs: for runtimes whose threads are all inside the operator already.
-/// One thread begins the call; every task in [0, n_tasks) is run exactly once, by any thread, at any time; when all have
-/// returned, one thread finishes the call. The sequences, their views and the attention object must live until then. There
-/// are at most max_tasks tasks, one for each thread that is to take part: a task takes work items until none is left, so
-/// tasks that are run one after another do not share the work.
+/// One thread begins the call. Each task in [0, n_tasks) is then run exactly once, by any thread, in any order; when all
+/// have returned, one thread finishes the call. Until then, everything that the call reads stays valid and unchanged.
+/// n_tasks is at most max_tasks, the number of threads that are to take part. A task claims work items until none is left,
+/// so tasks that one thread runs one after another do not share the work.
 /// Pre:    as kvl_attend; n_tasks does not overlap anything else that the call uses
 /// Errors: as kvl_attend; KVL_ERROR_NULL also when n_tasks is null; KVL_ERROR_RANGE also when max_tasks is 0 or over
 ///         KVL_MAX_TASKS
@@ -933,26 +934,29 @@ KVL_API kvl_status kvl_attend_finish(void *workspace);
 /// Plans the calls of one step of a model: checks the sequences and divides them into work items once.
 /// kvl_attend_planned then serves the step's layers, whose sequences differ in addresses alone. Results are bitwise
 /// identical to those of kvl_attend.
-/// Pre:    as kvl_attend. The plan lies in the workspace, which serves its calls one after another; attention must live
-///         as long. Any other call in the workspace destroys the plan
+/// Pre:    as kvl_attend, with the addresses of the step's first layer. The plan is stored in the workspace and serves one
+///         call at a time; attention outlives it. Any other call in the workspace destroys the plan
 /// Errors: as kvl_attend_begin
 /// Threads: any, one at a time per workspace   Allocates: no
 KVL_API kvl_status kvl_plan(const kvl_attention *attention, const kvl_sequence *sequences, uint32_t n_sequences,
                             void *workspace, size_t workspace_bytes, uint32_t max_tasks);
 
-/// Computes attention as kvl_attend for sequences that are those of the plan in the workspace but for addresses: of q, out,
-/// lse, ranges' outputs, masks' rows, views, and their spans' keys and values. The plan stays, also when the call fails.
-/// Pre:    the views' spans hold as many tokens as those of the plan, and blocks lists the same blocks. What kvl_attend
-///         requires of memory that overlaps, and of blocks, holds here too, but is not checked again
-/// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _GEOMETRY, _FORMAT, _ROTATION, _STRIDE, _LENGTH, _RANGE;
-///         KVL_ERROR_PLAN when a field that is no address differs from the plan's; KVL_ERROR_WORKSPACE_STATE when the
-///         workspace holds no plan, or a call of it that has not ended; KVL_ERROR_TASK as kvl_attend
+/// Computes attention, as kvl_attend does, for the sequences of the plan in the workspace. Only addresses may differ: of q,
+/// out, lse, a range's outputs, a mask's rows, views, their spans' keys and values, blocks and key offsets. The plan stays
+/// valid even if the call fails.
+/// Pre:    as kvl_attend. Overlaps, the alignment of masks, and which blocks a block table lists, the same as in the plan,
+///         are not checked again
+/// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _GEOMETRY, _FORMAT, _ROTATION, _STRIDE, _ALIGNMENT, _LENGTH, _RANGE;
+///         KVL_ERROR_PLAN when a field that is not an address differs from the plan's, or when sequences that share a prefix
+///         in the plan do not share its memory here; KVL_ERROR_WORKSPACE_STATE when the workspace holds no plan, or a call
+///         of it that has not ended; KVL_ERROR_TASK as kvl_attend
 /// Bound:  as kvl_attend
 /// Threads: those of the executor, of which at most max_tasks of the plan take part   Allocates: no
 KVL_API kvl_status kvl_attend_planned(void *workspace, const kvl_sequence *sequences, uint32_t n_sequences,
                                       const kvl_executor *executor);
 
-/// Begins such a call for tasks that the caller runs, as kvl_attend_begin does. After kvl_attend_finish the plan is left.
+/// Begins a planned call whose tasks the caller runs, as kvl_attend_begin does. kvl_attend_finish ends it and keeps the
+/// plan.
 /// Errors: as kvl_attend_planned; KVL_ERROR_NULL also when n_tasks is null
 KVL_API kvl_status kvl_attend_begin_planned(void *workspace, const kvl_sequence *sequences, uint32_t n_sequences,
                                             uint32_t *n_tasks);
@@ -968,7 +972,8 @@ KVL_API kvl_status kvl_attend_begin_planned(void *workspace, const kvl_sequence 
 ///         n_query_heads] f32 or null
 /// Units:  lse in natural log: M + log(L). If every l is 0, out is 0 and lse is -infinity or the sink's logit
 /// Pre:    no token is in two partials
-/// Errors: KVL_ERROR_NULL; KVL_ERROR_RANGE when n_partials or n_queries is 0; KVL_ERROR_OVERLAP when out and lse overlap
+/// Errors: KVL_ERROR_NULL; KVL_ERROR_RANGE when n_partials or n_queries is 0, or n_queries * n_query_heads is over
+///         INT32_MAX; KVL_ERROR_OVERLAP when out and lse overlap
 ///         each other, a partial or the array partials. All are returned before anything is written
 /// Threads: the calling thread   Allocates: no
 KVL_API kvl_status kvl_merge(const kvl_attention *attention, const kvl_partial *partials, uint32_t n_partials,
@@ -1000,10 +1005,10 @@ static inline kvl_merge_desc kvl_merge_desc_init(void) {
 }
 
 /// Merges the partial states of n_merges sequences, each as kvl_merge does, to outputs of any layout and format.
-/// Pre:    no output overlaps another, a partial, or what describes them; only overlaps within one element of merges are
-///         detected, by the addresses from its first row to its last
-/// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _FORMAT, _STRIDE, _OVERLAP; KVL_ERROR_RANGE when n_partials is 0. All are
-///         returned before anything is written
+/// Pre:    no output overlaps another output, a partial or a descriptor. Only overlaps within one element of merges are
+///         detected; an output counts as all memory from its first row to its last
+/// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _FORMAT, _STRIDE, _OVERLAP; KVL_ERROR_RANGE as kvl_merge. All are returned
+///         before anything is written
 /// Threads: the calling thread   Allocates: no
 KVL_API kvl_status kvl_merge_batch(const kvl_attention *attention, const kvl_merge_desc *merges, uint32_t n_merges);
 

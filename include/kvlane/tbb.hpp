@@ -29,7 +29,13 @@ public:
     TbbPool &operator=(const TbbPool &) = delete;
 
     /// Returns the executor, which is valid as long as the pool.
-    kvl_executor executor() { return {&parallel_for, this, static_cast<uint32_t>(n_threads())}; }
+    kvl_executor executor() {
+        kvl_executor executor = kvl_executor_init();
+        executor.parallel_for = &parallel_for;
+        executor.pool = this;
+        executor.n_threads = static_cast<uint32_t>(n_threads());
+        return executor;
+    }
 
     /// Maximum number of threads that run a call, the calling one included.
     int n_threads() const { return arena_.max_concurrency(); }

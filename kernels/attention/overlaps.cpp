@@ -142,10 +142,14 @@ struct ViewArrays {
     }
 };
 
+Range offset_range(const kvl_view &view) {
+    return array_at(k_offset_of(view, 0), uint64_t{view.n_kv_heads} * view.head_dim);
+}
+
 template <class Visit>
 kvl_status visit_view(const kvl_view &view, Visit &&visit) {
     KVLANE_TRY(ViewArrays(view).visit(visit));
-    KVLANE_TRY(visit(array_at(k_offset_of(view, 0), uint64_t{view.n_kv_heads} * view.head_dim), "view's k_offset"));
+    KVLANE_TRY(visit(offset_range(view), "view's k_offset"));
     return visit_tokens(view, visit);
 }
 
@@ -295,6 +299,7 @@ kvl_status check_outputs(const kvl_attention &a, const Sequences &described, std
 
 kvl_status check_write_overlaps(const kvl_view &view, int64_t n_tokens, const StridedRows &k, const StridedRows &v) {
     const Range of_k = rows_extent(k, n_tokens, view.n_kv_heads), of_v = rows_extent(v, n_tokens, view.n_kv_heads);
+    const Range of_offset = offset_range(view);
     const ViewArrays arrays(view);
     return visit_tokens(view, [&](const Range &tiles, const char *) {
         const auto check = [&](const Range &read, const char *name) {
@@ -302,6 +307,7 @@ kvl_status check_write_overlaps(const kvl_view &view, int64_t n_tokens, const St
         };
         KVLANE_TRY(check(of_k, "k"));
         KVLANE_TRY(check(of_v, "v"));
+        KVLANE_TRY(check(of_offset, "k_offset"));
         return arrays.visit(check);
     });
 }
@@ -309,17 +315,19 @@ kvl_status check_write_overlaps(const kvl_view &view, int64_t n_tokens, const St
 kvl_status check_slot_overlaps(const kvl_view &pool, const int64_t *slots, int64_t n_tokens, const StridedRows &k,
                                const StridedRows &v) {
     const int64_t n_blocks = pool.spans->n_tokens / pool.block_tokens;
+    const std::pair<const char *, Range> read[] = {{"k", rows_extent(k, n_tokens, pool.n_kv_heads)},
+                                                   {"v", rows_extent(v, n_tokens, pool.n_kv_heads)},
+                                                   {"slots", array_at(slots, static_cast<uint64_t>(n_tokens))},
+                                                   {"pool", desc_at(&pool)},
+                                                   {"pool's spans", array_at(pool.spans, 1)},
+                                                   {"pool's k_offset", offset_range(pool)}};
     return n_blocks == 0
                ? KVL_OK
                : visit_rows(pool, *pool.spans, pool.block_tokens, 0, n_blocks - 1, [&](const Range &tiles, const char *) {
-                     const auto check = [&](const Range &read, const char *name) {
-                         return tiles.meets(read) ? overlap("memory of tiles", tiles, name, read) : KVL_OK;
-                     };
-                     KVLANE_TRY(check(rows_extent(k, n_tokens, pool.n_kv_heads), "k"));
-                     KVLANE_TRY(check(rows_extent(v, n_tokens, pool.n_kv_heads), "v"));
-                     KVLANE_TRY(check(array_at(slots, static_cast<uint64_t>(n_tokens)), "slots"));
-                     KVLANE_TRY(check(desc_at(&pool), "pool"));
-                     return check(array_at(pool.spans, 1), "pool's spans");
+                     for (const auto &[name, range] : read) {
+                         KVLANE_TRY(tiles.meets(range) ? overlap("memory of tiles", tiles, name, range) : KVL_OK);
+                     }
+                     return KVL_OK;
                  });
 }
 

@@ -75,7 +75,7 @@ Layout layout_of(const kvl_attention &a, const Extent &extent) {
     layout.task_states = take(n_tasks, sizeof(std::atomic<uint8_t>));
     layout.scratch = take(n_tasks, sizeof(TaskScratch));
     layout.results = take(extent.n_items < of_results / of_result ? extent.n_items * of_result : of_results, 1);
-    layout.bytes = std::max(end, layout.outputs + aligned(extent.n_outputs * sizeof(Output)));
+    layout.bytes = std::max(end, layout.outputs + aligned(items(extent.n_outputs, sizeof(Output))));
     return layout;
 }
 
@@ -290,6 +290,7 @@ Call &lay_out_call(const kvl_attention &a, std::span<Sequence> sequences, uint32
                                        .attention = &a,
                                        .sequences = sequences.data(),
                                        .n_sequences = static_cast<uint32_t>(sequences.size()),
+                                       .max_tasks = n_tasks,
                                        .n_tasks = n_tasks,
                                        .plans = plans,
                                        .places = places,
@@ -308,23 +309,8 @@ Call &lay_out_call(const kvl_attention &a, std::span<Sequence> sequences, uint32
     return call;
 }
 
-void rebind(Call &call, const Sequences &sequences) {
-    Place *place = call.places;
-    for (uint32_t i = 0; i < call.n_sequences; ++i) {
-        call.sequences[i] = sequences[i];
-        const kvl_view *view = call.sequences[i].view;
-        uint32_t index = 0;
-        const int64_t n_places = visible_to_any(*call.attention, call.sequences[i]).n_chunks();
-        for (const Place *const end = place + n_places; place < end; ++place) {
-            for (; index < place->view_index; ++index) {
-                view = view->next;
-            }
-            place->view = view;
-        }
-    }
-}
-
-void restart(Call &call) {
+void restart(Call &call, uint32_t max_tasks) {
+    call.n_tasks = std::min(call.max_tasks, max_tasks);
     call.items.restart();
     for (uint32_t task = 0; task < call.n_tasks; ++task) {
         call.task_states[task].store(not_run, std::memory_order_relaxed);

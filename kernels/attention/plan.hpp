@@ -38,6 +38,7 @@ struct SequencePlan {
     uint32_t end;          // and one past the last
     uint32_t first_query;  // the sequence's first query, among those of the sharers
     uint32_t n_queries;    // of the sharers
+    uint64_t views;        // of a plan: shape_of_views
 };
 
 // Scratch buffers of one task.
@@ -55,6 +56,7 @@ struct Call {
     const kvl_attention *attention;
     Sequence *sequences;
     uint32_t n_sequences;
+    uint32_t max_tasks;  // that the workspace is laid out for
     uint32_t n_tasks;
     SequencePlan *plans;  // [n_sequences]
     Place *places;
@@ -63,8 +65,8 @@ struct Call {
     float *o;                           // of outputs that are not f32; consecutive rows are partial_stride(v_head_dim) apart
     std::byte *results;                 // of items, indexed by slot
     uint32_t result_rows;               // maximum per item
-    TaskScratch *scratch;               // [n_tasks]
-    std::atomic<uint8_t> *task_states;  // [n_tasks]
+    TaskScratch *scratch;               // [max_tasks]
+    std::atomic<uint8_t> *task_states;  // [max_tasks]
     ReorderBuffer items;
 };
 
@@ -129,10 +131,16 @@ std::span<Sequence> copy_sequences(const Sequences &sequences, const Layout &lay
 Call &lay_out_call(const kvl_attention &a, std::span<Sequence> sequences, uint32_t max_tasks, const Layout &layout,
                    void *workspace);
 
+// Keeps what later sequences are compared with, and lets the call be begun again.
+void keep_as_plan(Call &call);
+
+// Checks that sequences differ from those of a plan in addresses alone; Sequences may then read them.
+kvl_status check_planned_sequences(const Call &call, const DescArray<kvl_sequence> &sequences);
+
 // Replaces the sequences of a plan by others that differ in addresses alone.
 void rebind(Call &call, const Sequences &sequences);
 
-// Makes all items and tasks of a call those of a new one.
-void restart(Call &call);
+// Makes all items and tasks of a call those of a new one, with up to max_tasks tasks.
+void restart(Call &call, uint32_t max_tasks);
 
 }  // namespace kvlane

@@ -197,6 +197,7 @@ kvl_status make_plan(const kvl_attention *attention, const DescArray<kvl_sequenc
     KVLANE_TRY(layout_of_call(*attention, described, max_tasks, layout));
     KVLANE_TRY(check_workspace(workspace, workspace_bytes, layout.bytes));
     KVLANE_TRY(check_own_memory(*attention, described, own, workspace, layout.bytes));
+    static_cast<Call *>(workspace)->magic = 0;  // what was there is lost from here on
     const std::span<Sequence> sequences = copy_sequences(described, layout, workspace);
     KVLANE_TRY(check_outputs(*attention, described, sequences,
                              reinterpret_cast<Output *>(static_cast<std::byte *>(workspace) + layout.outputs)));
@@ -206,21 +207,27 @@ kvl_status make_plan(const kvl_attention *attention, const DescArray<kvl_sequenc
 
 // The caller's executor, which may lie in the workspace; without one, the calling thread.
 kvl_status read_executor(const kvl_executor *executor, kvl_executor &threads) {
-    threads = executor ? *executor : kvl_executor{nullptr, nullptr, 1};
-    KVLANE_TRY(executor && !threads.parallel_for ? check_not_null(nullptr, "executor: parallel_for") : KVL_OK);
+    threads = kvl_executor_init();
+    threads.n_threads = 1;
+    if (!executor) {
+        return KVL_OK;
+    }
+    threads = *executor;
+    KVLANE_TRY(threads.parallel_for ? KVL_OK : check_not_null(nullptr, "executor: parallel_for"));
     return check_range(threads.n_threads, 1, KVL_MAX_TASKS, "executor: n_threads");
 }
 
-// Begins the call that is planned in the workspace, for sequences that may differ from the plan's in addresses.
-kvl_status begin_planned(void *workspace, const DescArray<kvl_sequence> &array, Call *&call) {
+// Begins the call that is planned in the workspace, by up to max_tasks tasks, for sequences that may differ from the plan's
+// in addresses.
+kvl_status begin_planned(void *workspace, const DescArray<kvl_sequence> &array, uint32_t max_tasks, Call *&call) {
     KVLANE_TRY(check_not_null(workspace, "workspace"));
     call = static_cast<Call *>(workspace);
     if (call->magic != plan_magic) {
         return fail(KVL_ERROR_WORKSPACE_STATE, "workspace at %p holds no plan; kvl_plan makes one", workspace);
     }
-    KVLANE_TRY(check_planned_sequences(*call->attention, array, {call->sequences, call->n_sequences}));
+    KVLANE_TRY(check_planned_sequences(*call, array));
     rebind(*call, Sequences(*call->attention, array));
-    restart(*call);
+    restart(*call, max_tasks);
     call->magic = call_magic;
     return KVL_OK;
 }
@@ -241,7 +248,7 @@ kvl_status kvl_plan(const kvl_attention *attention, const kvl_sequence *sequence
                     size_t workspace_bytes, uint32_t max_tasks) {
     Call *call;
     KVLANE_TRY(make_plan(attention, {sequences, n_sequences}, workspace, workspace_bytes, max_tasks, nullptr, call));
-    call->is_planned = true;
+    keep_as_plan(*call);
     call->magic = plan_magic;
     return KVL_OK;
 }
@@ -250,7 +257,7 @@ kvl_status kvl_attend_begin_planned(void *workspace, const kvl_sequence *sequenc
                                     uint32_t *n_tasks) {
     KVLANE_TRY(check_not_null(n_tasks, "n_tasks"));
     Call *call;
-    KVLANE_TRY(begin_planned(workspace, {sequences, n_sequences}, call));
+    KVLANE_TRY(begin_planned(workspace, {sequences, n_sequences}, KVL_MAX_TASKS, call));
     *n_tasks = call->n_tasks;
     return KVL_OK;
 }
@@ -295,7 +302,7 @@ kvl_status kvl_attend_planned(void *workspace, const kvl_sequence *sequences, ui
     kvl_executor threads;
     KVLANE_TRY(read_executor(executor, threads));
     Call *call;
-    KVLANE_TRY(begin_planned(workspace, {sequences, n_sequences}, call));
+    KVLANE_TRY(begin_planned(workspace, {sequences, n_sequences}, threads.n_threads, call));
     run_tasks(*call, threads);
     return check_done(*call);
 }

@@ -7,7 +7,6 @@ Sequence Sequences::operator[](uint32_t i) const {
     const uint32_t n_queries = std::max(1u, s.n_queries);
     Sequence sequence{.described = &array_.raw(i),
                       .view = s.view,
-                      .n_views = 0,
                       .len = s.len,
                       .n_queries = n_queries,
                       .is_causal = !(s.flags & KVL_SEQUENCE_NON_CAUSAL),
@@ -21,9 +20,6 @@ Sequence Sequences::operator[](uint32_t i) const {
                                           s.lse_token_stride_bytes, s.lse_head_stride_bytes),
                       .range = {},
                       .mask = {}};
-    for (const kvl_view *view = s.view; view; view = view->next) {
-        ++sequence.n_views;
-    }
     if (s.range) {
         sequence.range = read_desc(*s.range);
     }

@@ -15,7 +15,6 @@ namespace kvlane {
 struct Sequence {
     const kvl_sequence *described;
     const kvl_view *view;
-    uint32_t n_views;  // of the chain
     int64_t len;
     uint32_t n_queries;
     bool is_causal;

@@ -186,6 +186,25 @@ kvl_status check_memory(const kvl_view &view) {
     });
 }
 
+// The addresses alone of the view's own tokens.
+kvl_status check_memory_addresses(const kvl_view &view) {
+    int64_t left = own_tokens(view);
+    if (left == 0) {
+        return KVL_OK;
+    }
+    KVLANE_TRY(check_not_null(view.spans, "spans"));
+    if (view.block_tokens > 0) {
+        KVLANE_TRY(check_not_null(view.blocks, "blocks"));
+        KVLANE_TRY_IN(check_span(view, *view.spans), "spans[0]: ");
+        return KVL_OK;
+    }
+    for (uint32_t i = 0; i < view.n_spans && left > 0; ++i) {
+        KVLANE_TRY_IN(check_span(view, view.spans[i]), "spans[%u]: ", i);
+        left -= view.spans[i].n_tokens;
+    }
+    return KVL_OK;
+}
+
 // A view alone, but for how many tokens it has and where.
 kvl_status check_one_view(const kvl_attention &a, const kvl_view &view) {
     KVLANE_TRY(check_header(view, KVL_VIEW_TILES));
@@ -294,8 +313,9 @@ struct CallerRows {
 kvl_status check_caller_rows(const CallerRows &rows, int64_t n_tokens, uint32_t n_heads) {
     KVLANE_TRY(check_row_format(rows.format, rows.format_name));
     const int64_t bytes = format::row_bytes(rows.format, rows.dim), element = format::bits_of[rows.format] / 8;
-    KVLANE_TRY(check_row_stride(rows.token_stride, n_tokens, bytes, element, rows.token_name));
-    return check_row_stride(rows.head_stride, n_heads, bytes, element, rows.head_name);
+    KVLANE_TRY(check_row_stride(rows.head_stride, n_heads, bytes, element, rows.head_name));
+    const int64_t of_heads = n_heads * (n_heads > 1 && rows.head_stride ? rows.head_stride : bytes);
+    return check_row_stride(rows.token_stride ? rows.token_stride : of_heads, n_tokens, bytes, element, rows.token_name);
 }
 
 // Of a sequence or a merge.
@@ -356,70 +376,6 @@ kvl_status check_mask(const kvl_attention &a, const kvl_mask &mask, int64_t n_ma
         KVLANE_TRY(check_mask_stride(mask.biases_head_stride_bytes, sizeof *mask.biases, a.n_query_heads, "biases_head"));
     }
     return KVL_OK;
-}
-
-kvl_status check_planned(int64_t value, int64_t planned, const char *name) {
-    return value == planned ? KVL_OK
-                            : fail(KVL_ERROR_PLAN, "%s is %" PRId64 "; the plan has %" PRId64, name, value, planned);
-}
-
-kvl_status check_planned_rows(const StridedRows &rows, const StridedRows &planned, const char *format, const char *token,
-                              const char *head) {
-    KVLANE_TRY(check_planned(rows.format, planned.format, format));
-    KVLANE_TRY(check_planned(rows.token_stride, planned.token_stride, token));
-    return check_planned(rows.head_stride, planned.head_stride, head);
-}
-
-kvl_status check_planned_mask(const kvl_mask &mask, const kvl_mask &planned) {
-    KVLANE_TRY(check_planned(mask.n_tokens, planned.n_tokens, "n_tokens"));
-    KVLANE_TRY(check_planned(mask.bits != nullptr, planned.bits != nullptr, "whether there are bits"));
-    KVLANE_TRY(check_planned(mask.biases != nullptr, planned.biases != nullptr, "whether there are biases"));
-    KVLANE_TRY(check_planned(mask.bits_stride_bytes, planned.bits_stride_bytes, "bits_stride_bytes"));
-    KVLANE_TRY(check_planned(mask.biases_stride_bytes, planned.biases_stride_bytes, "biases_stride_bytes"));
-    KVLANE_TRY(check_planned(mask.bits_head_stride_bytes, planned.bits_head_stride_bytes, "bits_head_stride_bytes"));
-    return check_planned(mask.biases_head_stride_bytes, planned.biases_head_stride_bytes, "biases_head_stride_bytes");
-}
-
-kvl_status check_planned_range(const kvl_range &range, const kvl_range &planned) {
-    KVLANE_TRY(check_planned(range.view_first, planned.view_first, "view_first"));
-    KVLANE_TRY(check_planned(range.first, planned.first, "first"));
-    return check_planned(range.end, planned.end, "end");
-}
-
-kvl_status check_planned_sequence(const Sequence &s, const Sequence &planned) {
-    KVLANE_TRY(check_planned(s.len, planned.len, "len"));
-    KVLANE_TRY(check_planned(s.n_views, planned.n_views, "number of views"));
-    KVLANE_TRY(check_planned(s.n_queries, planned.n_queries, "n_queries"));
-    KVLANE_TRY(check_planned(s.is_causal, planned.is_causal, "causal order"));
-    KVLANE_TRY(check_planned(s.first_position, planned.first_position, "position of the first query"));
-    KVLANE_TRY(check_planned(s.range.has_value(), planned.range.has_value(), "whether there is a range"));
-    KVLANE_TRY(check_planned(s.mask.has_value(), planned.mask.has_value(), "whether there is a mask"));
-    KVLANE_TRY(check_planned(s.lse.first != nullptr, planned.lse.first != nullptr, "whether there is an lse"));
-    KVLANE_TRY(check_planned_rows(s.q, planned.q, "q_format", "q_token_stride_bytes", "q_head_stride_bytes"));
-    KVLANE_TRY(check_planned_rows(s.out, planned.out, "out_format", "out_token_stride_bytes", "out_head_stride_bytes"));
-    KVLANE_TRY(check_planned_rows(s.lse, planned.lse, "lse's format", "lse_token_stride_bytes", "lse_head_stride_bytes"));
-    if (s.range) {
-        KVLANE_TRY_IN(check_planned_range(*s.range, *planned.range), "range: ");
-    }
-    if (s.mask) {
-        KVLANE_TRY_IN(check_planned_mask(*s.mask, *planned.mask), "mask: ");
-    }
-    return KVL_OK;
-}
-
-// The pointers of a sequence that is to be like a planned one, and its views but for the memory of their tokens.
-kvl_status check_addresses(const kvl_attention &a, const kvl_sequence &s) {
-    KVLANE_TRY(check_chain(a, s.view));
-    if (s.range) {
-        KVLANE_TRY_IN(check_header(*s.range, 0), "range: ");
-        KVLANE_TRY_IN(check_sequence_range(*s.view, read_desc(*s.range)), "range: ");
-    }
-    if (s.mask) {
-        KVLANE_TRY_IN(check_header(*s.mask, 0), "mask: ");
-    }
-    KVLANE_TRY(s.range ? check_range(s.len, 0, KVL_MAX_TOKENS, "len, with a range,") : check_len_of(s));
-    KVLANE_TRY(check_range(s.causal_offset, -KVL_MAX_TOKENS, KVL_MAX_TOKENS, "causal_offset"));
-    return check_rows_of(a, s, std::max(1u, s.n_queries));
 }
 
 // s: of this version.
@@ -489,25 +445,30 @@ kvl_status check_writable_tiles(const kvl_view &view) {
     return check_memory(view);
 }
 
+kvl_status check_addresses(const kvl_attention &a, const kvl_sequence &s) {
+    KVLANE_TRY(check_chain(a, s.view));
+    uint32_t i = 0;
+    for (const kvl_view *view = s.view; view; view = view->next, ++i) {
+        KVLANE_TRY_IN(check_memory_addresses(*view), "view[%u]: ", i);
+    }
+    if (s.range) {
+        KVLANE_TRY_IN(check_header(*s.range, 0), "range: ");
+        KVLANE_TRY_IN(check_sequence_range(*s.view, read_desc(*s.range)), "range: ");
+    }
+    if (s.mask) {
+        KVLANE_TRY_IN(check_header(*s.mask, 0), "mask: ");
+    }
+    KVLANE_TRY(s.range ? check_range(s.len, 0, KVL_MAX_TOKENS, "len, with a range,") : check_len_of(s));
+    KVLANE_TRY(check_range(s.causal_offset, -KVL_MAX_TOKENS, KVL_MAX_TOKENS, "causal_offset"));
+    return check_rows_of(a, s, std::max(1u, s.n_queries));
+}
+
 kvl_status check_sequences(const kvl_attention *attention, const DescArray<kvl_sequence> &sequences) {
     KVLANE_TRY(check_not_null(attention, "attention"));
     KVLANE_TRY(sequences.n == 0 ? KVL_OK : check_not_null(sequences.first, "sequences"));
     for (uint32_t i = 0; i < sequences.n; ++i) {
         KVLANE_TRY_IN(sequences.check(i, KVL_SEQUENCE_NON_CAUSAL), "sequences[%u]: ", i);
         KVLANE_TRY_IN(check_sequence(*attention, sequences[i]), "sequences[%u]: ", i);
-    }
-    return KVL_OK;
-}
-
-kvl_status check_planned_sequences(const kvl_attention &attention, const DescArray<kvl_sequence> &sequences,
-                                   std::span<const Sequence> planned) {
-    KVLANE_TRY(check_planned(sequences.n, static_cast<int64_t>(planned.size()), "n_sequences"));
-    KVLANE_TRY(sequences.n == 0 ? KVL_OK : check_not_null(sequences.first, "sequences"));
-    const Sequences read(attention, sequences);
-    for (uint32_t i = 0; i < sequences.n; ++i) {
-        KVLANE_TRY_IN(sequences.check(i, KVL_SEQUENCE_NON_CAUSAL), "sequences[%u]: ", i);
-        KVLANE_TRY_IN(check_addresses(attention, sequences[i]), "sequences[%u]: ", i);
-        KVLANE_TRY_IN(check_planned_sequence(read[i], planned[i]), "sequences[%u]: ", i);
     }
     return KVL_OK;
 }

@@ -29,9 +29,7 @@ kvl_status check_merge_rows(const kvl_attention &a, const kvl_merge_desc &desc, 
 // Checks an array of sequences, after which Sequences may read it.
 kvl_status check_sequences(const kvl_attention *attention, const DescArray<kvl_sequence> &sequences);
 
-// Checks that sequences differ from those of a plan in addresses alone, but for what their spans and blocks hold; Sequences
-// may then read them.
-kvl_status check_planned_sequences(const kvl_attention &attention, const DescArray<kvl_sequence> &sequences,
-                                   std::span<const Sequence> planned);
+// Checks what a sequence points to, and its views but for what their spans and blocks hold. s: of this version.
+kvl_status check_addresses(const kvl_attention &attention, const kvl_sequence &s);
 
 }  // namespace kvlane
