@@ -1653,7 +1653,8 @@ Failures failures_of_workspace(kvl_status (World::*call)(void *, size_t)) {
     };
 }
 
-// 2^22 chunks of 2^16 KV heads for 2^24 blocks of 128 queries; of memory that is not there, and not looked at.
+// 2^22 chunks of 2^16 KV heads for 2^22 blocks of 128 queries, of each of five sequences; of memory that is not there, and
+// not looked at.
 kvl_status begin_with_most_items(World &w) {
     constexpr uint32_t n_heads = KVL_MAX_HEADS;
     const kvlane::Attention attention({.n_query_heads = n_heads, .n_kv_heads = n_heads, .head_dim = 1});
@@ -1670,7 +1671,8 @@ kvl_status begin_with_most_items(World &w) {
     sequence.view = &view;
     sequence.len = view.len;
     sequence.n_queries = uint32_t{1} << 29;
-    return kvl_attend_begin(attention.get(), &sequence, 1, w.workspace.data(), w.workspace.size(), 1, &w.n_tasks);
+    const std::vector<kvl_sequence> sequences(5, sequence);
+    return kvl_attend_begin(attention.get(), sequences.data(), 5, w.workspace.data(), w.workspace.size(), 1, &w.n_tasks);
 }
 
 Failures failures_of_calls() {
@@ -1728,7 +1730,7 @@ Failures failures_of_calls() {
          }},
         {"begin with too many items to count",
          KVL_ERROR_RANGE,
-         {"sequences[0]", "work items", "4611686018427387904"},
+         {"sequences[3]", "work items", "4611686018427387904"},
          begin_with_most_items},
         {"begin without attention",
          KVL_ERROR_NULL,

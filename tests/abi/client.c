@@ -117,7 +117,7 @@ static void attend(const kvl_cache *cache, uint32_t layer) {
 #ifdef KVLANE_LATER
     sequences[0].later = 1;
     if (kvl_attend(attention, sequences, 1, workspace, size, NULL) != KVL_ERROR_STRUCT_SIZE ||
-        strstr(kvl_last_error(), "sequences[0]: the field at offset") == NULL) {
+        strstr(kvl_last_error(), "sequences[0]: the byte at offset") == NULL) {
         printf("a later field in use: %s\n", kvl_last_error());
         exit(1);
     }
