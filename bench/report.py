@@ -39,17 +39,17 @@ def draw_panel(axis, rows, model, forms):
 def draw(rows, models, forms, path):
     columns = min(4, len(models))
     lines = -(-len(models) // columns)
-    size = (2.4 * columns, 2.1 * lines + 0.4)
+    size = (2.4 * columns, 2.1 * lines + 0.6)
     figure, axes = pyplot.subplots(lines, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
     for axis in axes.flat[len(models):]:
         axis.set_visible(False)
     for axis, model in zip(axes.flat, models):
         draw_panel(axis, rows, model, forms)
     axes[0][0].set_ylim(bottom=0)  # and so all that share it
-    figure.supxlabel("context, tokens", y=0.25 / size[1])
+    figure.supxlabel("context, tokens", y=0.42 / size[1])
     figure.supylabel("GB/s of keys and values")
-    figure.tight_layout(rect=(0, 0.25 / size[1], 1, 1))
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="lower center", ncols=2 * len(forms), frameon=False)
+    figure.tight_layout(rect=(0, 0.42 / size[1], 1, 1))
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="lower center", ncols=len(forms), frameon=False)
     figure.savefig(path, metadata={"Date": None})
 
 

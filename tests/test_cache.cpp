@@ -522,3 +522,23 @@ TEST_CASE("what a reservation costs is not measured here") {
     MESSAGE("skipped: only Linux tells, and an emulator keeps an account of its own of every page that is reserved");
 }
 #endif
+
+TEST_CASE("cache: the geometry of an attention is that of a layer, said once") {
+    const kvlane::Cache cache(
+        1, {.n_kv_heads = 2, .head_dim = 24, .v_head_dim = 40, .k_format = Format::q8, .v_format = Format::q4}, 64);
+    const kvlane::Geometry g = kvlane::geometry_of(cache, 0, 6);
+    CHECK(g.n_query_heads == 6);
+    CHECK(g.n_kv_heads == 2);
+    CHECK(g.head_dim == 24);
+    CHECK(g.v_head_dim == 40);
+    CHECK(g.k_format == Format::q8);
+    CHECK(g.v_format == Format::q4);
+    CHECK(g.k_rotation == kvlane::Rotation::hadamard);
+    CHECK(g.v_rotation == kvlane::Rotation::hadamard);
+    kvl_attention_desc desc = kvl_attention_desc_init();
+    desc.scale = 3;
+    kvlane::check(kvl_attention_desc_from_cache(cache.get(), 0, 6, &desc));
+    CHECK(desc.scale == 0);  // and all other fields
+    CHECK(desc.n_query_heads == 6);
+    CHECK(desc.k_rotation == KVL_ROTATION_HADAMARD);
+}

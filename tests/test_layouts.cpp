@@ -146,18 +146,16 @@ kvlane::Sequence sequence_of(const kvl_view &view, Rows &q, Rows &out, Rows &lse
             .lse_head_stride_bytes = lse.head_stride};
 }
 
-kvl_rows rows_of(Rows &k, Rows &v) {
-    kvl_rows rows = kvl_rows_init();
-    rows.k_format = static_cast<kvl_format>(k.format);
-    rows.v_format = static_cast<kvl_format>(v.format);
-    rows.n_tokens = k.n_tokens;
-    rows.k = k.memory.data();
-    rows.v = v.memory.data();
-    rows.k_token_stride_bytes = k.token_stride;
-    rows.k_head_stride_bytes = k.head_stride;
-    rows.v_token_stride_bytes = v.token_stride;
-    rows.v_head_stride_bytes = v.head_stride;
-    return rows;
+kvlane::Rows rows_of(Rows &k, Rows &v) {
+    return {.n_tokens = k.n_tokens,
+            .k = k.memory.data(),
+            .v = v.memory.data(),
+            .k_format = k.format,
+            .v_format = v.format,
+            .k_token_stride_bytes = k.token_stride,
+            .k_head_stride_bytes = k.head_stride,
+            .v_token_stride_bytes = v.token_stride,
+            .v_head_stride_bytes = v.head_stride};
 }
 
 kvlane::Layer layer(Format format) {
@@ -258,8 +256,7 @@ TEST_CASE("layouts: appended rows of any strides and format are stored with the 
                 fill(v_rows, v);
                 Cache expected(1, layer(stored), n_tokens), cache(1, layer(stored), n_tokens);
                 expected.append(0, rounded(format, k), rounded(format, v));
-                const kvl_rows rows = rows_of(k_rows, v_rows);
-                kvlane::check(kvl_cache_append_rows(cache.get(), 0, &rows));
+                cache.append(0, rows_of(k_rows, v_rows));
                 CHECK(test::same_bits(cache.read_k(0), expected.read_k(0)));
                 CHECK(test::same_bits(cache.read_v(0), expected.read_v(0)));
             }

@@ -563,7 +563,7 @@ TEST_CASE("partials: a batch of merges, to any strides and formats, has the bits
         merge.out_head_stride_bytes = padded * sizeof(float);
         merges.push_back(merge);
     }
-    kvlane::check(kvl_merge_batch(attention.get(), merges.data(), 2));
+    attention.merge(merges);
     for (int i = 0; i < 2; ++i) {
         for (size_t row = 0; row < n_rows; ++row) {
             CHECK(test::same_bits({&strided[i][row * padded], v_head_dim}, {&expected[i][row * v_head_dim], v_head_dim}));

@@ -81,13 +81,13 @@ TEST_CASE("plan: one made of any layer serves all, with the bits of calls of the
         const kvl_executor executor = pool.executor();
         kvlane::Workspace planned = step.workspace(3), other = step.workspace(1);
         std::vector<kvl_sequence> sequences = step.sequences(1);
-        kvlane::check(kvl_plan(step.attention.get(), sequences.data(), n_sequences, planned.data(), planned.size(), 3));
+        step.attention.plan(sequences, planned, 3);
         for (uint32_t layer = 0; layer < n_layers; ++layer) {
             sequences = step.sequences(layer);
             step.attention.attend(sequences, other);
             const std::vector<Answer> expected = step.answers;
             sequences = step.sequences(layer);
-            kvlane::check(kvl_attend_planned(planned.data(), sequences.data(), n_sequences, &executor));
+            kvlane::attend_planned(planned, sequences, &executor);
             CHECK(step.answers == expected);
             sequences = step.sequences(layer);
             uint32_t n_tasks;

@@ -280,12 +280,8 @@ TEST_CASE("tile pools: threads may write different tiles at once") {
 namespace {
 
 // The rows of tokens [0, n) of both sequences by turns, as a batch's step has them.
-kvl_rows rows_of(const std::vector<float> &k, const std::vector<float> &v, int64_t n_tokens) {
-    kvl_rows rows = kvl_rows_init();
-    rows.n_tokens = n_tokens;
-    rows.k = k.data();
-    rows.v = v.data();
-    return rows;
+kvlane::Rows rows_of(const std::vector<float> &k, const std::vector<float> &v, int64_t n_tokens) {
+    return {.n_tokens = n_tokens, .k = k.data(), .v = v.data()};
 }
 
 }  // namespace
@@ -302,15 +298,13 @@ TEST_CASE("tile pools: tokens written by slot, of several sequences in one call,
             for (int64_t t = 0; t < 100; ++t) {
                 slots.push_back(pool.slot(t));
             }
-            const kvl_rows prompt = rows_of(rows[i].k, rows[i].v, 100);
-            kvlane::check(kvl_tiles_write_slots(&pool.view, slots.data(), &prompt));
+            kvlane::write_slots(pool.view, slots, rows_of(rows[i].k, rows[i].v, 100));
             for (int64_t t = 100; t < len; ++t) {
                 const int64_t two[] = {-1, pool.slot(t)};
                 std::vector<float> k(2 * rows[i].k_entry, 7), v(2 * rows[i].v_entry, 7);
                 std::ranges::copy(rows[i].k_of(t, 1), k.begin() + static_cast<std::ptrdiff_t>(rows[i].k_entry));
                 std::ranges::copy(rows[i].v_of(t, 1), v.begin() + static_cast<std::ptrdiff_t>(rows[i].v_entry));
-                const kvl_rows of_step = rows_of(k, v, 2);
-                kvlane::check(kvl_tiles_write_slots(&pool.view, two, &of_step));
+                kvlane::write_slots(pool.view, two, rows_of(k, v, 2));
             }
             CHECK(n_differing(pool, cache_of(layer, rows[i], len)) == 0);
         }
@@ -320,10 +314,11 @@ TEST_CASE("tile pools: tokens written by slot, of several sequences in one call,
 TEST_CASE("tile pools: a slot outside of the pool is refused before anything is written") {
     Pool pool(some_layer, 64, 64);  // of 3 blocks
     const Rows rows(some_layer, 2, 1);
-    const kvl_rows two = rows_of(rows.k, rows.v, 2);
     const int64_t slots[] = {0, 3 * 64};
-    CHECK(kvl_tiles_write_slots(&pool.view, slots, &two) == KVL_ERROR_RANGE);
-    CHECK(std::string(kvl_last_error()).find("slots[1] is 192; it must be less than the pool's 192") != std::string::npos);
+    CHECK_THROWS_WITH(kvlane::write_slots(pool.view, slots, rows_of(rows.k, rows.v, 2)),
+                      doctest::Contains("slots[1] is 192; it must be less than the pool's 192"));
+    CHECK_THROWS_WITH(kvlane::write_slots(pool.view, slots, rows_of(rows.k, rows.v, 1)),
+                      "slots has 2 elements; it must have n_tokens, 1");
     CHECK(pool.is_unwritten());
 }
 
@@ -347,8 +342,7 @@ TEST_CASE(
             std::ranges::copy(rows[i].v_of(t, 1), std::back_inserter(v));
             slots.push_back(128 * block_of[i] + t);
         }
-        const kvl_rows step = rows_of(k, v, 3);
-        kvlane::check(kvl_tiles_write_slots(&pool, slots.data(), &step));
+        kvlane::write_slots(pool, slots, rows_of(k, v, 3));
     }
     for (size_t i = 0; i < 3; ++i) {
         const kvlane::Cache cache = cache_of(layer, rows[i], len);
@@ -383,13 +377,14 @@ TEST_CASE("tile pools: rows with strides and in f16 are written like the f32 row
     }
     Pool expected(layer, len, 64), pool(layer, len, 64);
     kvlane::write_tiles(expected.view, 0, k, v);
-    kvl_rows rows = kvl_rows_init();
-    rows.k_format = rows.v_format = KVL_F16;
-    rows.n_tokens = len;
-    rows.k = half.data();
-    rows.v = half.data() + 80;
-    rows.k_token_stride_bytes = rows.v_token_stride_bytes = 256;
-    kvlane::check(kvl_tiles_write_rows(&pool.view, 0, &rows));
+    kvlane::write_tiles(pool.view, 0,
+                        {.n_tokens = len,
+                         .k = half.data(),
+                         .v = half.data() + 80,
+                         .k_format = Format::f16,
+                         .v_format = Format::f16,
+                         .k_token_stride_bytes = 256,
+                         .v_token_stride_bytes = 256});
     for (uint32_t head = 0; head < 2; ++head) {
         for (int64_t t = 0; t < len; t += tile_tokens) {
             CHECK(std::memcmp(pool.tile(t, head), expected.tile(t, head),

@@ -121,6 +121,52 @@ inline void write_tiles(const kvl_view &view, int64_t first, std::span<const flo
     check(kvl_tiles_write(&view, first, n_tokens, k.data(), k.size(), v.data(), v.size()));
 }
 
+/// Rows of new tokens in the caller's memory, see kvl_rows.
+struct Rows {
+    int64_t n_tokens = 0;
+    const void *k = nullptr;
+    const void *v = nullptr;
+    Format k_format = Format::f32;  // f32, f16 or bf16
+    Format v_format = Format::f32;
+    int64_t k_token_stride_bytes = 0;  // 0: contiguous, here and below
+    int64_t k_head_stride_bytes = 0;
+    int64_t v_token_stride_bytes = 0;
+    int64_t v_head_stride_bytes = 0;
+
+    /// Returns the C descriptor.
+    operator kvl_rows() const noexcept {
+        kvl_rows rows = kvl_rows_init();
+        rows.k_format = static_cast<kvl_format>(k_format);
+        rows.v_format = static_cast<kvl_format>(v_format);
+        rows.n_tokens = n_tokens;
+        rows.k = k;
+        rows.v = v;
+        rows.k_token_stride_bytes = k_token_stride_bytes;
+        rows.k_head_stride_bytes = k_head_stride_bytes;
+        rows.v_token_stride_bytes = v_token_stride_bytes;
+        rows.v_head_stride_bytes = v_head_stride_bytes;
+        return rows;
+    }
+};
+
+/// Writes rows to the view's tiles, from its token `first` on. See kvl_tiles_write_rows.
+inline void write_tiles(const kvl_view &view, int64_t first, const Rows &rows) {
+    const kvl_rows desc = rows;
+    check(kvl_tiles_write_rows(&view, first, &desc));
+}
+
+/// Writes rows to their slots in a pool of tiles: a slot for each token, negative for one that is not written. See
+/// kvl_tiles_write_slots.
+/// Errors: those of kvl_tiles_write_slots; KVL_ERROR_LENGTH when there are not as many slots as tokens
+inline void write_slots(const kvl_view &pool, std::span<const int64_t> slots, const Rows &rows) {
+    if (std::ssize(slots) != rows.n_tokens) {
+        throw Error(KVL_ERROR_LENGTH, "slots has " + std::to_string(slots.size()) + " elements; it must have n_tokens, " +
+                                          std::to_string(rows.n_tokens));
+    }
+    const kvl_rows desc = rows;
+    check(kvl_tiles_write_slots(&pool, slots.data(), &desc));
+}
+
 /// One sequence's keys and values. Movable; copying is explicit.
 class Cache {
 public:
@@ -146,6 +192,12 @@ public:
         const size_t entry = info(layer).k_entry_size;
         const auto n_tokens = static_cast<int64_t>((k.size() + entry - 1) / entry);
         check(kvl_cache_append(get(), layer, n_tokens, k.data(), k.size(), v.data(), v.size()));
+    }
+
+    /// Appends rows of any layout and format to a layer, see kvl_cache_append_rows.
+    void append(uint32_t layer, const Rows &rows) {
+        const kvl_rows desc = rows;
+        check(kvl_cache_append_rows(get(), layer, &desc));
     }
 
     /// Makes the n_tokens pending tokens of every layer part of the cache, see kvl_cache_advance.
@@ -275,6 +327,19 @@ struct Geometry {
     Precision precision = Precision::by_format;  // fast only if both formats are q8 or q4
 };
 
+/// Returns the geometry, formats and rotations of one layer of a cache, with n_query_heads query heads and no score rules.
+inline Geometry geometry_of(const Cache &cache, uint32_t layer, uint32_t n_query_heads) {
+    const kvl_layer_info info = cache.info(layer);
+    return {.n_query_heads = n_query_heads,
+            .n_kv_heads = info.n_kv_heads,
+            .head_dim = info.head_dim,
+            .v_head_dim = info.v_head_dim,
+            .k_format = Format{info.k_format},
+            .v_format = Format{info.v_format},
+            .k_rotation = Rotation{info.k_rotation},
+            .v_rotation = Rotation{info.v_rotation}};
+}
+
 /// Memory of a kvl_partial.
 class Partial {
 public:
@@ -291,8 +356,8 @@ private:
     std::vector<float> o_;
 };
 
-/// A view of rows in the caller's memory, as kvl_view: all of its spans' tokens, or with blocks the tokens of these, up to
-/// len.
+/// A view of rows in the caller's memory, see kvl_view: the first len tokens of its spans or blocks. len must be set. Chains
+/// that overlap (n_overlap) need kvl_view itself, and views of tiles come from kvl_cache_view or tile_layout.
 struct View {
     uint32_t n_kv_heads = 0;
     uint32_t head_dim = 0;
@@ -493,6 +558,17 @@ public:
         attend(Sequence{.view = &view, .len = view.len, .q = q, .out = out}, workspace, executor);
     }
 
+    /// Plans the calls of a step for up to max_tasks tasks, see kvl_plan.
+    void plan(std::span<const kvl_sequence> sequences, Workspace &workspace, uint32_t max_tasks = 1) const {
+        check(kvl_plan(get(), sequences.data(), static_cast<uint32_t>(sequences.size()), workspace.data(), workspace.size(),
+                       max_tasks));
+    }
+
+    /// Merges the partials of several sequences, see kvl_merge_batch.
+    void merge(std::span<const kvl_merge_desc> merges) const {
+        check(kvl_merge_batch(get(), merges.data(), static_cast<uint32_t>(merges.size())));
+    }
+
     /// Merges partials of n_queries queries each, in array order.
     /// Shape:  out [n_queries, n_query_heads, v_head_dim]; lse [n_queries, n_query_heads] or null
     void merge(std::span<const kvl_partial> partials, uint32_t n_queries, float *out, float *lse = nullptr) const {
@@ -520,6 +596,12 @@ private:
 
     std::unique_ptr<kvl_attention, Destroy> attention_;
 };
+
+/// Computes attention for the sequences of the plan in a workspace, see kvl_attend_planned.
+inline void attend_planned(Workspace &workspace, std::span<const kvl_sequence> sequences,
+                           const kvl_executor *executor = nullptr) {
+    check(kvl_attend_planned(workspace.data(), sequences.data(), static_cast<uint32_t>(sequences.size()), executor));
+}
 
 }  // namespace kvlane
 
