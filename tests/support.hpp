@@ -102,7 +102,9 @@ inline bool same_bits(std::span<const float> a, std::span<const float> b) {
 class ThreadPool {
 public:
     explicit ThreadPool(int n_threads) : n_threads_(n_threads) {}
-    kvl_executor executor() { return {&parallel_for, this, static_cast<uint32_t>(n_threads_)}; }
+    kvl_executor executor() {
+        return {.parallel_for = &parallel_for, .pool = this, .n_threads = static_cast<uint32_t>(n_threads_)};
+    }
 
 private:
     static void parallel_for(void *pool, uint32_t n_tasks, void (*task)(void *, uint32_t), void *context) {
