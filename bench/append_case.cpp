@@ -7,12 +7,21 @@
 namespace bench {
 namespace {
 
+// Starts a sequence. Single tokens begin within a tile: the first token of a used tile sets the tile to zero too, but is only
+// one of 64.
+void restart(kvlane::Cache &cache, int64_t n_tokens) {
+    cache.clear();
+    if (n_tokens == 1) {
+        fill(cache, KVL_TILE_TOKENS / 2);
+    }
+}
+
 kvlane::Cache used_cache(const Shape &shape) {
     constexpr uint32_t n_layers = 32;
     const int64_t capacity = std::max<int64_t>(shape.ctx, 2048);
     kvlane::Cache cache(n_layers, shape.layer(), capacity);
     fill(cache, capacity);
-    cache.clear();
+    restart(cache, shape.ctx);
     return cache;
 }
 
@@ -37,7 +46,7 @@ double AppendCase::time_append() {
     if (layer_ == 0) {
         cache_.advance(shape_.ctx);
         if (cache_.len() + shape_.ctx > cache_.max_tokens()) {
-            cache_.clear();
+            restart(cache_, shape_.ctx);
         }
     }
     return seconds;
