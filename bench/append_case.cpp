@@ -7,8 +7,8 @@
 namespace bench {
 namespace {
 
-// Starts a sequence. Single tokens begin within a tile: the first token of a used tile sets the tile to zero too, but is only
-// one of 64.
+// Starts a sequence. Single tokens begin within a tile: the first token of a used tile sets the tile to zero too, but is
+// only one of 64.
 void restart(kvlane::Cache &cache, int64_t n_tokens) {
     cache.clear();
     if (n_tokens == 1) {
