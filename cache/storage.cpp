@@ -36,7 +36,7 @@ kvl_status Storage::create(const KernelTable &kernels, const std::vector<kvl_lay
         } else if (desc.flags & KVL_LAYER_ESTIMATE_K_OFFSET) {
             layer.k_offset.resize(n_offsets);
         }
-        layer.rotated_k_offset = layer.k_offset;
+        layer.rotated_k_offset = layer.k_offset;  // has its size from here on: an append allocates nothing
         layer.desc.n_first_f16 = layer.window.n_first();
         layer.desc.n_recent_f16 = layer.window.n_recent();
         layer.layout = layer_at(bytes, desc, tiles_of(max_tokens), layer.window.is_used());

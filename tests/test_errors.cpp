@@ -1413,15 +1413,45 @@ Failures failures_of_ranges(kvl_status (World::*call)()) {
     };
 }
 
+// A call whose second sequence has a mask, spoilt.
+auto with_mask(kvl_status (World::*call)(), std::function<void(World &, kvl_mask &)> spoil) {
+    return [=](World &w) {
+        w.pair[1].mask = &w.mask;
+        spoil(w, w.mask);
+        return (w.*call)();
+    };
+}
+
+Failures failures_of_mask_strides(kvl_status (World::*call)()) {
+    const auto with = [=](auto spoil) { return with_mask(call, spoil); };
+    return {
+        {"bits' stride", KVL_ERROR_STRIDE, {"mask", "bits_stride_bytes", "4", "8"}, with([](World &w, kvl_mask &m) {
+             w.ask_twice();
+             m.bits_stride_bytes = 4;
+         })},
+        {"biases' stride", KVL_ERROR_STRIDE, {"mask", "biases_stride_bytes", "-4", "4"}, with([](World &w, kvl_mask &m) {
+             w.ask_twice();
+             m.biases_stride_bytes = -4;
+         })},
+        {"bits' stride beyond an address space",
+         KVL_ERROR_STRIDE,
+         {"mask: bits_stride_bytes", "4611686018427387904", "140737488355328"},
+         with([](World &w, kvl_mask &m) {
+             w.ask_twice();
+             m.bits_stride_bytes = int64_t{1} << 62;
+         })},
+        {"bits' head stride", KVL_ERROR_STRIDE, {"mask: bits_head_stride_bytes is 12"}, with([](World &, kvl_mask &m) {
+             m.bits_head_stride_bytes = 12;
+         })},
+        {"biases' head stride", KVL_ERROR_STRIDE, {"mask: biases_head_stride_bytes is 6"}, with([](World &, kvl_mask &m) {
+             m.biases_head_stride_bytes = 6;
+         })},
+    };
+}
+
 // What is wrong with the second sequence's mask.
 Failures failures_of_masks(kvl_status (World::*call)()) {
-    const auto with = [=](std::function<void(World &, kvl_mask &)> spoil) {
-        return [=](World &w) {
-            w.pair[1].mask = &w.mask;
-            spoil(w, w.mask);
-            return (w.*call)();
-        };
-    };
+    const auto with = [=](auto spoil) { return with_mask(call, spoil); };
     return {
         {"mask's struct_size", KVL_ERROR_STRUCT_SIZE, {"mask", "struct_size", "5"}, with([](World &, kvl_mask &m) {
              m.struct_size = 5;
@@ -1443,27 +1473,6 @@ Failures failures_of_masks(kvl_status (World::*call)()) {
         {"short mask before a range's end", KVL_ERROR_MASK, {"mask", "n_tokens", "3", "11"}, with([](World &w, kvl_mask &) {
              w.pair[1].range = &w.range;
              w.pair[1].len = 11;
-         })},
-        {"bits' stride", KVL_ERROR_STRIDE, {"mask", "bits_stride_bytes", "4", "8"}, with([](World &w, kvl_mask &m) {
-             w.ask_twice();
-             m.bits_stride_bytes = 4;
-         })},
-        {"biases' stride", KVL_ERROR_STRIDE, {"mask", "biases_stride_bytes", "-4", "4"}, with([](World &w, kvl_mask &m) {
-             w.ask_twice();
-             m.biases_stride_bytes = -4;
-         })},
-        {"bits' stride beyond an address space",
-         KVL_ERROR_STRIDE,
-         {"mask: bits_stride_bytes", "4611686018427387904", "140737488355328"},
-         with([](World &w, kvl_mask &m) {
-             w.ask_twice();
-             m.bits_stride_bytes = int64_t{1} << 62;
-         })},
-        {"bits' head stride", KVL_ERROR_STRIDE, {"mask: bits_head_stride_bytes is 12"}, with([](World &, kvl_mask &m) {
-             m.bits_head_stride_bytes = 12;
-         })},
-        {"biases' head stride", KVL_ERROR_STRIDE, {"mask: biases_head_stride_bytes is 6"}, with([](World &, kvl_mask &m) {
-             m.biases_head_stride_bytes = 6;
          })},
         {"bits that are not aligned",
          KVL_ERROR_MASK,
@@ -1836,7 +1845,8 @@ Failures failures_of_small_calls() {
 constexpr auto all_failures_of_sequences = {failures_of_sequences,     failures_of_rows,     failures_of_views,
                                             failures_of_spans,         failures_of_overlaps, failures_of_arrays_in_out,
                                             failures_of_arrays_in_lse, failures_of_ranges,   failures_of_masks,
-                                            failures_of_blocks,        failures_of_tiles,    failures_of_tile_strides};
+                                            failures_of_mask_strides,  failures_of_blocks,   failures_of_tiles,
+                                            failures_of_tile_strides};
 
 Failures all_failures() {
     std::vector<Failures> groups{

@@ -944,12 +944,12 @@ KVL_API kvl_status kvl_plan(const kvl_attention *attention, const kvl_sequence *
 /// Computes attention, as kvl_attend does, for the sequences of the plan in the workspace. Only addresses may differ: of q,
 /// out, lse, a range's outputs, a mask's rows, views, their spans' keys and values, blocks and key offsets. The plan stays
 /// valid even if the call fails.
-/// Pre:    as kvl_attend. Overlaps, the alignment of masks, and which blocks a block table lists, the same as in the plan,
-///         are not checked again
-/// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _GEOMETRY, _FORMAT, _ROTATION, _STRIDE, _ALIGNMENT, _LENGTH, _RANGE;
-///         KVL_ERROR_PLAN when a field that is not an address differs from the plan's, or when sequences that share a prefix
-///         in the plan do not share its memory here; KVL_ERROR_WORKSPACE_STATE when the workspace holds no plan, or a call
-///         of it that has not ended; KVL_ERROR_TASK as kvl_attend
+/// Pre:    as kvl_attend. Overlaps, strides of views, and which blocks a block table lists, the same as in the plan, are not
+///         checked again
+/// Errors: KVL_ERROR_NULL, _STRUCT_SIZE, _FLAGS, _GEOMETRY, _FORMAT, _ROTATION, _STRIDE, _ALIGNMENT, _LENGTH, _RANGE,
+///         _MASK; KVL_ERROR_PLAN when a field that is not an address differs from the plan's, or when sequences that share a
+///         prefix in the plan do not share its memory here; KVL_ERROR_WORKSPACE_STATE when the workspace holds no plan, or a
+///         call of it that has not ended; KVL_ERROR_TASK as kvl_attend
 /// Bound:  as kvl_attend
 /// Threads: those of the executor, of which at most max_tasks of the plan take part   Allocates: no
 KVL_API kvl_status kvl_attend_planned(void *workspace, const kvl_sequence *sequences, uint32_t n_sequences,

@@ -60,7 +60,7 @@ Range rows_extent(const StridedRows &rows, int64_t n_tokens, uint32_t n_heads) {
     return range_at(rows.first, static_cast<uint64_t>(last - rows.first + rows.row_bytes));
 }
 
-// m or l of the partial states that a range asks for.
+// m or l of the partial states of a range.
 StridedRows partial_rows(const kvl_attention &a, const Sequence &s, float *kvl_partial::*part) {
     return consecutive_rows(s.range ? s.range->out.*part : nullptr, 1, a.n_query_heads);
 }

@@ -251,12 +251,13 @@ kvl_status check_chain(const kvl_attention &a, const kvl_view *first) {
     return KVL_OK;
 }
 
-// A chain, and the memory of its tokens.
-kvl_status check_view(const kvl_attention &a, const kvl_view *first) {
+// A chain, and the memory of its tokens: by check_memory or check_memory_addresses.
+using MemoryCheck = kvl_status(const kvl_view &);
+kvl_status check_view(const kvl_attention &a, const kvl_view *first, MemoryCheck *check_memory_of) {
     KVLANE_TRY(check_chain(a, first));
     uint32_t i = 0;
     for (const kvl_view *view = first; view; view = view->next, ++i) {
-        KVLANE_TRY_IN(check_memory(*view), "view[%u]: ", i);
+        KVLANE_TRY_IN(check_memory_of(*view), "view[%u]: ", i);
     }
     return KVL_OK;
 }
@@ -379,10 +380,10 @@ kvl_status check_mask(const kvl_attention &a, const kvl_mask &mask, int64_t n_ma
 }
 
 // s: of this version.
-kvl_status check_sequence(const kvl_attention &a, const kvl_sequence &s) {
+kvl_status check_sequence(const kvl_attention &a, const kvl_sequence &s, MemoryCheck *check_memory_of) {
     const uint32_t n_queries = std::max(1u, s.n_queries);
     int64_t n_masked = s.len;
-    KVLANE_TRY(check_view(a, s.view));
+    KVLANE_TRY(check_view(a, s.view, check_memory_of));
     if (s.range) {
         KVLANE_TRY(check_range(s.len, 0, KVL_MAX_TOKENS, "len, with a range,"));
         KVLANE_TRY_IN(check_header(*s.range, 0), "range: ");
@@ -446,21 +447,7 @@ kvl_status check_writable_tiles(const kvl_view &view) {
 }
 
 kvl_status check_addresses(const kvl_attention &a, const kvl_sequence &s) {
-    KVLANE_TRY(check_chain(a, s.view));
-    uint32_t i = 0;
-    for (const kvl_view *view = s.view; view; view = view->next, ++i) {
-        KVLANE_TRY_IN(check_memory_addresses(*view), "view[%u]: ", i);
-    }
-    if (s.range) {
-        KVLANE_TRY_IN(check_header(*s.range, 0), "range: ");
-        KVLANE_TRY_IN(check_sequence_range(*s.view, read_desc(*s.range)), "range: ");
-    }
-    if (s.mask) {
-        KVLANE_TRY_IN(check_header(*s.mask, 0), "mask: ");
-    }
-    KVLANE_TRY(s.range ? check_range(s.len, 0, KVL_MAX_TOKENS, "len, with a range,") : check_len_of(s));
-    KVLANE_TRY(check_range(s.causal_offset, -KVL_MAX_TOKENS, KVL_MAX_TOKENS, "causal_offset"));
-    return check_rows_of(a, s, std::max(1u, s.n_queries));
+    return check_sequence(a, s, check_memory_addresses);
 }
 
 kvl_status check_sequences(const kvl_attention *attention, const DescArray<kvl_sequence> &sequences) {
@@ -468,7 +455,7 @@ kvl_status check_sequences(const kvl_attention *attention, const DescArray<kvl_s
     KVLANE_TRY(sequences.n == 0 ? KVL_OK : check_not_null(sequences.first, "sequences"));
     for (uint32_t i = 0; i < sequences.n; ++i) {
         KVLANE_TRY_IN(sequences.check(i, KVL_SEQUENCE_NON_CAUSAL), "sequences[%u]: ", i);
-        KVLANE_TRY_IN(check_sequence(*attention, sequences[i]), "sequences[%u]: ", i);
+        KVLANE_TRY_IN(check_sequence(*attention, sequences[i], check_memory), "sequences[%u]: ", i);
     }
     return KVL_OK;
 }

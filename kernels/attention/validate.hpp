@@ -29,7 +29,7 @@ kvl_status check_merge_rows(const kvl_attention &a, const kvl_merge_desc &desc, 
 // Checks an array of sequences, after which Sequences may read it.
 kvl_status check_sequences(const kvl_attention *attention, const DescArray<kvl_sequence> &sequences);
 
-// Checks what a sequence points to, and its views but for what their spans and blocks hold. s: of this version.
+// Checks a sequence, but of the memory of its tokens the addresses alone. s: of this version.
 kvl_status check_addresses(const kvl_attention &attention, const kvl_sequence &s);
 
 }  // namespace kvlane
