@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <memory>
 #include <new>
 
@@ -9,6 +10,7 @@
 #include "../kernels/descriptor.hpp"
 #include "../kernels/registry.hpp"
 #include "../kernels/tiles.hpp"
+#include "numa.hpp"
 
 using namespace kvlane;
 
@@ -41,11 +43,32 @@ kvl_status check_k_offset(const kvl_layer_desc &layer) {
     return KVL_OK;
 }
 
+kvl_status check_numa_nodes(const kvl_layer_desc &layer) {
+    if (!layer.numa_nodes) {
+        return KVL_OK;
+    }
+    const NumaNodes nodes = numa_nodes();
+    if (nodes.error != 0) {
+        return fail(KVL_ERROR_NUMA, "numa_nodes is set; get_mempolicy does not tell this process its nodes: %s",
+                    std::strerror(nodes.error));
+    }
+    for (uint32_t head = 0; head < layer.n_kv_heads; ++head) {
+        const int32_t node = layer.numa_nodes[head];
+        if (node != -1 && !nodes.has(node)) {
+            return fail(KVL_ERROR_RANGE,
+                        "numa_nodes[%u] is %" PRId32 "; it must be -1 or a node whose memory this process may use: %s", head,
+                        node, NumaNodesText(nodes).text);
+        }
+    }
+    return KVL_OK;
+}
+
 kvl_status check_layer_desc(const kvl_layer_desc &layer) {
     KVLANE_TRY(check_layer_shape(layer));
     KVLANE_TRY(check_window(layer, layer.n_first_f16, "n_first_f16"));
     KVLANE_TRY(check_window(layer, layer.n_recent_f16, "n_recent_f16"));
-    return check_k_offset(layer);
+    KVLANE_TRY(check_k_offset(layer));
+    return check_numa_nodes(layer);
 }
 
 DescArray<kvl_layer_desc> layers_of(const kvl_cache_desc &desc) { return {desc.layers, desc.n_layer_descs}; }
@@ -173,6 +196,17 @@ kvl_status kvl_cache_append_rows(kvl_cache *cache, uint32_t layer, const kvl_row
     KVLANE_TRY_IN(check_token_rows(from, desc.n_kv_heads, desc.head_dim, desc.v_head_dim), "rows: ");
     return append(*cache, layer, from.n_tokens, k_rows(from, desc.n_kv_heads, desc.head_dim),
                   v_rows(from, desc.n_kv_heads, desc.v_head_dim));
+}
+
+kvl_status kvl_cache_commit(kvl_cache *cache, uint32_t layer, uint32_t first_kv_head, uint32_t n_kv_heads,
+                            int64_t n_tokens) {
+    KVLANE_TRY(check_layer(cache, layer));
+    const uint32_t n_heads = cache->storage.desc(layer).n_kv_heads;
+    KVLANE_TRY(check_range(first_kv_head, 0, n_heads, "first_kv_head"));
+    KVLANE_TRY(check_range(n_kv_heads, 0, n_heads - first_kv_head, "n_kv_heads"));
+    KVLANE_TRY(check_range(n_tokens, 0, cache->storage.max_tokens(), "n_tokens"));
+    cache->storage.commit(layer, first_kv_head, n_kv_heads, n_tokens);
+    return KVL_OK;
 }
 
 kvl_status kvl_cache_advance(kvl_cache *cache, int64_t n_tokens) {

@@ -22,6 +22,8 @@ std::byte *align_up(void *p, int64_t alignment) {
 
 #if KVLANE_HAS_MMAP
 
+int64_t page_bytes() { return sysconf(_SC_PAGESIZE); }
+
 bool Memory::reserve(int64_t bytes) {
 #if !defined(MAP_NORESERVE)
     constexpr int MAP_NORESERVE = 0;
@@ -74,7 +76,7 @@ void Memory::release(int64_t first, int64_t end, int64_t free_first, int64_t fre
     constexpr int advice = MADV_FREE;
 #endif
     // data_ lies on a page.
-    const int64_t page = sysconf(_SC_PAGESIZE);
+    const int64_t page = page_bytes();
     const auto up = [page](int64_t offset) { return (offset + page - 1) / page * page; };
     const auto down = [page](int64_t offset) { return offset / page * page; };
     const int64_t from = std::max(down(first), up(free_first)), to = std::min(up(end), down(free_end));
@@ -90,6 +92,8 @@ Memory::~Memory() {
 }
 
 #else
+
+int64_t page_bytes() { return 4096; }
 
 bool Memory::reserve(int64_t bytes) {
     constexpr int64_t cache_line = 64;
@@ -107,5 +111,12 @@ void Memory::release(int64_t, int64_t, int64_t, int64_t) const {}
 Memory::~Memory() { std::free(reservation_); }
 
 #endif
+
+void Memory::commit(int64_t offset, int64_t bytes) const {
+    const int64_t page = page_bytes();
+    for (int64_t at = offset; at < offset + bytes; at = (at / page + 1) * page) {
+        *static_cast<volatile std::byte *>(data_ + at) = std::byte{0};
+    }
+}
 
 }  // namespace kvlane

@@ -7,6 +7,8 @@ namespace kvlane {
 
 inline constexpr int64_t huge_page_bytes = int64_t{2} << 20;
 
+int64_t page_bytes();
+
 // A reservation of zeroed address space, committed page by page at first use.
 class Memory {
 public:
@@ -28,6 +30,9 @@ public:
     // Gives pages back to the system that hold some of [first, end) and, of all memory, only such in [free_first, free_end).
     // What they held is lost, and unspecified from then on.
     void release(int64_t first, int64_t end, int64_t free_first, int64_t free_end) const;
+
+    // Writes a zero to every page that holds some of [offset, offset + bytes), which are zero: the system commits it.
+    void commit(int64_t offset, int64_t bytes) const;
 
     std::byte *data() const { return data_; }
 

@@ -6,6 +6,7 @@
 #include "../kernels/descriptor.hpp"
 #include "../kernels/tiles.hpp"
 #include "../kernels/view.hpp"
+#include "numa.hpp"
 
 namespace kvlane {
 namespace {
@@ -36,11 +37,15 @@ kvl_status Storage::create(const KernelTable &kernels, const std::vector<kvl_lay
         } else if (desc.flags & KVL_LAYER_ESTIMATE_K_OFFSET) {
             layer.k_offset.resize(n_offsets);
         }
+        if (desc.numa_nodes) {
+            layer.numa_nodes.assign(desc.numa_nodes, desc.numa_nodes + desc.n_kv_heads);
+            layer.desc.numa_nodes = layer.numa_nodes.data();
+        }
         layer.rotated_k_offset = layer.k_offset;  // has its size from here on: an append allocates nothing
         layer.desc.n_first_f16 = layer.window.n_first();
         layer.desc.n_recent_f16 = layer.window.n_recent();
         layer.layout = layer_at(bytes, desc, tiles_of(max_tokens), layer.window.is_used());
-        bytes += layer.layout.bytes;
+        bytes = layer.layout.offset + layer.layout.bytes;
         if (bytes > max_bytes) {
             break;
         }
@@ -55,6 +60,9 @@ kvl_status Storage::create(const KernelTable &kernels, const std::vector<kvl_lay
         return fail(KVL_ERROR_MEMORY,
                     "max_tokens is %" PRId64 "; the system has not the %" PRId64 " bytes of address space that it needs",
                     max_tokens, bytes);
+    }
+    for (size_t i = 0; i < layers_.size(); ++i) {
+        KVLANE_TRY_IN(place(layers_[i]), "layers[%zu]: ", i);
     }
     kernels_ = &kernels;
     max_tokens_ = max_tokens;
@@ -74,6 +82,25 @@ kvl_status Storage::create_like(const Storage &other) {
         layers.push_back(layer.desc);
     }
     return create(*other.kernels_, layers, other.max_tokens_, other.huge_pages_);
+}
+
+// Puts the memory of KV heads on their nodes.
+kvl_status Storage::place(const Layer &layer) const {
+    for (uint32_t head = 0; head < layer.numa_nodes.size(); ++head) {
+        const int32_t node = layer.numa_nodes[head];
+        for (const PoolLayout &pool : layer.layout.pools) {
+            if (node < 0 || pool.head_stride_bytes == 0) {
+                continue;
+            }
+            std::byte *const first = memory_.data() + pool.offset + head * pool.head_stride_bytes;
+            const int error = prefer_numa_node(first, static_cast<size_t>(pool.head_stride_bytes), node);
+            if (error != 0) {
+                return fail(KVL_ERROR_NUMA, "numa_nodes[%u] is %d; mbind does not let this process prefer it: %s", head,
+                            node, std::strerror(error));
+            }
+        }
+    }
+    return KVL_OK;
 }
 
 int64_t Storage::bytes_per_token(uint32_t layer) const { return stored_bytes(layers_[layer].shapes[false], 1); }
@@ -305,6 +332,20 @@ void Storage::write(uint32_t index, int64_t first, int64_t n_tokens, const Strid
         }
     }
     set_len(layer, end);
+}
+
+// Tiles that tokens were written to are committed already.
+void Storage::commit(uint32_t index, uint32_t first_kv_head, uint32_t n_kv_heads, int64_t n_tokens) const {
+    const Layer &layer = layers_[index];
+    const PoolLayout &pool = layer.layout.pools[false];
+    const int64_t first = tiles_of(layer.n_written) * pool.tile.bytes, end = tiles_of(n_tokens) * pool.tile.bytes;
+    for (uint32_t head = first_kv_head; first < end && head < first_kv_head + n_kv_heads; ++head) {
+        const int64_t offset = pool.offset + head * pool.head_stride_bytes;
+        if (huge_pages_ && 2 * end >= huge_page_bytes) {
+            memory_.ask_for_huge_pages(offset, pool.head_stride_bytes);
+        }
+        memory_.commit(offset + first, end - first);
+    }
 }
 
 void Storage::advance(uint32_t index) {

@@ -33,6 +33,9 @@ public:
     // Packs rows as tokens [first, first + n_tokens). They are the layer's last ones then, and pending.
     void write(uint32_t layer, int64_t first, int64_t n_tokens, const StridedRows &k, const StridedRows &v);
 
+    // Commits the memory of tokens 0 to n_tokens - 1 of KV heads, in the layer's formats.
+    void commit(uint32_t layer, uint32_t first_kv_head, uint32_t n_kv_heads, int64_t n_tokens) const;
+
     // No token is pending any more.
     void advance(uint32_t layer);
 
@@ -58,6 +61,7 @@ private:
         kvl_layer_desc desc;                  // its k_offset is the next, or null while it is not known
         std::vector<float> k_offset;          // [n_kv_heads, head_dim], empty if the layer has none
         std::vector<float> rotated_k_offset;  // as the keys are stored
+        std::vector<int32_t> numa_nodes;      // [n_kv_heads], or empty
         F16Window window;
         HugePages huge_pages;
         LayerLayout layout;
@@ -81,6 +85,7 @@ private:
     int64_t offset_of(const Layer &layer, bool is_f16, uint32_t kv_head, int64_t token) const;
     std::byte *tile_at(const Layer &layer, bool is_f16, uint32_t kv_head, int64_t token) const;
     PackRows rows_at(const Layer &layer, const Piece &piece, bool keys, uint32_t kv_head) const;
+    kvl_status place(const Layer &layer) const;
     kvl_view shape_of(const Layer &layer, bool is_f16) const;
     void set_k_offset(Layer &layer, bool is_known) const;
     void estimate_k_offset(Layer &layer) const;

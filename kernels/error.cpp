@@ -174,6 +174,7 @@ const char *kvl_status_name(kvl_status status) {
         KVLANE_STATUS(KVL_ERROR_MASK)
         KVLANE_STATUS(KVL_ERROR_ALIGNMENT)
         KVLANE_STATUS(KVL_ERROR_PLAN)
+        KVLANE_STATUS(KVL_ERROR_NUMA)
 #undef KVLANE_STATUS
     }
     return "unknown status";

@@ -191,6 +191,7 @@ private:
 
     void create_cache() {
         kvl_layer_desc layers[3];
+        const int32_t nodes[4] = {0, input_.around(-1, 1), 0, -1};
         for (kvl_layer_desc &layer : layers) {
             layer = {.struct_size = input_.struct_size(sizeof layer),
                      .flags = input_.one_in(4) ? input_.flags(KVL_LAYER_ESTIMATE_K_OFFSET) : 0,
@@ -203,7 +204,8 @@ private:
                      .v_rotation = input_.around(0u, 2u),
                      .n_first_f16 = input_.one_in(2) ? 0 : input_.around<int64_t>(0, 70),
                      .n_recent_f16 = input_.one_in(2) ? 0 : input_.around<int64_t>(0, 70),
-                     .k_offset = nullptr};
+                     .k_offset = nullptr,
+                     .numa_nodes = layer.n_kv_heads <= 4 && input_.one_in(8) ? nodes : nullptr};
             if (input_.one_in(4) && layer.n_kv_heads <= 4 && layer.head_dim <= k_offset_.size() / 4) {
                 layer.k_offset = k_offset_.data();
             }
@@ -264,7 +266,8 @@ private:
                 .v_rotation = 0,
                 .n_first_f16 = 0,
                 .n_recent_f16 = 0,
-                .k_offset = nullptr};
+                .k_offset = nullptr,
+                .numa_nodes = nullptr};
     }
 
     static kvl_cache *cache_of(const kvl_layer_desc &layer) {
@@ -311,8 +314,8 @@ private:
                                 .precision = input_.around(0u, 2u)};
         if (kvl_cache_n_layers(cache_) > 0 && !input_.one_in(4)) {
             const kvl_layer_info info = info_of(cache_, 0);
-            desc.n_kv_heads = info.n_kv_heads;
-            desc.n_query_heads = info.n_kv_heads * input_.group();
+            desc.n_kv_heads = info.n_kv_heads > 1 && input_.one_in(8) ? info.n_kv_heads - 1 : info.n_kv_heads;
+            desc.n_query_heads = desc.n_kv_heads * input_.group();
             desc.head_dim = info.head_dim;
             desc.v_head_dim = info.v_head_dim;
             desc.k_format = info.k_format;
@@ -457,7 +460,8 @@ private:
             .out_token_stride_bytes = static_cast<int64_t>(desc_.n_query_heads * call.out_row * sizeof(float)),
             .out_head_stride_bytes = static_cast<int64_t>(call.out_row * sizeof(float))};
         call.sequence.struct_size = input_.struct_size(sizeof(kvl_sequence));
-        call.sequence.flags = input_.flags(KVL_SEQUENCE_NON_CAUSAL);
+        call.sequence.flags = input_.flags(KVL_SEQUENCE_NON_CAUSAL | KVL_SEQUENCE_KV_HEADS);
+        call.sequence.first_kv_head = input_.one_in(4) ? input_.around(0u, 1u) : 0;
         if (!input_.one_in(4)) {
             call.sequence.len = call.view.len;
         }
@@ -507,6 +511,18 @@ private:
     // Whether the cache holds numbers alone, of which the attention makes scores that are none too large.
     bool is_tame() const { return !is_rough_ && std::fabs(desc_.scale) <= 1; }
 
+    // Of tokens [n, n_kv_heads, dim], the KV heads that the attention reads.
+    void keep_heads(std::vector<float> &tokens, uint32_t n_kv_heads, uint32_t dim, uint32_t first) const {
+        if (n_kv_heads == desc_.n_kv_heads) {
+            return;
+        }
+        const size_t entry = size_t{n_kv_heads} * dim, kept = size_t{desc_.n_kv_heads} * dim;
+        for (size_t t = 0; t < tokens.size() / entry; ++t) {
+            std::copy_n(&tokens[t * entry + size_t{first} * dim], kept, &tokens[t * kept]);
+        }
+        tokens.resize(tokens.size() / entry * kept);
+    }
+
     // The newest query's output, where arithmetic is exact, and what is read is what it sees: not so beside tokens in f16,
     // some of which are stored in q8 or q4 too.
     void check_against_oracle(const Call &call) const {
@@ -517,10 +533,12 @@ private:
             return;
         }
         const auto n_tokens = static_cast<size_t>(s.len);
-        std::vector<float> k(n_tokens * desc_.n_kv_heads * desc_.head_dim);
-        std::vector<float> v(n_tokens * desc_.n_kv_heads * desc_.v_head_dim);
+        const uint32_t n_kv_heads = s.view->n_kv_heads;
+        std::vector<float> k(n_tokens * n_kv_heads * desc_.head_dim), v(n_tokens * n_kv_heads * desc_.v_head_dim);
         require(kvl_cache_read_k(cache_, call.layer, 0, s.len, k.data(), k.size()) == KVL_OK, "keys can be read");
         require(kvl_cache_read_v(cache_, call.layer, 0, s.len, v.data(), v.size()) == KVL_OK, "values can be read");
+        keep_heads(k, n_kv_heads, desc_.head_dim, s.first_kv_head);
+        keep_heads(v, n_kv_heads, desc_.v_head_dim, s.first_kv_head);
         const size_t last = std::max(1u, s.n_queries) - 1, n_heads = desc_.n_query_heads;
         oracle::Rules rules{.window = desc_.window,
                             .n_sink_tokens = desc_.n_sink_tokens,

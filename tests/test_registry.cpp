@@ -73,6 +73,7 @@ TEST_CASE("every status has its name") {
     KVLANE_CHECK_NAME(KVL_OK);
     KVLANE_CHECK_NAME(KVL_ERROR_STRUCT_SIZE);
     KVLANE_CHECK_NAME(KVL_ERROR_PLAN);
+    KVLANE_CHECK_NAME(KVL_ERROR_NUMA);
     KVLANE_CHECK_NAME(KVL_ERROR_FLAGS);
     KVLANE_CHECK_NAME(KVL_ERROR_NULL);
     KVLANE_CHECK_NAME(KVL_ERROR_RANGE);
@@ -100,7 +101,7 @@ TEST_CASE("every status has its name") {
     KVLANE_CHECK_NAME(KVL_ERROR_OVERLAP);
     KVLANE_CHECK_NAME(KVL_ERROR_MASK);
 #undef KVLANE_CHECK_NAME
-    CHECK(std::string(kvl_status_name(kvl_status(KVL_ERROR_PLAN + 1))) == "unknown status");
+    CHECK(std::string(kvl_status_name(kvl_status(KVL_ERROR_NUMA + 1))) == "unknown status");
 }
 
 TEST_CASE("a kernel's name tells the isa, the formats and the group") {

@@ -108,7 +108,8 @@ typedef enum kvl_status {
     KVL_ERROR_OVERLAP,             /* an output or the workspace overlaps other memory that the call reads or writes */
     KVL_ERROR_MASK,                /* a mask is too short, or not aligned */
     KVL_ERROR_ALIGNMENT,           /* packed tiles are not aligned to KVL_TILE_ALIGNMENT */
-    KVL_ERROR_PLAN                 /* sequences differ from those of the plan in more than addresses */
+    KVL_ERROR_PLAN,                /* sequences differ from those of the plan in more than addresses */
+    KVL_ERROR_NUMA                 /* the system does not let the process place memory on NUMA nodes */
 } kvl_status;
 
 /* Storage format of a key or value. Rows owned by the caller are f32, f16 or bf16. q8 and q4 exist only in packed tiles
@@ -327,6 +328,11 @@ enum {
 /// offset c removes it: k - c is stored instead of k, and attention adds q c^T to the scores, so that results are those of k
 /// but for the smaller error of quantization. It is subtracted before the rotation. Tokens that are kept in f16 are stored
 /// without an offset.
+///
+/// numa_nodes places the memory of each KV head on a NUMA node, for threads of that node that read these heads alone
+/// (KVL_SEQUENCE_KV_HEADS). The system's policy for a head's memory is to prefer its node: pages are taken from other nodes
+/// when that one has no memory left. The tiles of such heads begin on pages. On systems without memory policies, which
+/// have node 0 alone, the node of the thread that first writes to a page decides; see kvl_cache_commit.
 typedef struct kvl_layer_desc {
     size_t struct_size;
     uint32_t flags; /* KVL_LAYER_... */
@@ -337,9 +343,10 @@ typedef struct kvl_layer_desc {
     kvl_format v_format;
     kvl_rotation k_rotation;
     kvl_rotation v_rotation;
-    int64_t n_first_f16;   /* 0 where neither format is q8 or q4 */
-    int64_t n_recent_f16;  /* likewise; both 0: tokens are quantized when they are appended */
-    const float *k_offset; /* finite, [n_kv_heads, head_dim]; null: none. A cache copies it */
+    int64_t n_first_f16;       /* 0 where neither format is q8 or q4 */
+    int64_t n_recent_f16;      /* likewise; both 0: tokens are quantized when they are appended */
+    const float *k_offset;     /* finite, [n_kv_heads, head_dim]; null: none. A cache copies it */
+    const int32_t *numa_nodes; /* [n_kv_heads], of a cache: the node of each KV head, or -1: any; null: any */
 } kvl_layer_desc;
 
 /// Returns a kvl_layer_desc with struct_size set and all other fields 0.
@@ -378,7 +385,8 @@ static inline kvl_cache_desc kvl_cache_desc_init(void) {
 /// tiles never move. If the process has called mlockall(MCL_FUTURE), or the system has no mmap, as Windows, the whole
 /// reservation is committed here, or KVL_ERROR_MEMORY is returned: then set max_tokens no larger than needed.
 /// Errors: KVL_ERROR_STRUCT_SIZE, _FLAGS, _NULL, _RANGE, _FORMAT, _ROTATION, _HEAD_DIM, _RULE, _ISA; KVL_ERROR_MEMORY when
-///         the address space cannot be reserved
+///         the address space cannot be reserved; KVL_ERROR_RANGE also when numa_nodes has a node whose memory this process
+///         may not use, KVL_ERROR_NUMA when the system refuses to tell these nodes or to prefer one
 /// Threads: any   Allocates: yes
 KVL_API kvl_status kvl_cache_create(const kvl_cache_desc *desc, kvl_cache **cache);
 
@@ -471,6 +479,16 @@ KVL_API kvl_status kvl_cache_truncate(kvl_cache *cache, int64_t len);
 /// Errors: KVL_ERROR_NULL
 /// Threads: one, while no other thread uses the cache   Allocates: no
 KVL_API kvl_status kvl_cache_clear(kvl_cache *cache);
+
+/// Commits the memory of tokens 0 to n_tokens - 1 of KV heads [first_kv_head, first_kv_head + n_kv_heads) of one layer, in
+/// the layer's formats: the calling thread writes to each page of the tiles that have held no token yet. Later appends find
+/// these pages committed. Unless numa_nodes says otherwise, systems take a page from the NUMA node of the thread that first writes to
+/// it: to place a head's memory, call this on a thread of the node whose threads are to read that head.
+/// Errors: KVL_ERROR_NULL; _LAYER; _RANGE when the heads are not all the layer's, or n_tokens is negative or over max_tokens
+/// Threads: any, in different KV heads, while no thread changes this layer
+/// Allocates: no; commits memory, as kvl_cache_append does
+KVL_API kvl_status kvl_cache_commit(kvl_cache *cache, uint32_t layer, uint32_t first_kv_head, uint32_t n_kv_heads,
+                                    int64_t n_tokens);
 
 /// Returns the number of tokens in every layer, excluding pending ones; 0 for an empty or a null cache.
 KVL_API int64_t kvl_cache_len(const kvl_cache *cache);
@@ -799,9 +817,10 @@ KVL_API kvl_status kvl_mask_bits_from_bytes(const uint8_t *bytes, int64_t n_rows
 KVL_API kvl_status kvl_rows_to_f32(kvl_format format, const void *rows, int64_t n_rows, int64_t n, int64_t stride_bytes,
                                    float *out);
 
-/// Flags of a sequence: which tokens its queries see.
+/// Flags of a sequence.
 enum {
-    KVL_SEQUENCE_NON_CAUSAL = 1 /* queries also see later tokens */
+    KVL_SEQUENCE_NON_CAUSAL = 1, /* queries also see later tokens */
+    KVL_SEQUENCE_KV_HEADS = 2    /* the view has more KV heads than the attention object, see first_kv_head */
 };
 
 /// One sequence of a call: its queries, keys and values, and outputs. Query i is at position
@@ -812,6 +831,10 @@ enum {
 /// KVL_SEQUENCE_NON_CAUSAL also to positions below p + window. A query at a negative position sees no token in causal
 /// order. For a prefix language model, pass the queries of the prefix with KVL_SEQUENCE_NON_CAUSAL and len at the prefix's
 /// end, and those of the rest as a sequence of the same call.
+///
+/// With KVL_SEQUENCE_KV_HEADS, KV head h of the attention object reads KV head first_kv_head + h of the view: calls of
+/// different threads, of different NUMA nodes for example, divide a view's KV heads. Results are bitwise identical to those
+/// of one call for all heads.
 /// Shape:  q [n_queries, n_query_heads, head_dim] in q_format; out [n_queries, n_query_heads, v_head_dim] in out_format;
 ///         lse [n_queries, n_query_heads] f32, or null. The row of query i and head h is at
 ///             i * token_stride_bytes + h * head_stride_bytes
@@ -845,7 +868,9 @@ typedef struct kvl_sequence {
     int64_t out_head_stride_bytes;
     int64_t lse_token_stride_bytes;
     int64_t lse_head_stride_bytes;
-    int64_t causal_offset; /* added to the queries' positions; -KVL_MAX_TOKENS to KVL_MAX_TOKENS */
+    int64_t causal_offset;  /* added to the queries' positions; -KVL_MAX_TOKENS to KVL_MAX_TOKENS */
+    uint32_t first_kv_head; /* with KVL_SEQUENCE_KV_HEADS: at most the view's n_kv_heads less the attention object's */
+    uint32_t reserved;      /* 0 */
 } kvl_sequence;
 
 /// Returns a kvl_sequence with struct_size set and all other fields 0.

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <new>
+#include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -82,8 +83,9 @@ struct Layer {
     Rotation v_rotation = Rotation::by_format;
     int64_t n_first_f16 = 0;  // tokens of q8 and q4 layers that are kept in f16
     int64_t n_recent_f16 = 0;
-    const float *k_offset = nullptr;  // [n_kv_heads, head_dim], or null: none
-    bool estimates_k_offset = false;  // from the first tile
+    const float *k_offset = nullptr;           // [n_kv_heads, head_dim], or null: none
+    bool estimates_k_offset = false;           // from the first tile
+    std::span<const int32_t> numa_nodes = {};  // [n_kv_heads], or empty: any
 
     /// Returns the C descriptor.
     kvl_layer_desc desc() const noexcept {
@@ -99,6 +101,7 @@ struct Layer {
         desc.n_recent_f16 = n_recent_f16;
         desc.k_offset = k_offset;
         desc.flags = estimates_k_offset ? KVL_LAYER_ESTIMATE_K_OFFSET : 0;
+        desc.numa_nodes = numa_nodes.empty() ? nullptr : numa_nodes.data();
         return desc;
     }
 };
@@ -198,6 +201,11 @@ public:
     void append(uint32_t layer, const Rows &rows) {
         const kvl_rows desc = rows;
         check(kvl_cache_append_rows(get(), layer, &desc));
+    }
+
+    /// Commits memory of a range of KV heads on the calling thread, see kvl_cache_commit.
+    void commit(uint32_t layer, uint32_t first_kv_head, uint32_t n_kv_heads, int64_t n_tokens) {
+        check(kvl_cache_commit(get(), layer, first_kv_head, n_kv_heads, n_tokens));
     }
 
     /// Makes the n_tokens pending tokens of every layer part of the cache, see kvl_cache_advance.
@@ -469,11 +477,13 @@ struct Sequence {
     int64_t out_head_stride_bytes = 0;
     int64_t lse_token_stride_bytes = 0;
     int64_t lse_head_stride_bytes = 0;
+    std::optional<uint32_t> first_kv_head = {};  // of a view with more KV heads than the attention object
 
     /// Returns the C descriptor.
     operator kvl_sequence() const noexcept {
         kvl_sequence sequence = kvl_sequence_init();
-        sequence.flags = is_causal ? 0 : KVL_SEQUENCE_NON_CAUSAL;
+        sequence.flags = (is_causal ? 0 : KVL_SEQUENCE_NON_CAUSAL) | (first_kv_head ? KVL_SEQUENCE_KV_HEADS : 0);
+        sequence.first_kv_head = first_kv_head.value_or(0);
         sequence.n_queries = n_queries;
         sequence.view = view;
         sequence.len = len;

@@ -61,7 +61,7 @@ kvl_status kvl_attend_bytes(const kvl_attention *attention, const kvl_sequence *
         if (i == sharers.end) {
             sharers = sharers_from(*attention, sequences, n_sequences, i);
         } else {  // all but the first find these read
-            sum -= static_cast<uint64_t>(sharers.n_chunks * chunk_tokens * s.view->n_kv_heads * read_bytes(*s.view));
+            sum -= static_cast<uint64_t>(sharers.n_chunks * chunk_tokens * attention->n_kv_heads * read_bytes(*s.view));
         }
         int64_t first = view_first_of(s);
         for (const kvl_view *view = s.view; view; view = view->next) {

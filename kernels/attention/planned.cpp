@@ -63,6 +63,7 @@ kvl_status check_planned_range(const kvl_range &range, const kvl_range &planned)
 }
 
 kvl_status check_planned_sequence(const Sequence &s, const Sequence &planned) {
+    KVLANE_TRY(check_planned(s.first_kv_head, planned.first_kv_head, "first_kv_head"));
     KVLANE_TRY(check_planned(s.len, planned.len, "len"));
     KVLANE_TRY(check_planned(s.n_queries, planned.n_queries, "n_queries"));
     KVLANE_TRY(check_planned(s.is_causal, planned.is_causal, "causal order"));
@@ -88,7 +89,7 @@ kvl_status check_shared(const Call &call, const Sequences &sequences, uint32_t i
     if (i == plan.leader || plan.n_shared == 0) {
         return KVL_OK;
     }
-    const int64_t n_shared = common_tokens(*sequences[plan.leader].view, *sequences[i].view) / chunk_tokens;
+    const int64_t n_shared = common_tokens(sequences[plan.leader], sequences[i]) / chunk_tokens;
     return n_shared >= plan.n_shared
                ? KVL_OK
                : fail(KVL_ERROR_PLAN,
@@ -110,7 +111,7 @@ kvl_status check_planned_sequences(const Call &call, const DescArray<kvl_sequenc
     KVLANE_TRY(sequences.n == 0 ? KVL_OK : check_not_null(sequences.first, "sequences"));
     const Sequences read(*call.attention, sequences);
     for (uint32_t i = 0; i < sequences.n; ++i) {
-        KVLANE_TRY_IN(sequences.check(i, KVL_SEQUENCE_NON_CAUSAL), "sequences[%u]: ", i);
+        KVLANE_TRY_IN(sequences.check(i, known_sequence_flags), "sequences[%u]: ", i);
         KVLANE_TRY_IN(check_addresses(*call.attention, sequences[i]), "sequences[%u]: ", i);
         KVLANE_TRY_IN(check_planned_sequence(read[i], call.sequences[i]), "sequences[%u]: ", i);
         if (shape_of_views(read[i].view) != call.plans[i].views) {

@@ -17,8 +17,10 @@ bool have_same_offset(const kvl_view &a, const kvl_view &b) {
 
 }  // namespace
 
-int64_t common_tokens(const kvl_view &a, const kvl_view &b) {
-    if (a.k_format != b.k_format || a.v_format != b.v_format || has_tiles(a) != has_tiles(b) || !have_same_offset(a, b)) {
+int64_t common_tokens(const Sequence &of_a, const Sequence &of_b) {
+    const kvl_view &a = *of_a.view, &b = *of_b.view;
+    if (a.n_kv_heads != b.n_kv_heads || of_a.first_kv_head != of_b.first_kv_head || a.k_format != b.k_format ||
+        a.v_format != b.v_format || has_tiles(a) != has_tiles(b) || !have_same_offset(a, b)) {
         return 0;
     }
     const int64_t most = std::min(tokens_before_next(a), tokens_before_next(b));

@@ -14,8 +14,8 @@ struct Sharers {
     int64_t n_chunks;  // whole, from position 0 on, in the same memory, visible to all their queries; 0 for one sequence
 };
 
-// Tokens that both views begin with, and that no query reads from a next one.
-int64_t common_tokens(const kvl_view &a, const kvl_view &b);
+// Tokens that the first views of both sequences begin with, and that no query reads from a next one.
+int64_t common_tokens(const Sequence &a, const Sequence &b);
 
 // Tokens from the first one on that all queries of the sequence see, if they may be shared.
 int64_t sharable_tokens(const kvl_attention &attention, const Sequence &sequence);
@@ -29,8 +29,7 @@ Sharers sharers_from(const kvl_attention &a, const Array &sequences, uint32_t n,
     for (; sharers.end < n && of_first >= chunk_tokens; ++sharers.end) {
         const Sequence &next = sequences[sharers.end];
         const int64_t most = std::min(of_first, sharable_tokens(a, next));
-        const int64_t n_chunks =
-            most < chunk_tokens ? 0 : std::min(most, common_tokens(*leader.view, *next.view)) / chunk_tokens;
+        const int64_t n_chunks = most < chunk_tokens ? 0 : std::min(most, common_tokens(leader, next)) / chunk_tokens;
         if (n_chunks == 0 || n_chunks < sharers.n_chunks) {
             break;
         }

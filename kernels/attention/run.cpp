@@ -54,7 +54,7 @@ void compute(const Call &call, uint64_t index, TaskScratch &scratch) {
     });
     a.kernels->attend_chunk({.kernels = a.kernels,
                              .view = place.view,
-                             .kv_head = item.kv_head,
+                             .kv_head = call.sequences[item.sequence].first_kv_head + item.kv_head,
                              .first = place.token,
                              .run = place.run,
                              .run_first = place.run_first,

@@ -7,6 +7,7 @@ Sequence Sequences::operator[](uint32_t i) const {
     const uint32_t n_queries = std::max(1u, s.n_queries);
     Sequence sequence{.described = &array_.raw(i),
                       .view = s.view,
+                      .first_kv_head = s.flags & KVL_SEQUENCE_KV_HEADS ? s.first_kv_head : 0,
                       .len = s.len,
                       .n_queries = n_queries,
                       .is_causal = !(s.flags & KVL_SEQUENCE_NON_CAUSAL),

@@ -11,10 +11,13 @@
 
 namespace kvlane {
 
+inline constexpr uint32_t known_sequence_flags = KVL_SEQUENCE_NON_CAUSAL | KVL_SEQUENCE_KV_HEADS;
+
 // A sequence with defaults resolved, and its range and mask.
 struct Sequence {
     const kvl_sequence *described;
     const kvl_view *view;
+    uint32_t first_kv_head;  // of the view
     int64_t len;
     uint32_t n_queries;
     bool is_causal;

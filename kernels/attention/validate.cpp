@@ -205,11 +205,20 @@ kvl_status check_memory_addresses(const kvl_view &view) {
     return KVL_OK;
 }
 
+// s.first_kv_head is the least of the view's KV heads that the attention object reads.
+kvl_status check_kv_heads(const kvl_attention &a, const kvl_sequence &s, const kvl_view &view) {
+    if (!(s.flags & KVL_SEQUENCE_KV_HEADS)) {
+        return check_geometry(view.n_kv_heads, a.n_kv_heads, "n_kv_heads");
+    }
+    KVLANE_TRY(check_range(view.n_kv_heads, a.n_kv_heads, KVL_MAX_HEADS, "n_kv_heads"));
+    return check_range(s.first_kv_head, 0, view.n_kv_heads - a.n_kv_heads, "first_kv_head");
+}
+
 // A view alone, but for how many tokens it has and where.
-kvl_status check_one_view(const kvl_attention &a, const kvl_view &view) {
+kvl_status check_one_view(const kvl_attention &a, const kvl_sequence &s, const kvl_view &view) {
     KVLANE_TRY(check_header(view, KVL_VIEW_TILES));
     KVLANE_TRY(check_reserved(view.reserved));
-    KVLANE_TRY(check_geometry(view.n_kv_heads, a.n_kv_heads, "n_kv_heads"));
+    KVLANE_TRY(check_kv_heads(a, s, view));
     KVLANE_TRY(check_geometry(view.head_dim, a.head_dim, "head_dim"));
     KVLANE_TRY(check_geometry(view.v_head_dim, a.v_head_dim, "v_head_dim"));
     KVLANE_TRY(check_stored(view.k_format, view.k_rotation, a.k_format, a.k_rotation, "k"));
@@ -230,14 +239,15 @@ kvl_status check_overlap(const kvl_view &view, bool is_first) {
 
 // A chain of views: each holds a token at least that no other holds, or that the next one alone holds too, so that the chain
 // ends.
-kvl_status check_chain(const kvl_attention &a, const kvl_view *first) {
+kvl_status check_chain(const kvl_attention &a, const kvl_sequence &s) {
+    const kvl_view *const first = s.view;
     KVLANE_TRY(check_not_null(first, "view"));
-    KVLANE_TRY_IN(check_one_view(a, *first), "view[0]: ");
+    KVLANE_TRY_IN(check_one_view(a, s, *first), "view[0]: ");
     KVLANE_TRY_IN(check_range(first->len, 0, KVL_MAX_TOKENS, "len"), "view[0]: ");
     uint32_t i = 0;
     for (const kvl_view *view = first; view; view = view->next, ++i) {
         if (const kvl_view *const next = view->next) {
-            KVLANE_TRY_IN(check_one_view(a, *next), "view[%u]: ", i + 1);
+            KVLANE_TRY_IN(check_one_view(a, s, *next), "view[%u]: ", i + 1);
             const int n_alone = next->n_overlap > 0 ? 0 : 1;
             if (view->len < n_alone + 1) {
                 return fail(KVL_ERROR_RANGE,
@@ -253,10 +263,10 @@ kvl_status check_chain(const kvl_attention &a, const kvl_view *first) {
 
 // A chain, and the memory of its tokens: by check_memory or check_memory_addresses.
 using MemoryCheck = kvl_status(const kvl_view &);
-kvl_status check_view(const kvl_attention &a, const kvl_view *first, MemoryCheck *check_memory_of) {
-    KVLANE_TRY(check_chain(a, first));
+kvl_status check_view(const kvl_attention &a, const kvl_sequence &s, MemoryCheck *check_memory_of) {
+    KVLANE_TRY(check_chain(a, s));
     uint32_t i = 0;
-    for (const kvl_view *view = first; view; view = view->next, ++i) {
+    for (const kvl_view *view = s.view; view; view = view->next, ++i) {
         KVLANE_TRY_IN(check_memory_of(*view), "view[%u]: ", i);
     }
     return KVL_OK;
@@ -383,7 +393,8 @@ kvl_status check_mask(const kvl_attention &a, const kvl_mask &mask, int64_t n_ma
 kvl_status check_sequence(const kvl_attention &a, const kvl_sequence &s, MemoryCheck *check_memory_of) {
     const uint32_t n_queries = std::max(1u, s.n_queries);
     int64_t n_masked = s.len;
-    KVLANE_TRY(check_view(a, s.view, check_memory_of));
+    KVLANE_TRY(check_reserved(s.reserved));
+    KVLANE_TRY(check_view(a, s, check_memory_of));
     if (s.range) {
         KVLANE_TRY(check_range(s.len, 0, KVL_MAX_TOKENS, "len, with a range,"));
         KVLANE_TRY_IN(check_header(*s.range, 0), "range: ");
@@ -454,7 +465,7 @@ kvl_status check_sequences(const kvl_attention *attention, const DescArray<kvl_s
     KVLANE_TRY(check_not_null(attention, "attention"));
     KVLANE_TRY(sequences.n == 0 ? KVL_OK : check_not_null(sequences.first, "sequences"));
     for (uint32_t i = 0; i < sequences.n; ++i) {
-        KVLANE_TRY_IN(sequences.check(i, KVL_SEQUENCE_NON_CAUSAL), "sequences[%u]: ", i);
+        KVLANE_TRY_IN(sequences.check(i, known_sequence_flags), "sequences[%u]: ", i);
         KVLANE_TRY_IN(check_sequence(*attention, sequences[i], check_memory), "sequences[%u]: ", i);
     }
     return KVL_OK;
