@@ -629,6 +629,10 @@ private:
                 kvl_attend(attention_, &call.sequence, 1, call.workspace->data(), call.workspace->size(), nullptr) == KVL_OK;
         }
         const uint32_t n_partials = input_.byte() % 3;
+        if (input_.one_in(2)) {
+            kvl_merge_partials(attention_, input_.pointer(list), n_partials, n_queries * desc_.n_query_heads,
+                               {list[1].m, input_.pointer(list[1].l), list[1].o});
+        }
         const kvl_status status = kvl_merge(attention_, input_.pointer(list), n_partials, n_queries,
                                             input_.pointer(call.out.data()), input_.pointer(call.lse.data()));
         if (is_whole || status != KVL_OK) {

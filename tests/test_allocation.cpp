@@ -156,6 +156,7 @@ TEST_CASE("attention does not allocate, in either form") {
         CHECK(allocations_of(
                   [&] { return kvl_attend(attention.get(), &part, 1, workspace.data(), workspace.size(), nullptr); }) == 0);
         CHECK(allocations_of([&] { return kvl_merge(attention.get(), &range.out, 1, 1, out.data(), lse.data()); }) == 0);
+        CHECK(allocations_of([&] { return kvl_merge_partials(attention.get(), &range.out, 1, 66, range.out); }) == 0);
         CHECK(allocations_of([&] {
                   return kvl_attend(attention.get(), &sequence, 1, workspace.data(), workspace.size(), nullptr);
               }) == 0);

@@ -1555,6 +1555,55 @@ Failures failures_of_merge() {
     };
 }
 
+Failures failures_of_merge_partials() {
+    const auto with = [](std::function<void(World &, kvl_partial &)> spoil) {
+        return [=](World &w) {
+            kvl_partial out{w.lse.data(), w.lse.data() + 4, w.out.data()};
+            spoil(w, out);
+            return kvl_merge_partials(w.attention.get(), w.list, 2, 4, out);
+        };
+    };
+    const auto of = [](uint32_t n_partials, uint32_t n_rows) {
+        return [=](World &w) { return kvl_merge_partials(w.attention.get(), w.list, n_partials, n_rows, w.list[0]); };
+    };
+    return {
+        {"merge_partials without attention",
+         KVL_ERROR_NULL,
+         {"attention"},
+         [](World &w) { return kvl_merge_partials(nullptr, w.list, 2, 4, w.list[0]); }},
+        {"merge_partials of null",
+         KVL_ERROR_NULL,
+         {"partials"},
+         [](World &w) { return kvl_merge_partials(w.attention.get(), nullptr, 2, 4, w.list[0]); }},
+        {"merge_partials of nothing", KVL_ERROR_RANGE, {"n_partials", "0", "1"}, of(0, 4)},
+        {"merge_partials of no rows", KVL_ERROR_RANGE, {"n_rows", "0", "1"}, of(2, 0)},
+        {"merge_partials of many rows", KVL_ERROR_RANGE, {"n_rows", "2147483648", "2147483647"}, of(2, 1u << 31)},
+        {"merge_partials of a partial without l", KVL_ERROR_NULL, {"partials[1]: l is"}, with([](World &w, kvl_partial &) {
+             w.list[1].l = nullptr;
+         })},
+        {"merge_partials to no o", KVL_ERROR_NULL, {"out: o is"}, with([](World &, kvl_partial &out) { out.o = nullptr; })},
+        {"merge_partials to one array twice",
+         KVL_ERROR_OVERLAP,
+         {"out.l is", "out.m is"},
+         with([](World &, kvl_partial &out) { out.l = out.m; })},
+        {"merge_partials over a partial's next row",
+         KVL_ERROR_OVERLAP,
+         {"partials[1]: out.o is", "its o is"},
+         with([](World &w, kvl_partial &out) { out.o = w.list[1].o + 8; })},
+        {"merge_partials over another array",
+         KVL_ERROR_OVERLAP,
+         {"partials[0]: out.m is", "its l is"},
+         with([](World &w, kvl_partial &out) { out.m = w.list[0].l; })},
+        {"merge_partials over its partials",
+         KVL_ERROR_OVERLAP,
+         {"out.o is", "partials is"},
+         [](World &w) {
+             const kvl_partial *list = moved_into(w.arena.data(), w.list, 2);
+             return kvl_merge_partials(w.attention.get(), list, 2, 4, {w.lse.data(), w.lse.data() + 4, w.arena.data()});
+         }},
+    };
+}
+
 // Arrays and descriptors that the call reads, in its workspace, which is left as it was.
 Failures failures_of_arrays_in_workspace(kvl_status (World::*call)(void *, size_t)) {
     const auto with = [=](std::function<void(World &, std::byte *)> move) {
@@ -1872,6 +1921,7 @@ Failures all_failures() {
             [](World &w, const kvl_rows &rows) { return kvl_tiles_write_slots(&w.view, some_slots, &rows); }),
         failures_of_slots(),
         failures_of_merge_batch(),
+        failures_of_merge_partials(),
         failures_of_conversions(),
         failures_of_desc_from_cache(),
         failures_of_tile_writes(),

@@ -330,6 +330,89 @@ TEST_CASE("partials: the first may be of several chunks, with the bits of the wh
     }
 }
 
+// The partial that a chain begins with: that of the sink logits.
+Partial partial_of_sinks(std::span<const float> sink_logits, uint32_t n_queries) {
+    Partial partial(n_queries, n_query_heads, v_head_dim);
+    const kvl_partial p = partial.get();
+    for (size_t row = 0; row < size_t{n_queries} * n_query_heads; ++row) {
+        p.m[row] = sink_logits.empty() ? -infinity : sink_logits[row % n_query_heads];
+        p.l[row] = p.m[row] == -infinity ? 0.0f : 1.0f;
+    }
+    return partial;
+}
+
+// Merges links of consecutive partials one after another: a link ends at partial i if bit i of `ends` is set.
+Partial chain(const Attention &attention, Partial state, std::vector<Partial> &partials, uint32_t n_queries, uint32_t ends) {
+    std::vector<kvl_partial> link{state.get()};
+    for (size_t i = 0; i < partials.size(); ++i) {
+        link.push_back(partials[i].get());
+        if (ends >> i & 1 || i + 1 == partials.size()) {
+            attention.merge_partials(link, n_queries * n_query_heads, state.get());
+            link.resize(1);
+        }
+    }
+    return state;
+}
+
+bool same_bits(Partial &a, Partial &b, size_t n_rows) {
+    const kvl_partial x = a.get(), y = b.get();
+    return test::same_bits({x.m, n_rows}, {y.m, n_rows}) && test::same_bits({x.l, n_rows}, {y.l, n_rows}) &&
+           test::same_bits({x.o, n_rows * v_head_dim}, {y.o, n_rows * v_head_dim});
+}
+
+TEST_CASE(
+    "partials: a chain of merges, with links of any chunks, has the bits of the whole call, for every format and rule") {
+    constexpr int64_t len = 3 * chunk + 100;
+    constexpr uint32_t n_queries = 3, n_ways = 1 << 3;
+    const Floats q = queries_of(n_queries);
+    for (const Format format : test::all_formats()) {
+        for (const test::NamedRules &rules : test::rules) {
+            INFO(std::string(test::name_of(format)) << ", " << std::string(rules.name));
+            Rules r(format, format, rules);
+            r.logits.back() = -infinity;
+            const Cache cache = cache_of(r.g, 0, len);
+            const Answer want = attend(Attention(r.g), cache.view(0), len, q, n_queries);
+            const Partial sinks = partial_of_sinks(r.g.sink_logits, n_queries);
+            r.g.sink_logits = {};
+            const Attention attention(r.g);
+            std::vector<Partial> chunks = partials_of(attention, cache.view(0), len, q, n_queries, whole_chunks(len));
+            for (uint32_t ends = 0; ends < n_ways; ++ends) {
+                std::vector<Partial> merged{chain(attention, sinks, chunks, n_queries, ends)};
+                CHECK(merge(attention, merged, n_queries) == want);
+            }
+        }
+    }
+}
+
+TEST_CASE("partials: any rows may be merged alone, and over any of the partials") {
+    constexpr uint32_t n_queries = 2, n_rows = n_queries * n_query_heads;
+    const Attention attention(plain(Format::f16));
+    const Floats q = queries_of(n_queries);
+    std::vector<Partial> given =
+        partials_of(attention, cache_of(plain(Format::f16), 0, 1400).view(0), 1400, q, n_queries, {512, 1024, 1400});
+    const auto list_of = [](std::vector<Partial> &partials) {
+        return std::vector<kvl_partial>{partials[0].get(), partials[1].get(), partials[2].get()};
+    };
+    std::vector<Partial> partials = given;
+    Partial want(n_queries, n_query_heads, v_head_dim);
+    attention.merge_partials(list_of(partials), n_rows, want.get());
+    for (size_t i = 0; i < given.size(); ++i) {
+        CHECK(same_bits(partials[i], given[i], n_rows));
+        std::vector<Partial> overwritten = given;
+        attention.merge_partials(list_of(overwritten), n_rows, overwritten[i].get());
+        CHECK(same_bits(overwritten[i], want, n_rows));
+    }
+    for (uint32_t first = 0, n = 1; first < n_rows; first += n, n = std::min(n + 1, n_rows - first)) {
+        const auto rows = [=](const kvl_partial &p) {
+            return kvl_partial{p.m + first, p.l + first, p.o + size_t{first} * v_head_dim};
+        };
+        const std::vector<kvl_partial> all = list_of(partials);
+        attention.merge_partials(std::vector{rows(all[0]), rows(all[1]), rows(all[2])}, n, rows(all[1]));
+    }
+    CHECK(same_bits(partials[1], want, n_rows));
+    CHECK(same_bits(partials[2], given[2], n_rows));
+}
+
 TEST_CASE("partials: another's, relative to any m, merges with ours") {
     const Geometry g = plain(Format::f16);
     const Attention attention(g);

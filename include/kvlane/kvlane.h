@@ -1004,6 +1004,26 @@ KVL_API kvl_status kvl_attend_begin_planned(void *workspace, const kvl_sequence 
 KVL_API kvl_status kvl_merge(const kvl_attention *attention, const kvl_partial *partials, uint32_t n_partials,
                              uint32_t n_queries, float *out, float *lse);
 
+/// Merges n_partials partial states, in the order of the array, to one partial state: a link of a chain of machines, each
+/// of which merges the states of its own tokens onto the state that it receives from the previous machine.
+///         m = max over p of m[p],  l = sum over p of exp(m[p] - m) l[p],  o = sum over p of exp(m[p] - m) o[p]
+/// Partials are merged one at a time, as by kvl_merge. Without sink logits, any consecutive partials from the first on may
+/// be replaced by their merged state: a chain of any number of calls, ended by kvl_merge, is bitwise identical to one
+/// kvl_merge of all partials. Sink logits are not included; kvl_merge would merge them with the state of the whole chain,
+/// where a single call begins with them. For identical bits, create the attention object of the ranges and of all merges
+/// without sink_logits, and let the first partial of the chain be m = sink_logits[h], l = 1, o = 0, with l = 0 for a logit
+/// of -infinity.
+/// Shape:  each partial and out: m and l [n_rows], o [n_rows, v_head_dim] f32. Rows are independent, so they may be any
+///         consecutive rows of larger partials: those from row r on begin at m + r, l + r and o + r * v_head_dim
+/// Pre:    no token is in two partials. Each array of out is that of the same name in one of the partials, which is then
+///         overwritten, or overlaps nothing
+/// Errors: KVL_ERROR_NULL; KVL_ERROR_RANGE when n_partials is 0, or n_rows is 0 or over INT32_MAX; KVL_ERROR_OVERLAP when an
+///         array of out overlaps another one, the array partials, or an array of a partial with another address or name. All
+///         are returned before anything is written
+/// Threads: the calling thread; other threads may merge other rows   Allocates: no
+KVL_API kvl_status kvl_merge_partials(const kvl_attention *attention, const kvl_partial *partials, uint32_t n_partials,
+                                      uint32_t n_rows, kvl_partial out);
+
 /// The partial states of one sequence's queries and where their merged output goes.
 /// Shape:  partials [n_partials]; out and lse as in kvl_sequence
 typedef struct kvl_merge_desc {

@@ -585,6 +585,11 @@ public:
         check(kvl_merge(get(), partials.data(), static_cast<uint32_t>(partials.size()), n_queries, out, lse));
     }
 
+    /// Merges n_rows rows of partials, in array order, to a partial, which may be one of them. See kvl_merge_partials.
+    void merge_partials(std::span<const kvl_partial> partials, uint32_t n_rows, kvl_partial out) const {
+        check(kvl_merge_partials(get(), partials.data(), static_cast<uint32_t>(partials.size()), n_rows, out));
+    }
+
     /// Returns the name of the kernel that calls use, see kvl_attention_kernel.
     const char *kernel() const noexcept { return kvl_attention_kernel(get()); }
 

@@ -3,6 +3,7 @@
 #include "overlaps.hpp"
 
 #include <algorithm>
+#include <array>
 #include <tuple>
 
 #include "../mask.hpp"
@@ -257,6 +258,15 @@ kvl_status sort_outputs(const kvl_attention &a, std::span<const Sequence> sequen
     return KVL_OK;
 }
 
+// The memory of a partial: m, l and o.
+using PartialArrays = std::array<Range, 3>;
+constexpr const char *its_arrays[] = {"its m", "its l", "its o"};
+constexpr const char *out_arrays[] = {"out.m", "out.l", "out.o"};
+
+PartialArrays arrays_of(const kvl_partial &partial, uint64_t n_rows, uint32_t v_head_dim) {
+    return {array_at(partial.m, n_rows), array_at(partial.l, n_rows), array_at(partial.o, n_rows * v_head_dim)};
+}
+
 }  // namespace
 
 uint64_t n_outputs(const kvl_attention &a, const Sequence &s) {
@@ -343,10 +353,32 @@ kvl_status check_merge_overlaps(const kvl_attention &a, const kvl_merge_desc &de
     };
     KVLANE_TRY(check(array_at(desc.partials, desc.n_partials), "partials"));
     for (uint32_t i = 0; i < desc.n_partials; ++i) {
-        const kvl_partial &p = desc.partials[i];
-        KVLANE_TRY_IN(check(array_at(p.m, rows), "its m"), "partials[%" PRIu32 "]: ", i);
-        KVLANE_TRY_IN(check(array_at(p.l, rows), "its l"), "partials[%" PRIu32 "]: ", i);
-        KVLANE_TRY_IN(check(array_at(p.o, rows * a.v_head_dim), "its o"), "partials[%" PRIu32 "]: ", i);
+        const PartialArrays read = arrays_of(desc.partials[i], rows, a.v_head_dim);
+        for (size_t array = 0; array < read.size(); ++array) {
+            KVLANE_TRY_IN(check(read[array], its_arrays[array]), "partials[%" PRIu32 "]: ", i);
+        }
+    }
+    return KVL_OK;
+}
+
+kvl_status check_merge_partials_overlaps(const kvl_attention &a, std::span<const kvl_partial> partials, uint32_t n_rows,
+                                         const kvl_partial &out) {
+    const PartialArrays written = arrays_of(out, n_rows, a.v_head_dim);
+    for (size_t array = 0; array < written.size(); ++array) {
+        const auto check = [&](const Range &range, const char *name) {
+            return range.meets(written[array]) ? overlap(out_arrays[array], written[array], name, range) : KVL_OK;
+        };
+        KVLANE_TRY(check(array_at(partials.data(), partials.size()), "partials"));
+        for (size_t other = 0; other < array; ++other) {
+            KVLANE_TRY(check(written[other], out_arrays[other]));
+        }
+        for (uint32_t i = 0; i < partials.size(); ++i) {
+            const PartialArrays read = arrays_of(partials[i], n_rows, a.v_head_dim);
+            for (size_t other = 0; other < read.size(); ++other) {
+                const bool is_in_place = other == array && read[other].begin == written[array].begin;
+                KVLANE_TRY_IN(is_in_place ? KVL_OK : check(read[other], its_arrays[other]), "partials[%" PRIu32 "]: ", i);
+            }
+        }
     }
     return KVL_OK;
 }

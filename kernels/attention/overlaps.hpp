@@ -41,4 +41,9 @@ kvl_status check_slot_overlaps(const kvl_view &pool, const int64_t *slots, int64
 kvl_status check_merge_overlaps(const kvl_attention &attention, const kvl_merge_desc &desc, const MergedRows &to,
                                 uint32_t n_queries);
 
+// Checks that each array of out is that of the same name in one of the partials, or overlaps neither the other arrays of out
+// nor the partials and their array.
+kvl_status check_merge_partials_overlaps(const kvl_attention &attention, std::span<const kvl_partial> partials,
+                                         uint32_t n_rows, const kvl_partial &out);
+
 }  // namespace kvlane
