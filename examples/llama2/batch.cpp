@@ -53,16 +53,17 @@ void report(const Options &options, const Batch &batch, double seconds) {
 
 void run(const CLI::App &app, const Options &options) {
     const CacheFormat format = cache_format_of(options);
+    const std::string tokenizer_file = tokenizer_path(options);
     const Threads threads(options.n_threads);
-    const Checkpoint checkpoint(options.checkpoint);
-    const Tokenizer tokenizer(options.tokenizer, checkpoint.config().vocab_size);
+    const Checkpoint checkpoint = load_checkpoint(options.checkpoint);
+    const Tokenizer tokenizer(tokenizer_file, checkpoint.config.vocab_size);
     std::vector<std::vector<uint32_t>> prompts;
     size_t longest = 0;
     for (const std::string &prompt : options.prompts) {
         prompts.push_back(tokenizer.encode(prompt));
         longest = std::max(longest, prompts.back().size());
     }
-    const uint32_t steps = fit_steps(app, options.steps, checkpoint.config().seq_len, longest);
+    const uint32_t steps = fit_steps(app, options.steps, checkpoint.config.seq_len, longest);
     Model model(checkpoint, format, threads.executor());
 
     const auto start = std::chrono::steady_clock::now();

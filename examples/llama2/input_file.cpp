@@ -20,6 +20,13 @@ InputFile::InputFile(const std::string &path) : path_(path), stream_(path, std::
     }
 }
 
+std::string InputFile::read_text() {
+    std::string text(size_, ' ');
+    seek(0);
+    read(std::span(text));
+    return text;
+}
+
 void InputFile::fail(const std::string &what) const { throw std::runtime_error(path_ + ": " + what); }
 
 void InputFile::read_bytes(char *out, uint64_t n_bytes) {

@@ -7,12 +7,15 @@
 
 namespace llama2 {
 
-/// A binary file that is read from its start to its end. Every error is an exception that begins with the file's path.
+/// A binary file that is read from its start on. Every error is an exception that begins with the file's path.
 class InputFile {
 public:
     explicit InputFile(const std::string &path);
 
     uint64_t size() const { return size_; }
+
+    /// Continues reading at a byte of the file.
+    void seek(uint64_t byte) { stream_.seekg(static_cast<std::streamoff>(byte)); }
 
     /// Fills out from the file.
     /// Errors: when the file ends before that
@@ -28,6 +31,9 @@ public:
         read(std::span(&value, 1));
         return value;
     }
+
+    /// Reads the whole file from its start.
+    std::string read_text();
 
     /// Throws what is wrong with this file.
     [[noreturn]] void fail(const std::string &what) const;

@@ -5,8 +5,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdio>
-#include <fstream>
 #include <random>
 #include <span>
 #include <stdexcept>
@@ -18,32 +16,12 @@
 #include "generate.hpp"
 #include "model.hpp"
 #include "sampler.hpp"
+#include "test_files.hpp"
 #include "tokenizer.hpp"
 
 using namespace llama2;
 
 namespace {
-
-// A file of the working directory, for the length of a test.
-class TemporaryFile {
-public:
-    TemporaryFile(const std::string &path, const std::string &bytes) : path_(path) {
-        std::ofstream(path, std::ios::binary) << bytes;
-    }
-    ~TemporaryFile() { std::remove(path_.c_str()); }
-    TemporaryFile(const TemporaryFile &) = delete;
-    TemporaryFile &operator=(const TemporaryFile &) = delete;
-
-    const std::string &path() const { return path_; }
-
-private:
-    std::string path_;
-};
-
-template <class T>
-void put(std::string &bytes, T value) {
-    bytes.append(reinterpret_cast<const char *>(&value), sizeof value);
-}
 
 struct Header {
     int32_t dim = 8;
@@ -77,7 +55,8 @@ std::string checkpoint_bytes(const Header &header, int n_floats) {
 // A model that writes texts with some variety, of up to 150 tokens.
 class RandomModel {
 public:
-    explicit RandomModel(uint32_t seed) : file_("llama2_test_random.bin", bytes(seed)), checkpoint_(file_.path()) {}
+    explicit RandomModel(uint32_t seed)
+        : file_("llama2_test_random.bin", bytes(seed)), checkpoint_(load_checkpoint(file_.path())) {}
 
     Model model(const CacheFormat &format) const { return Model(checkpoint_, format, nullptr); }
     Model model(kvlane::Format format) const { return model({.k = format, .v = format}); }
@@ -148,7 +127,7 @@ std::vector<float> logits_one_by_one(Model &model, const Tokens &tokens) {
 std::string checkpoint_error(const std::string &bytes) {
     const TemporaryFile file("llama2_test_checkpoint.bin", bytes);
     try {
-        const Checkpoint checkpoint(file.path());
+        load_checkpoint(file.path());
         return "no error";
     } catch (const std::runtime_error &error) {
         return error.what();
@@ -192,23 +171,23 @@ std::string tokenizer_error(const std::string &bytes, uint32_t vocab_size) {
 
 TEST_CASE("a checkpoint's weights are cut in the file's order") {
     const TemporaryFile file("llama2_test_checkpoint.bin", checkpoint_bytes({}, n_shared));
-    const Checkpoint checkpoint(file.path());
-    const Weights &weights = checkpoint.weights();
-    CHECK(checkpoint.config().head_dim() == 2);
-    CHECK(checkpoint.config().kv_dim() == 4);
+    const Checkpoint checkpoint = load_checkpoint(file.path());
+    const Weights &weights = checkpoint.weights;
+    CHECK(checkpoint.config.head_dim == 2);
+    CHECK(checkpoint.config.kv_dim() == 4);
     CHECK(weights.layers.size() == 2);
     CHECK(weights.layers[1].attention_norm[0] * 1024 == 10 * 8 + 8);
     CHECK(weights.layers[1].query[0] * 1024 == 10 * 8 + 2 * 8 + 8 * 8);
     CHECK(weights.final_norm[0] * 1024 == n_shared - 6 * 2 - 8);
-    CHECK(weights.classifier.data() == weights.token_embedding.data());
+    CHECK(weights.classifier.empty());
 }
 
 TEST_CASE("a negative vocab_size has a classifier of its own") {
     const TemporaryFile file("llama2_test_checkpoint.bin", checkpoint_bytes({.vocab_size = -10}, n_shared + n_classifier));
-    const Checkpoint checkpoint(file.path());
-    CHECK(checkpoint.config().vocab_size == 10);
-    CHECK(checkpoint.weights().classifier[0] * 1024 == n_shared);
-    CHECK(checkpoint.weights().classifier.size() == n_classifier);
+    const Checkpoint checkpoint = load_checkpoint(file.path());
+    CHECK(checkpoint.config.vocab_size == 10);
+    CHECK(checkpoint.weights.classifier[0] * 1024 == n_shared);
+    CHECK(checkpoint.weights.classifier.size() == n_classifier);
 }
 
 TEST_CASE("a wrong checkpoint is refused, with the file, the value and what is allowed") {
@@ -236,14 +215,14 @@ TEST_CASE("a wrong checkpoint is refused, with the file, the value and what is a
 
 TEST_CASE("a model takes seq_len tokens, and no more") {
     const TemporaryFile file("llama2_test_checkpoint.bin", checkpoint_bytes({}, n_shared));
-    const Checkpoint checkpoint(file.path());
+    const Checkpoint checkpoint = load_checkpoint(file.path());
     Model model(checkpoint, {kvlane::Format::f32, kvlane::Format::f32}, nullptr);
     Sequence sequence = model.sequence();
-    for (uint32_t token = 0; token < checkpoint.config().seq_len; ++token) {
-        CHECK(model.forward(sequence, Tokens{token}).size() == checkpoint.config().vocab_size);
+    for (uint32_t token = 0; token < checkpoint.config.seq_len; ++token) {
+        CHECK(model.forward(sequence, Tokens{token}).size() == checkpoint.config.vocab_size);
     }
     CHECK_THROWS_AS(model.forward(sequence, Tokens{0}), kvlane::Error);
-    CHECK(sequence.len() == checkpoint.config().seq_len);
+    CHECK(sequence.len() == checkpoint.config.seq_len);
 }
 
 TEST_CASE("tokens have the same logits one by one, together, behind a prefix and beside other sequences") {

@@ -80,9 +80,7 @@ CacheFormat all_of_format(const Options &options) {
 }
 
 std::string text_of(const std::string &path) {
-    InputFile file(path);
-    std::string text(file.size(), ' ');
-    file.read(std::span(text));
+    std::string text = InputFile(path).read_text();
     while (text.ends_with('\n')) {
         text.pop_back();
     }
@@ -93,7 +91,7 @@ std::string text_of(const std::string &path) {
 void report_perplexity(const Options &options, const Checkpoint &checkpoint, const Tokenizer &tokenizer,
                        const kvl_executor *executor) {
     std::vector<uint32_t> tokens = tokenizer.encode(text_of(options.perplexity_text));
-    tokens.resize(std::min<size_t>(tokens.size(), checkpoint.config().seq_len));
+    tokens.resize(std::min<size_t>(tokens.size(), checkpoint.config.seq_len));
     if (tokens.size() < 2) {
         throw std::runtime_error("--perplexity is " + options.perplexity_text + "; its text must have at least one token");
     }
@@ -123,14 +121,15 @@ void run(const CLI::App &app, const Options &options) {
     check_temperature(options.temperature);
     check_draft(options);
     const CacheFormat format = all_of_format(options);
+    const std::string tokenizer_file = tokenizer_path(options);
     const Threads threads(options.n_threads);
-    const Checkpoint checkpoint(options.checkpoint);
-    const Tokenizer tokenizer(options.tokenizer, checkpoint.config().vocab_size);
+    const Checkpoint checkpoint = load_checkpoint(options.checkpoint);
+    const Tokenizer tokenizer(tokenizer_file, checkpoint.config.vocab_size);
     if (!options.perplexity_text.empty()) {
         return report_perplexity(options, checkpoint, tokenizer, threads.executor());
     }
     const std::vector<uint32_t> prompt = tokenizer.encode(options.prompt);
-    const uint32_t steps = fit_steps(app, options.steps, checkpoint.config().seq_len, prompt.size());
+    const uint32_t steps = fit_steps(app, options.steps, checkpoint.config.seq_len, prompt.size());
     Sampler sampler(options.temperature, options.seed);
     Model model(checkpoint, format, threads.executor());
     Sequence sequence = model.sequence();

@@ -72,21 +72,21 @@ void multiply(std::span<float> out, std::span<const float> matrix, std::span<con
     }
 }
 
-void rms_norm(std::span<float> out, std::span<const float> x, std::span<const float> weight) {
+void rms_norm(std::span<float> out, std::span<const float> x, std::span<const float> weight, float epsilon) {
     const size_t dim = weight.size();
     for (size_t first = 0; first < x.size(); first += dim) {
         const auto vector = x.subspan(first, dim);
-        const float scale = 1 / std::sqrt(dot(vector, vector) / static_cast<float>(dim) + 1e-5f);
+        const float scale = 1 / std::sqrt(dot(vector, vector) / static_cast<float>(dim) + epsilon);
         for (size_t i = 0; i < dim; ++i) {
             out[first + i] = weight[i] * (scale * vector[i]);
         }
     }
 }
 
-void set_turns(std::span<std::complex<float>> turns, int64_t pos) {
+void set_turns(std::span<std::complex<float>> turns, int64_t pos, float theta) {
     for (size_t i = 0; i < turns.size(); ++i) {
         const float exponent = static_cast<float>(i) / static_cast<float>(turns.size());
-        turns[i] = std::polar(1.0f, static_cast<float>(pos) * std::pow(10000.0f, -exponent));
+        turns[i] = std::polar(1.0f, static_cast<float>(pos) * std::pow(theta, -exponent));
     }
 }
 

@@ -18,14 +18,14 @@ void add(std::span<float> x, std::span<const float> y);
 void multiply(std::span<float> out, std::span<const float> matrix, std::span<const float> x, size_t n_vectors,
               const kvl_executor *executor);
 
-/// Normalises vectors.  out = weight * x / sqrt(mean(x^2) + 1e-5)
+/// Normalises vectors.  out = weight * x / sqrt(mean(x^2) + epsilon)
 /// Shape:  out and x [n_vectors, dim]; weight [dim]
 /// Source: B. Zhang, R. Sennrich, "Root Mean Square Layer Normalization" (2019)
-void rms_norm(std::span<float> out, std::span<const float> x, std::span<const float> weight);
+void rms_norm(std::span<float> out, std::span<const float> x, std::span<const float> weight, float epsilon);
 
-/// Computes the turns of a position, one for each pair of a head.  turns[i] = exp(j pos 10000^(-2 i / head_dim))
+/// Computes the turns of a position, one for each pair of a head.  turns[i] = exp(j pos theta^(-2 i / head_dim))
 /// Shape:  turns [head_dim / 2]
-void set_turns(std::span<std::complex<float>> turns, int64_t pos);
+void set_turns(std::span<std::complex<float>> turns, int64_t pos, float theta);
 
 /// Turns each head's adjacent pairs, as complex numbers (RoPE).  head[2 i, 2 i + 1] *= turns[i]
 /// Shape:  heads [n_tokens, n_heads, head_dim]; turns [n_tokens, head_dim / 2]

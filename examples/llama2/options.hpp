@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <filesystem>
 #include <iostream>
 #include <map>
 #include <stdexcept>
@@ -28,8 +29,12 @@ struct CommonOptions {
 };
 
 inline void declare_common(CLI::App &app, CommonOptions &options) {
-    app.add_option("CHECKPOINT", options.checkpoint, "Model in llama2.c's first format")->required();
-    app.add_option("--tokenizer", options.tokenizer, "The model's tokenizer in llama2.c's format")->required();
+    app.add_option("CHECKPOINT", options.checkpoint,
+                   "Model: a file in llama2.c's first format, or a directory with config.json and\n"
+                   "model.safetensors")
+        ->required();
+    app.add_option("--tokenizer", options.tokenizer,
+                   "The model's tokenizer in llama2.c's format (default: tokenizer.bin in the directory)");
     app.add_option("--steps", options.steps, "Tokens of a text in all, those of the prompt included")
         ->check(CLI::Range(1, 1 << 30))
         ->capture_default_str();
@@ -47,6 +52,17 @@ inline void declare_common(CLI::App &app, CommonOptions &options) {
     app.add_option("--threads", options.n_threads, "Threads that share the work")
         ->check(CLI::Range(1, 1024))
         ->capture_default_str();
+}
+
+/// Finds the model's tokenizer: that of the options, or the one in the model's directory.
+inline std::string tokenizer_path(const CommonOptions &options) {
+    if (!options.tokenizer.empty()) {
+        return options.tokenizer;
+    }
+    if (!std::filesystem::is_directory(options.checkpoint)) {
+        throw std::runtime_error("--tokenizer is required: " + options.checkpoint + " is no directory with a tokenizer.bin");
+    }
+    return options.checkpoint + "/tokenizer.bin";
 }
 
 /// Finds the formats of "q8", or "f16+q8" where keys and values differ.

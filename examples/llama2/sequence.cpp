@@ -5,7 +5,7 @@ namespace {
 
 kvlane::Layer cache_layer(const Config &config, const CacheFormat &format) {
     return {.n_kv_heads = config.n_kv_heads,
-            .head_dim = config.head_dim(),
+            .head_dim = config.head_dim,
             .k_format = format.k,
             .v_format = format.v,
             .k_rotation = format.rotation,
