@@ -64,8 +64,8 @@ bool go_on(Model &model, std::vector<Text> &texts, uint32_t steps) {
         if (!text.is_over) {
             n_rows += feeds[n_fed++].tokens.size();
             const uint32_t next = greedy.choose(row_of(model, logits, n_rows - 1));
-            text.is_over = next == Tokenizer::bos || text.tokens.size() == steps;
-            if (next != Tokenizer::bos) {
+            text.is_over = Tokenizer::ends_text(next) || text.tokens.size() == steps;
+            if (!Tokenizer::ends_text(next)) {
                 text.tokens.push_back(next);
             }
         }
@@ -109,7 +109,7 @@ Effort generate(Model &model, Sequence &sequence, Sampler &sampler, std::span<co
         const std::vector<uint32_t> chosen = choose(model, sampler, logits, guess);
         const size_t n_right = chosen.size() - 1;
         std::for_each_n(chosen.begin(), n_right, write);
-        is_over = chosen.back() == Tokenizer::bos;
+        is_over = Tokenizer::ends_text(chosen.back());
         if (!is_over) {
             write(chosen.back());
         }

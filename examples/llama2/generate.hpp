@@ -21,7 +21,7 @@ struct Effort {
 /// Takes each token that joins the text, and the one before it.
 using Print = std::function<void(uint32_t previous, uint32_t token)>;
 
-/// Goes on from a prompt, in an empty sequence, until the model begins another text or has run so many steps' tokens. Where
+/// Goes on from a prompt, in an empty sequence, until the model ends the text or has run so many steps' tokens. Where
 /// most_drafted is not 0, guesses that many tokens and has the model say in one pass how many of them it would have chosen:
 /// the text is the one without guesses, token by token, whatever the sampler's temperature.
 /// Pre:    prompt has 1 to steps tokens; steps <= seq_len

@@ -12,6 +12,10 @@ namespace llama2 {
 class Tokenizer {
 public:
     static constexpr uint32_t bos = 1;  // begins every text
+    static constexpr uint32_t eos = 2;  // ends a text, where a model was trained with it
+
+    /// Whether a text ends before a token: eos, or the beginning of another text.
+    static bool ends_text(uint32_t token) { return token == bos || token == eos; }
 
     /// Loads a file.
     /// Errors: the file cannot be read, a length is out of its range, the file does not hold vocab_size pieces exactly
