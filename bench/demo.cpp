@@ -1,4 +1,5 @@
-// The main job, measured in a minute: decode attention at the geometry of real models, checked, beside the machine's limits.
+// The main job, shown and measured in a minute: a text by a small model; then decode attention at the geometry of real
+// models, checked, beside the machine's limits.
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
@@ -7,6 +8,7 @@
 #include "decode_case.hpp"
 #include "demo_options.hpp"
 #include "demo_report.hpp"
+#include "demo_text.hpp"
 #include "timing.hpp"
 
 namespace bench {
@@ -93,11 +95,19 @@ int run(const DemoOptions &options) {
 
 int main(int argc, char **argv) {
     constexpr int failed = 2;
-    CLI::App app("Decode attention at the geometry of real models", "kvlane-demo");
+    CLI::App app("Text by a small Llama, then decode attention at the geometry of real models", "kvlane-demo");
     try {
         bench::DemoOptions options;
+        bench::TextOptions text;
         bench::declare(app, options);
+        bench::declare(app, text);
         app.parse(argc, argv);
+        bench::check_memory(bench::shapes_of(options));
+        if (text.is_left_out || options.json) {
+            bench::refuse_text_options(app);
+        } else {
+            bench::write_text(text, options.threads);
+        }
         return bench::run(options);
     } catch (const CLI::ParseError &error) {
         return app.exit(error) == 0 ? 0 : failed;

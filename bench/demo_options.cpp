@@ -108,7 +108,7 @@ void declare(CLI::App &app, DemoOptions &options) {
     app.add_option("--seconds", options.seconds, "How long all may take; but a row makes 12\ncalls, however long these take")
         ->check(within(1.0, 86400.0))
         ->capture_default_str();
-    app.add_flag("--json", options.json, "Print one JSON document instead of the table");
+    app.add_flag("--json", options.json, "Print one JSON document of the table, and no text");
     app.footer(footer());
 }
 

@@ -18,7 +18,7 @@ def keep(terminal):
 
 
 status = pty.spawn(
-    [sys.argv[1], "--model", "qwen2.5-0.5b", "--format", "f16,q8,q4", "--ctx", "64", "--seconds", "1"], keep
+    [sys.argv[1], "--table-only", "--model", "qwen2.5-0.5b", "--format", "f16,q8,q4", "--ctx", "64", "--seconds", "1"], keep
 )
 assert os.waitstatus_to_exitcode(status) == 0, "the demo failed"
 erased = rb"\r {60}\r"

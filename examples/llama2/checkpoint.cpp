@@ -12,6 +12,14 @@ Checkpoint load_checkpoint(const std::string &path) {
     return std::filesystem::is_directory(path, ignored) ? load_hugging_face(path) : load_llama2c(path);
 }
 
+uint64_t n_weights(const Config &config) {
+    uint64_t n = embedding_size(config) * (config.has_classifier ? 2 : 1) + config.dim;
+    for (const LayerWeight &kind : layer_weights(config)) {
+        n += config.n_layers * kind.size();
+    }
+    return n;
+}
+
 std::vector<LayerWeight> layer_weights(const Config &config) {
     const uint64_t dim = config.dim, query_dim = config.query_dim(), kv_dim = config.kv_dim(),
                    hidden_dim = config.hidden_dim;

@@ -52,6 +52,9 @@ struct Checkpoint {
     Weights weights;
 };
 
+/// Returns the number of a model's weights.
+uint64_t n_weights(const Config &config);
+
 /// Loads a model: a file in llama2.c's first ("legacy") format, seven int32 and then f32 weights, or a directory of Hugging
 /// Face's with a Llama's config.json and all weights in model.safetensors, in f32, f16 or bf16.
 /// Errors: std::runtime_error, which names the file, what is wrong in it and what is allowed

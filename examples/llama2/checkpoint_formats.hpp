@@ -23,6 +23,9 @@ struct LayerWeight {
     uint64_t size() const { return shape.front() * (shape.size() == 2 ? shape.back() : 1); }
 };
 
+/// Returns the number of the token embedding's weights, which is that of the classifier's.
+inline uint64_t embedding_size(const Config &config) { return uint64_t{config.vocab_size} * config.dim; }
+
 /// Returns a layer's weights in llama2.c's order.
 std::vector<LayerWeight> layer_weights(const Config &config);
 

@@ -39,17 +39,11 @@ Config read_config(InputFile &file) {
     return config;
 }
 
-uint64_t embedding_size(const Config &config) { return uint64_t{config.vocab_size} * config.dim; }
-
 // Tables of RoPE, which the model computes itself.
 uint64_t rope_size(const Config &config) { return uint64_t{config.seq_len} * config.head_dim; }
 
 void check_size(const InputFile &file, const Config &config) {
-    uint64_t n_floats = embedding_size(config) * (config.has_classifier ? 2 : 1) + config.dim + rope_size(config);
-    for (const LayerWeight &kind : layer_weights(config)) {
-        n_floats += config.n_layers * kind.size();
-    }
-    const uint64_t expected = header_bytes + n_floats * sizeof(float);
+    const uint64_t expected = header_bytes + (n_weights(config) + rope_size(config)) * sizeof(float);
     if (file.size() != expected) {
         file.fail("it is " + std::to_string(file.size()) + " bytes; a checkpoint with its header is " +
                   std::to_string(expected));

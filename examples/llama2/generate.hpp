@@ -21,10 +21,11 @@ struct Effort {
 /// Takes each token that joins the text, and the one before it.
 using Print = std::function<void(uint32_t previous, uint32_t token)>;
 
-/// Goes on from a prompt, in an empty sequence, until the model ends the text or has run so many steps' tokens. Where
-/// most_drafted is not 0, guesses that many tokens and has the model say in one pass how many of them it would have chosen:
-/// the text is the one without guesses, token by token, whatever the sampler's temperature.
-/// Pre:    prompt has 1 to steps tokens; steps <= seq_len
+/// Goes on from a prompt until the model ends the text or has run so many steps' tokens. Where most_drafted is not 0,
+/// guesses that many tokens and has the model say in one pass how many of them it would have chosen: the text is the one
+/// without guesses, token by token, whatever the sampler's temperature. Pre:    prompt has 1 to steps tokens; steps <=
+/// seq_len; the sequence is empty, or holds some of the prompt's tokens from its
+///         first on, but not its last
 /// Source: Y. Leviathan et al., "Fast Inference from Transformers via Speculative Decoding" (2023)
 Effort generate(Model &model, Sequence &sequence, Sampler &sampler, std::span<const uint32_t> prompt, uint32_t steps,
                 uint32_t most_drafted, const Print &print);

@@ -79,9 +79,13 @@ struct Written {
     Effort effort;
 };
 
-Written written(Model &model, const Tokens &prompt, uint32_t most_drafted, float temperature = 0) {
+// The text that follows a prompt, of which the model has run some tokens before.
+Written written(Model &model, const Tokens &prompt, uint32_t most_drafted, float temperature = 0, size_t n_run_before = 0) {
     Written w{{prompt[0]}, {}};
     Sequence sequence = model.sequence();
+    if (n_run_before > 0) {
+        model.forward(sequence, std::span(prompt).first(n_run_before));
+    }
     Sampler sampler(temperature, 7);
     w.effort = generate(model, sequence, sampler, prompt, 150, most_drafted, [&](uint32_t previous, uint32_t token) {
         CHECK(previous == w.text.back());
@@ -309,7 +313,9 @@ TEST_CASE("drafts change how many steps a text takes, and not the text") {
                                                 : random.model(with_f16_window[kind - std::size(formats)]);
         for (const float temperature : {0.0f, 1.0f}) {
             const Written plain = written(model, {1, 5, 6, 5}, 0, temperature);
+            CHECK(std::none_of(plain.text.begin() + 1, plain.text.end(), Tokenizer::ends_text));
             CHECK(plain.effort.n_steps == plain.text.size() - 3 - (plain.effort.n_tokens == 150));
+            CHECK(written(model, {1, 5, 6, 5}, 0, temperature, 3).text == plain.text);
             for (const uint32_t most_drafted : {1, 3, 40}) {
                 INFO("seed " << seed << ", temperature " << temperature << ", " << most_drafted << " drafted");
                 const Written drafted = written(model, {1, 5, 6, 5}, most_drafted, temperature);

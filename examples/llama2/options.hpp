@@ -65,14 +65,12 @@ inline std::string tokenizer_path(const CommonOptions &options) {
     return options.checkpoint + "/tokenizer.bin";
 }
 
-/// Finds the formats of "q8", or "f16+q8" where keys and values differ.
+/// Returns how the options have keys and values stored.
 inline CacheFormat cache_format_of(const CommonOptions &options) {
-    const std::string &name = options.cache_format;
-    const size_t plus = name.find('+');
-    return {.k = kvlane::format_from_name(name.substr(0, plus)),
-            .v = kvlane::format_from_name(plus == std::string::npos ? name : name.substr(plus + 1)),
-            .rotation = options.rotation,
-            .precision = options.precision};
+    CacheFormat format = cache_format(options.cache_format);
+    format.rotation = options.rotation;
+    format.precision = options.precision;
+    return format;
 }
 
 /// Returns the steps to go: at most seq_len, which it says, and enough for the prompt.

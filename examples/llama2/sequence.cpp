@@ -16,6 +16,12 @@ kvlane::Layer cache_layer(const Config &config, const CacheFormat &format) {
 
 }  // namespace
 
+CacheFormat cache_format(const std::string &name) {
+    const size_t plus = name.find('+');
+    return {.k = kvlane::format_from_name(name.substr(0, plus)),
+            .v = kvlane::format_from_name(plus == std::string::npos ? name : name.substr(plus + 1))};
+}
+
 Sequence::Sequence(const Config &config, const CacheFormat &format, const Sequence *prefix)
     : prefix_(prefix), cache_(config.n_layers, cache_layer(config, format), config.seq_len) {}
 

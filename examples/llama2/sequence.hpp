@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 
 #include "checkpoint.hpp"
 
@@ -18,6 +19,10 @@ struct CacheFormat {
     int64_t n_first_f16 = 0;  // tokens of q8 and q4 that are kept in f16
     int64_t n_recent_f16 = 0;
 };
+
+/// Finds the formats of "q8", or of "f16+q8" where keys and values differ.
+/// Errors: kvlane::Error when no format has a name
+CacheFormat cache_format(const std::string &name);
 
 /// The keys and values of one text, those of a prefix that it shares with others before its own.
 class Sequence {
