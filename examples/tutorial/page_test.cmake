@@ -1,0 +1,30 @@
+# The blocks of C++ of docs/tutorial.md, one after another with an empty line between them, are the program, of at most 200 lines.
+#   cmake -DPAGE=… -DSOURCE=… -P page_test.cmake
+
+file(READ ${PAGE} page)
+file(READ ${SOURCE} source)
+
+set(rest "${page}")
+set(program "")
+string(FIND "${rest}" "\n```c++\n" begin)
+while(NOT begin EQUAL -1)
+  math(EXPR begin "${begin} + 8")
+  string(SUBSTRING "${rest}" ${begin} -1 rest)
+  string(FIND "${rest}" "\n```" end)
+  string(SUBSTRING "${rest}" 0 ${end} block)
+  string(APPEND program "\n${block}\n")
+  string(FIND "${source}" "${block}\n" at)
+  if(at EQUAL -1)
+    message(FATAL_ERROR "${PAGE}: ${SOURCE} does not have these lines:\n${block}")
+  endif()
+  string(FIND "${rest}" "\n```c++\n" begin)
+endwhile()
+if(NOT program STREQUAL "\n${source}")
+  message(FATAL_ERROR "${PAGE}: the blocks of C++ together are not ${SOURCE}, but:${program}")
+endif()
+
+string(REGEX MATCHALL "\n" lines "${source}")
+list(LENGTH lines n_lines)
+if(n_lines GREATER 200)
+  message(FATAL_ERROR "${SOURCE} has ${n_lines} lines; it must have at most 200")
+endif()
