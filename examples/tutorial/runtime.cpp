@@ -43,7 +43,7 @@ std::map<std::string, Floats> read_tensors(const std::string &path) {
     for (const auto &[name, tensor] : header.items()) {
         if (name != "__metadata__") {
             if (tensor.at("dtype") != "F16") {
-                throw std::runtime_error(path + ": " + name + " is of " + tensor.at("dtype").dump() + "; it must be of F16");
+                throw std::runtime_error(name + " has the dtype " + tensor.at("dtype").dump() + "; it must be F16");
             }
             const std::streamoff begin = tensor.at("data_offsets").at(0), end = tensor.at("data_offsets").at(1);
             file.seekg(data + begin);
@@ -100,6 +100,7 @@ struct Tokenizer {
 
 struct Runtime {
     std::string directory;
+    Tokenizer tokenizer{directory + "/tokenizer.bin"};
     json config = json::parse(open(directory + "/config.json"));
     std::map<std::string, Floats> weights = read_tensors(directory + "/model.safetensors");
     kvlane::Cache cache{config.at("num_hidden_layers"),
@@ -138,9 +139,10 @@ struct Runtime {
     Floats rotate(Floats heads, size_t n) const {
         const size_t head_dim = config.at("head_dim"), half = head_dim / 2, token_size = heads.size() / n;
         for (size_t head = 0; head < heads.size(); head += head_dim) {
+            const int64_t position = cache.len() + head / token_size;
             for (size_t i = head; i < head + half; ++i) {
-                const float frequency = std::pow(config.at("rope_theta").get<float>(), -static_cast<float>(i - head) / half);
-                const float angle = (cache.len() + head / token_size) * frequency, a = heads[i], b = heads[i + half];
+                const float frequency = std::pow(config.at("rope_theta").get<float>(), -float(i - head) / half);
+                const float angle = position * frequency, a = heads[i], b = heads[i + half];
                 heads[i] = a * std::cos(angle) - b * std::sin(angle);
                 heads[i + half] = b * std::cos(angle) + a * std::sin(angle);
             }
@@ -184,13 +186,11 @@ int main(int argc, char **argv) try {
     if (argc != 4) {
         throw std::runtime_error("usage: kvlane-tutorial MODEL PROMPT N_TOKENS");
     }
-    const std::string model = argv[1], prompt = argv[2];
-    const Tokenizer tokenizer(model + "/tokenizer.bin");
-    Runtime runtime{model};
-    std::cout << prompt;
-    uint32_t next = runtime.forward(tokenizer.encode(prompt));
+    Runtime runtime{argv[1]};
+    std::cout << argv[2];
+    uint32_t next = runtime.forward(runtime.tokenizer.encode(argv[2]));
     while (next != Tokenizer::eos && runtime.cache.len() <= std::stol(argv[3])) {
-        std::cout << tokenizer.pieces[next] << std::flush;
+        std::cout << runtime.tokenizer.pieces[next] << std::flush;
         next = runtime.forward({&next, 1});
     }
     std::cout << '\n';
