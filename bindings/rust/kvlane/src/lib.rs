@@ -69,6 +69,11 @@ pub use tiles::TilePool;
 pub use view::{Paged, RowLayout, Span, View};
 pub use workspace::Workspace;
 
+/// Compiles the example of the page.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 /// Returns the version of the library, "major.minor.patch".
 pub fn version() -> &'static str {
     // Safety: the string lives as long as the program.
