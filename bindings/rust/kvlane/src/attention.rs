@@ -170,7 +170,7 @@ impl Attention {
     /// executors with up to max_tasks threads (1 without one), with outputs in f32.
     ///
     /// # Errors
-    /// `KVL_ERROR_RANGE`
+    /// `KVL_ERROR_RANGE`, `KVL_ERROR_MEMORY`
     pub fn workspace(
         &self,
         n_sequences: u32,
@@ -184,7 +184,7 @@ impl Attention {
     /// Makes a workspace for calls with outputs in out_format or f32, see [`workspace`](Self::workspace).
     ///
     /// # Errors
-    /// `KVL_ERROR_RANGE`; `KVL_ERROR_FORMAT` when out_format is q8 or q4
+    /// `KVL_ERROR_RANGE`, `KVL_ERROR_MEMORY`; `KVL_ERROR_FORMAT` when out_format is q8 or q4
     pub fn workspace_for(
         &self,
         n_sequences: u32,
@@ -204,7 +204,7 @@ impl Attention {
         let mut bytes = 0;
         // Safety: desc is complete.
         check(unsafe { kvl_attention_workspace_size_for(self.raw.as_ptr(), &desc, &mut bytes) })?;
-        Ok(Workspace(AlignedMemory::new(bytes)))
+        Ok(Workspace(AlignedMemory::new(bytes)?))
     }
 
     /// Computes attention for the queries of each sequence, on the executor's threads or, without one, on the calling thread.

@@ -3,7 +3,7 @@ use kvlane_sys::*;
 use crate::error::{check, check_len, count};
 use crate::view::check_blocks;
 use crate::workspace::AlignedMemory;
-use crate::{Error, Layer, Result, Rows, View};
+use crate::{Layer, Result, Rows, View};
 
 /// Packed tiles of one layer, in blocks that the caller gives to sequences: the memory of a paged KV cache.
 ///
@@ -25,23 +25,14 @@ impl TilePool {
     ///
     /// # Errors
     /// Those of `kvl_tile_layout`; `KVL_ERROR_LENGTH` when k_offset is neither empty nor `[n_kv_heads, head_dim]`;
-    /// `KVL_ERROR_MEMORY` when the size is over the address space
+    /// `KVL_ERROR_MEMORY`
     pub fn new(layer: &Layer, block_tokens: u32, n_blocks: usize) -> Result<Self> {
         let layer = layer.clone();
         let mut layout = kvl_view::default();
         // Safety: the layer's k_offset is of its shape, and lives as long as the pool.
         check(unsafe { kvl_tile_layout(&layer.desc()?, block_tokens, &mut layout) })?;
-        let bytes = (layout.k_block_stride_bytes as usize)
-            .checked_mul(n_blocks)
-            .filter(|n| *n <= isize::MAX as usize - 64);
-        let bytes = bytes.ok_or_else(|| {
-            let text = format!(
-                "n_blocks is {n_blocks}; blocks of {} bytes exceed memory",
-                layout.k_block_stride_bytes
-            );
-            Error::new(KVL_ERROR_MEMORY, text)
-        })?;
-        Ok(Self { memory: AlignedMemory::new(bytes), layout, layer, n_blocks })
+        let bytes = (layout.k_block_stride_bytes as usize).saturating_mul(n_blocks);
+        Ok(Self { memory: AlignedMemory::new(bytes)?, layout, layer, n_blocks })
     }
 
     /// Returns the number of blocks.

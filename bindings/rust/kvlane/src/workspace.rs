@@ -1,19 +1,32 @@
 use std::os::raw::c_void;
 
-use kvlane_sys::KVL_WORKSPACE_ALIGNMENT;
+use kvlane_sys::{KVL_ERROR_MEMORY, KVL_TILE_ALIGNMENT, KVL_WORKSPACE_ALIGNMENT};
+
+use crate::{Error, Result};
 
 /// Zeroed memory that is aligned for workspaces and for packed tiles.
 #[derive(Debug)]
 pub(crate) struct AlignedMemory(Box<[Line]>);
 
+/// The alignment of workspaces and of tiles.
+const LINE: usize = 64;
+const _: () = assert!(LINE == KVL_WORKSPACE_ALIGNMENT && LINE == KVL_TILE_ALIGNMENT);
+
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
-struct Line([u8; 64]);
+struct Line([u8; LINE]);
 
 impl AlignedMemory {
-    pub fn new(bytes: usize) -> Self {
-        assert!(std::mem::align_of::<Line>() >= KVL_WORKSPACE_ALIGNMENT);
-        Self(vec![Line([0; 64]); (bytes + 63) / 64].into_boxed_slice())
+    /// Allocates at least this many bytes, or returns `KVL_ERROR_MEMORY`.
+    pub fn new(bytes: usize) -> Result<Self> {
+        let n_lines = bytes / LINE + usize::from(bytes % LINE > 0);
+        let mut lines = Vec::new();
+        lines.try_reserve_exact(n_lines).map_err(|_| {
+            let text = format!("{bytes} bytes cannot be allocated");
+            Error::new(KVL_ERROR_MEMORY, text)
+        })?;
+        lines.resize(n_lines, Line([0; LINE]));
+        Ok(Self(lines.into_boxed_slice()))
     }
 
     pub fn bytes(&self) -> usize {

@@ -390,3 +390,30 @@ fn score_rules_have_one_number_per_head() {
     let error = Attention::new(&Geometry::new(3, 2, 64)).unwrap_err();
     assert_eq!(error.status(), sys::KVL_ERROR_HEADS);
 }
+
+#[test]
+fn counts_that_no_memory_holds_are_refused() {
+    let status = |result: Result<()>| result.unwrap_err().status();
+    let q8 = Layer { k_format: Format::Q8, v_format: Format::Q8, ..layer() };
+    assert_eq!(status(Cache::new(1, &q8, usize::MAX).map(drop)), sys::KVL_ERROR_RANGE);
+    let first = Layer { n_first_f16: usize::MAX, ..q8.clone() };
+    assert_eq!(status(Cache::new(1, &first, 64).map(drop)), sys::KVL_ERROR_RANGE);
+    let recent = Layer { n_recent_f16: usize::MAX, ..q8 };
+    assert_eq!(status(Cache::new(1, &recent, 64).map(drop)), sys::KVL_ERROR_RANGE);
+
+    let mut p = problem(1);
+    assert_eq!(status(p.attention.workspace(1, usize::MAX, 1, 1).map(drop)), sys::KVL_ERROR_RANGE);
+    assert_eq!(status(p.attention.workspace(u32::MAX, 1 << 31, 1, 1).map(drop)), sys::KVL_ERROR_MEMORY);
+    let (cache, q, mut out) = (p.cache(), p.q.clone(), out());
+    let view = cache.view(0).unwrap();
+    let sequence = Sequence { causal_offset: i64::MIN, ..Sequence::new(&view, &q, &mut out) };
+    assert_eq!(refused(&mut p, sequence).status(), sys::KVL_ERROR_RANGE);
+    let mut partial = Partial::new(&p.attention, 1);
+    for range in [(usize::MAX, 0, 1), (0, usize::MAX, 1), (0, 0, usize::MAX), (0, 2, 1)] {
+        let range = Range { view_first: range.0, first: range.1, end: range.2 };
+        let output = Output::Partial { range, partial: &mut partial };
+        assert_eq!(refused(&mut p, Sequence::new(&view, &q, output)).status(), sys::KVL_ERROR_RANGE);
+    }
+    let geometry = Geometry { window: usize::MAX, ..Geometry::new(4, 2, 64) };
+    assert_eq!(status(Attention::new(&geometry).map(drop)), sys::KVL_ERROR_RANGE);
+}
