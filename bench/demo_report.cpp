@@ -32,6 +32,8 @@ bool DemoRow::is_disturbed() const {
            decode.limit_fraction > largest_limit_fraction;
 }
 
+bool all_right(const std::vector<DemoRow> &rows) { return std::ranges::all_of(rows, &DemoRow::is_right); }
+
 void print_table_head(int threads) {
     std::printf("kvlane %s, isa %s, %d thread%s; keys and values come from memory\n\n", kvl_version(),
                 kvlane::isa_in_force(), threads, threads == 1 ? "" : "s");
@@ -114,7 +116,7 @@ void print_json(const std::vector<DemoRow> &rows, int threads) {
                                       {"largest_spread", largest_spread},
                                       {"least_concurrency", least_concurrency},
                                       {"largest_limit_fraction", largest_limit_fraction}}},
-                                    {"is_right", std::ranges::all_of(rows, &DemoRow::is_right)},
+                                    {"is_right", all_right(rows)},
                                     {"rows", nlohmann::ordered_json::array()}};
     for (const DemoRow &row : rows) {
         document["rows"].push_back(json_of(row));

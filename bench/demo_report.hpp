@@ -23,6 +23,8 @@ struct DemoRow {
     bool is_disturbed() const;
 };
 
+bool all_right(const std::vector<DemoRow> &rows);
+
 void print_table_head(int threads);
 std::string table_row(const DemoRow &row);
 void print_table_legend(const std::vector<DemoRow> &rows);

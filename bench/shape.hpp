@@ -13,6 +13,7 @@ namespace bench {
 
 struct Model {
     const char *name;
+    uint32_t n_layers;
     uint32_t n_query_heads;
     uint32_t n_kv_heads;
     uint32_t head_dim;
@@ -21,13 +22,13 @@ struct Model {
 };
 
 inline constexpr Model models[] = {
-#define MODEL(name, n_query_heads, n_kv_heads, head_dim) {name, n_query_heads, n_kv_heads, head_dim},
+#define MODEL(name, n_layers, n_query_heads, n_kv_heads, head_dim) {name, n_layers, n_query_heads, n_kv_heads, head_dim},
 #include "models.inc"
 #undef MODEL
 };
 
 // Latent attention's, after absorption.
-inline constexpr Model deepseek{"deepseek-v3", 128, 1, 576};
+inline constexpr Model deepseek{"deepseek-v3", 61, 128, 1, 576};
 
 // Returns the model of that name.
 const Model &model_of(const std::string &name);
