@@ -11,11 +11,12 @@
 namespace tool {
 
 void declare_bench(CLI::App &app, int &status) {
-    CLI::App *bench = app.add_subcommand("bench", "Decode attention of real models: time, GB/s, share of the limit");
+    CLI::App *bench = app.add_subcommand("bench", "Speed of decode attention, as a table or a plot");
     const auto options = std::make_shared<bench::DemoOptions>();
     const auto picture = std::make_shared<std::string>();
     bench::declare(*bench, *options);
-    bench->add_option("--plot", *picture, "Draw GB/s over the context into a file\nthat ends in .svg or .png (needs gnuplot)");
+    bench->add_option("--plot", *picture,
+                      "Draw GB/s over the context into a file\nthat ends in .svg or .png (needs gnuplot)");
     bench->callback([options, picture, &status] {
         std::optional<Plot> plot;
         if (!picture->empty()) {

@@ -112,8 +112,8 @@ bool same_in_batch(const Tokens &tokens, Format format) {
     std::vector<kvl_sequence> sequences;
     for (size_t i = 0; i < views.size(); ++i) {
         const int64_t len = views[i].len;
-        sequences.push_back(kvlane::Sequence{
-            .view = &views[i], .len = len, .q = tokens.query(len - 1), .out = &out[i * q_entry]});
+        sequences.push_back(
+            kvlane::Sequence{.view = &views[i], .len = len, .q = tokens.query(len - 1), .out = &out[i * q_entry]});
     }
     kvlane::Workspace workspace = attention.workspace(static_cast<uint32_t>(sequences.size()), n_tokens);
     attention.attend(sequences, workspace);
@@ -149,9 +149,8 @@ std::vector<float> outputs_of_prompt(const Tokens &tokens, Format format, int64_
 
 bool same_in_pieces(const Tokens &tokens, Format format) {
     const std::vector<float> at_once = outputs_of_prompt(tokens, format, 130);
-    return std::ranges::all_of(std::initializer_list<int64_t>{1, 7, 64}, [&](int64_t piece) {
-        return same_bits(outputs_of_prompt(tokens, format, piece), at_once);
-    });
+    return std::ranges::all_of(std::initializer_list<int64_t>{1, 7, 64},
+                               [&](int64_t piece) { return same_bits(outputs_of_prompt(tokens, format, piece), at_once); });
 }
 
 // Tiles in blocks that lie in memory in random order.

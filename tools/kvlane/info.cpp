@@ -4,31 +4,19 @@
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
-#include "bytes.hpp"
 #include "commands.hpp"
 #include "kvlane/kvlane.h"
 #include "machine.hpp"
+#include "text.hpp"
 
 namespace tool {
 namespace {
 
-constexpr size_t columns = 80, label_columns = 16;
-
-// A label and words behind it, on as many lines as they need.
 void print_words(const char *label, const std::string &words) {
-    std::string line = label;
-    line.resize(label_columns, ' ');
-    std::istringstream stream(words.empty() ? "none" : words);
-    for (std::string word; stream >> word;) {
-        if (line.size() + 1 + word.size() > columns) {
-            std::puts(line.c_str());
-            line.assign(label_columns, ' ');
-        }
-        line += " " + word;
-    }
-    std::puts(line.c_str());
+    std::string padded = label;
+    padded.resize(15, ' ');
+    std::fputs(wrapped(padded, words.empty() ? "none" : words).c_str(), stdout);
 }
 
 std::string joined(const std::vector<std::string> &words) {
@@ -53,7 +41,7 @@ void print_caches(const std::vector<CpuCache> &caches) {
     const char *label = "CPU caches";
     for (const CpuCache &cache : caches) {
         char text[96];
-        std::snprintf(text, sizeof text, "L%d %s, %s, of %d CPU%s", cache.level, cache.type.c_str(),
+        std::snprintf(text, sizeof text, "L%d %s, %s of %d CPU%s", cache.level, cache.type.c_str(),
                       bytes_text(cache.bytes).c_str(), cache.n_cpus, cache.n_cpus == 1 ? "" : "s");
         print_words(label, text);
         label = "";
@@ -85,7 +73,7 @@ void print_limits(const std::vector<Limits> &limits) {
 void print(const Machine &machine) {
     print_words("kvlane", kvl_version());
     print_words("CPU", machine.cpu);
-    print_words("CPUs in use", std::to_string(machine.n_cpus));
+    print_words("CPUs", std::to_string(machine.n_cpus) + " that this process may use");
     print_words("features", joined(machine.features));
     print_words("isas compiled", names_of(machine.isas, false));
     print_words("isas supported", names_of(machine.isas, true));
@@ -142,7 +130,7 @@ Json json_of(const Machine &machine) {
 }  // namespace
 
 void declare_info(CLI::App &app) {
-    CLI::App *info = app.add_subcommand("info", "CPU, isas and kernels; read bandwidth and multiply-add peak");
+    CLI::App *info = app.add_subcommand("info", "This CPU, its isas, kernels and limits");
     const auto json = std::make_shared<bool>(false);
     info->add_flag("--json", *json, "Print one JSON document instead of text");
     info->footer("The limits are measured, which takes about two seconds. Features are those that\nthe kernels use.");

@@ -2,6 +2,8 @@
 
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
+#include <cctype>
 #include <filesystem>
 #include <fstream>
 #include <set>
@@ -46,12 +48,8 @@ std::vector<std::string> feature_names() {
         uint32_t feature;
         const char *name;
     } all[] = {
-        {kvlane::cpu_avx2, "avx2"},
-        {kvlane::cpu_fma, "fma"},
-        {kvlane::cpu_f16c, "f16c"},
-        {kvlane::cpu_avx512, "avx512"},
-        {kvlane::cpu_avx_vnni, "avx_vnni"},
-        {kvlane::cpu_avx512_vnni, "avx512_vnni"},
+        {kvlane::cpu_avx2, "avx2"},       {kvlane::cpu_fma, "fma"},           {kvlane::cpu_f16c, "f16c"},
+        {kvlane::cpu_avx512, "avx512"},   {kvlane::cpu_avx_vnni, "avx_vnni"}, {kvlane::cpu_avx512_vnni, "avx512_vnni"},
         {kvlane::cpu_dotprod, "dotprod"},
     };
     std::vector<std::string> names;
@@ -74,7 +72,9 @@ std::vector<Isa> compiled_isas() {
 std::vector<CpuCache> cpu_caches() {
     std::vector<CpuCache> caches;
     for (const auto &cache : benchmark::CPUInfo::Get().caches) {
-        caches.push_back({cache.level, cache.type, static_cast<uint64_t>(cache.size), cache.num_sharing});
+        std::string type = cache.type;
+        std::ranges::transform(type, type.begin(), [](unsigned char letter) { return std::tolower(letter); });
+        caches.push_back({cache.level, type, static_cast<uint64_t>(cache.size), cache.num_sharing});
     }
     return caches;
 }

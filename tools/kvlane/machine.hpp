@@ -16,7 +16,7 @@ struct Isa {
 
 struct CpuCache {
     int level;
-    std::string type;  // "Data", "Instruction" or "Unified"
+    std::string type;  // "data", "instruction" or "unified"
     uint64_t bytes;
     int n_cpus;  // that share it
 };

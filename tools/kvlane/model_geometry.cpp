@@ -30,7 +30,8 @@ public:
         }
         const Json &value = fields_[name];
         if (!value.is_number_integer() || value < 1 || value > most) {
-            fail(std::string(name) + " is " + value.dump() + "; it must be a whole number from 1 to " + std::to_string(most));
+            fail(std::string(name) + " is " + value.dump() + "; it must be a whole number from 1 to " +
+                 std::to_string(most));
         }
         return value.get<uint32_t>();
     }
@@ -70,8 +71,8 @@ void set_heads(const Config &config, ModelGeometry &model) {
     model.n_kv_heads =
         config.has("num_key_value_heads") ? config.number("num_key_value_heads", KVL_MAX_HEADS) : model.n_query_heads;
     if (model.n_query_heads % model.n_kv_heads != 0) {
-        config.fail("num_key_value_heads is " + std::to_string(model.n_kv_heads) +
-                    "; it must divide num_attention_heads, " + std::to_string(model.n_query_heads));
+        config.fail("num_key_value_heads is " + std::to_string(model.n_kv_heads) + "; it must divide num_attention_heads, " +
+                    std::to_string(model.n_query_heads));
     }
     model.head_dim = model.v_head_dim = head_dim_of(config, model.n_query_heads);
 }

@@ -22,7 +22,8 @@ struct ModelGeometry {
 ModelGeometry listed_model(const std::string &name);
 
 // Reads the config.json of a Hugging Face model.
-// Errors: std::runtime_error when the file cannot be read or a field is missing or wrong; its text names the file, the field,
+// Errors: std::runtime_error when the file cannot be read or a field is missing or wrong; its text names the file, the
+// field,
 //         its value and what is allowed
 ModelGeometry model_of_config(const std::string &path);
 

@@ -1,6 +1,7 @@
 #pragma once
 
-// A picture of the table: a panel for each model, GB/s over the context, a line for each format and a dotted one for its limit.
+// A picture of the table: a panel for each model, GB/s over the context, a line for each format and a dotted one for its
+// limit.
 
 #include <string>
 #include <vector>
@@ -12,7 +13,8 @@ namespace tool {
 // A file that gnuplot draws into.
 class Plot {
 public:
-    // Errors: std::runtime_error when the name ends in neither .svg nor .png, gnuplot is not installed, or the file cannot be
+    // Errors: std::runtime_error when the name ends in neither .svg nor .png, gnuplot is not installed, or the file cannot
+    // be
     //         written. The file is created, and keeps what it has until draw
     explicit Plot(const std::string &path);
     ~Plot();

@@ -6,11 +6,10 @@
 #include <nlohmann/json.hpp>
 
 #include "../../bench/shape.hpp"
-#include "../../bench/system.hpp"
-#include "bytes.hpp"
 #include "cache_size.hpp"
 #include "commands.hpp"
 #include "kvlane/tbb.hpp"
+#include "text.hpp"
 
 namespace tool {
 namespace {
@@ -91,7 +90,7 @@ void print(const ModelGeometry &model, const SizeOptions &options, const CacheSi
     std::printf("cache %s, %lld tokens", options.cache.c_str(), static_cast<long long>(cache.n_tokens));
     std::printf(cache.n_sequences > 1 ? ", %u sequences\n\n" : "\n\n", cache.n_sequences);
     print_parts(model, cache, size);
-    std::printf("\nOne token of each sequence reads %s of keys, values and scales.\n", bytes_text(size.read_bytes).c_str());
+    std::printf("\nDecoding one token of each sequence reads %s of them.\n", bytes_text(size.read_bytes).c_str());
 }
 
 // The same numbers: per_token of one layer, the others of all layers and sequences.
@@ -162,7 +161,8 @@ void declare_size(CLI::App &app) {
     size->add_option("--ctx", cache.n_tokens, "Tokens in each sequence's cache")
         ->check(CLI::Range(int64_t{1}, KVL_MAX_TOKENS))
         ->capture_default_str();
-    size->add_option("--cache", options->cache, "Storage format: " + format_names() + ",\nor one of keys and one of values, as q8+q4")
+    size->add_option("--cache", options->cache,
+                     "Storage format: " + format_names() + ",\nor one of keys and one of values, as q8+q4")
         ->capture_default_str();
     size->add_option("--first-f16", cache.n_first_f16, "First tokens that q8 and q4 keep in f16")
         ->check(CLI::Range(int64_t{0}, KVL_MAX_TOKENS));

@@ -1,0 +1,47 @@
+# kvlane info: that it fits the page, agrees with its JSON, and knows every feature that the kernels ask for.
+#   cmake -DPROGRAM=kvlane -DVERSION=… -DISAS=… -DSOURCE_DIR=… -P info_test.cmake
+cmake_minimum_required(VERSION 3.25)
+include(${CMAKE_CURRENT_LIST_DIR}/run.cmake)
+
+list(JOIN ISAS " " isas)
+list(GET ISAS 0 portable)
+set(ENV{KVLANE_ISA} ${portable})
+prints("^kvlane +${VERSION}\n;\nCPU +[^ ];\nisas compiled +${isas}\n;\nisa in force +${portable}\n;\nq4 +${portable}/q4.q4/group:1 ;GB/s" info)
+if(NOT out MATCHES "\n +1 +([0-9]+[.][0-9]) +([0-9]+[.][0-9])\n" OR NOT CMAKE_MATCH_1 GREATER 0 OR NOT CMAKE_MATCH_2 GREATER 0)
+  message(FATAL_ERROR "no limits of one thread:\n${out}")
+endif()
+
+prints("^{" info --json)
+expect_json("${out}" ${VERSION} kvlane_version)
+expect_json("${out}" ${portable} isa_in_force)
+list(LENGTH ISAS n_isas)
+string(JSON n LENGTH "${out}" isas)
+string(JSON first_kernel GET "${out}" kernels 0 group_4)
+string(JSON threads GET "${out}" limits 0 threads)
+string(JSON bandwidth GET "${out}" limits 0 bytes_per_second)
+string(JSON multiply_adds GET "${out}" limits 0 multiply_adds_per_second)
+if(NOT n EQUAL n_isas OR NOT first_kernel STREQUAL "${portable}/f32+f32/group:4" OR NOT threads EQUAL 1
+    OR NOT bandwidth GREATER 1e7 OR NOT multiply_adds GREATER 1e7)
+  message(FATAL_ERROR "the JSON is not that of this build:\n${out}")
+endif()
+
+# On Linux the system knows the caches, nodes and huge pages.
+if(EXISTS /sys/devices/system/node/node0)
+  file(GLOB nodes /sys/devices/system/node/node[0-9]*)
+  list(LENGTH nodes n_nodes)
+  expect_json("${out}" ${n_nodes} n_numa_nodes)
+endif()
+if(EXISTS /sys/kernel/mm/transparent_hugepage/enabled)
+  file(READ /sys/kernel/mm/transparent_hugepage/enabled choices)
+  string(REGEX REPLACE ".*\\[(.*)\\].*" "\\1" chosen "${choices}")
+  expect_json("${out}" ${chosen} huge_pages)
+endif()
+
+file(STRINGS ${SOURCE_DIR}/kernels/cpu.hpp features REGEX "^ *cpu_[a-z0-9_]+ = [1-9]")
+file(READ ${SOURCE_DIR}/tools/kvlane/machine.cpp machine)
+list(TRANSFORM features REPLACE "^ *(cpu_[a-z0-9_]+) = .*" "\\1")
+foreach(feature IN LISTS features)
+  if(NOT machine MATCHES "kvlane::${feature},")
+    message(FATAL_ERROR "machine.cpp does not name ${feature}")
+  endif()
+endforeach()
