@@ -33,4 +33,3 @@ offers "$models" size --model =
 offers "$formats" size --ctx 100 --cache ''
 offers "$formats" bench --format ''
 offers '' size --config ''
-offers '' nonsense --

@@ -1,6 +1,7 @@
 #include "model_geometry.hpp"
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
@@ -44,10 +45,10 @@ private:
 // The fields of the language model, which those of several modalities have in an object of its own.
 Config config_in(const std::string &path) {
     std::ifstream file(path);
-    Json fields = Json::parse(file, nullptr, false);
-    if (!file) {
+    if (!file || std::filesystem::is_directory(path)) {
         throw std::runtime_error("--config is " + path + "; the file cannot be read");
     }
+    Json fields = Json::parse(file, nullptr, false);
     if (!fields.is_object()) {
         throw std::runtime_error("--config is " + path + "; the file must hold a JSON object");
     }
