@@ -116,7 +116,8 @@ std::string plot_script(const std::vector<bench::DemoRow> &rows, const std::stri
     const auto models = distinct(rows, model_of);
     const size_t n_columns = std::min<size_t>(3, models.size()), n_rows = (models.size() + n_columns - 1) / n_columns;
     std::ostringstream script;
-    script << "set terminal " << terminal << " noenhanced size " << 380 * n_columns << ',' << 320 * n_rows << '\n'
+    script << "set terminal " << terminal << " noenhanced background 'white' size " << 380 * n_columns << ',' << 320 * n_rows
+           << '\n'
            << "set multiplot layout " << n_rows << ',' << n_columns << '\n';
     write_axes(rows, script);
     for (const std::string &model : models) {

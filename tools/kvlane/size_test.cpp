@@ -66,13 +66,13 @@ void check_size(const tool::ModelGeometry &model, const tool::CacheOptions &opti
 }  // namespace
 
 TEST_CASE("a cache has the bytes that are computed: every pair of formats, with padding and without") {
-    for (const auto &[head_dim, v_head_dim] : {std::pair{64u, 64u}, {80u, 80u}, {33u, 7u}, {576u, 512u}}) {
+    for (const auto &dims : {std::pair{64u, 64u}, {80u, 80u}, {33u, 7u}, {576u, 512u}}) {
         for (kvl_format k = 0; kvl_format_name(k); ++k) {
             for (kvl_format v = 0; kvl_format_name(v); ++v) {
-                CAPTURE(head_dim);
+                CAPTURE(dims.first);
                 CAPTURE(k);
                 CAPTURE(v);
-                check_size({"", 2, 4, 2, head_dim, v_head_dim, 1, 50},
+                check_size({"", 2, 4, 2, dims.first, dims.second, 1, 50},
                            {.k_format = Format{k}, .v_format = Format{v}, .n_tokens = 130, .n_sequences = 3});
             }
         }
