@@ -13,7 +13,9 @@
 #include <sstream>
 #include <stdexcept>
 
-extern char **environ;
+#ifdef __APPLE__
+extern char **environ;  // Linux's unistd.h declares it
+#endif
 
 namespace tool {
 namespace {
@@ -88,14 +90,14 @@ void write_data(const std::vector<bench::DemoRow> &rows, const std::string &mode
 // One model's panel: a line for each format, and a dotted one for its limit.
 void write_panel(const std::vector<bench::DemoRow> &rows, const std::string &model, std::ostream &script) {
     const auto formats = distinct(rows, format_of);
-    std::string lines;
+    std::ostringstream lines;
     for (size_t i = 0; i < formats.size(); ++i) {
-        const std::string data = "$f" + std::to_string(i), color = std::to_string(i + 1);
+        const std::string data = "$f" + std::to_string(i);
         write_data(rows, model, formats[i], data, script);
-        lines += (i == 0 ? "plot " : ", ") + data + " using 1:2 with linespoints pt 7 ps 0.5 lc " + color + " title '" +
-                 formats[i] + "', " + data + " using 1:3 with lines dt 3 lc " + color + " notitle";
+        lines << (i == 0 ? "plot " : ", ") << data << " using 1:2 with linespoints pt 7 ps 0.5 lc " << i + 1 << " title '"
+              << formats[i] << "', " << data << " using 1:3 with lines dt 3 lc " << i + 1 << " notitle";
     }
-    script << "set title '" << model << "'\n" << lines << '\n';
+    script << "set title '" << model << "'\n" << lines.str() << '\n';
 }
 
 // The contexts as the ticks of a logarithmic axis, with room at both ends.
