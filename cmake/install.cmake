@@ -1,5 +1,5 @@
 # Every rule names its component: runtime, what programs need that are linked with kvlane; development, what compilers and linkers
-# need; license.
+# need; tools, the command kvlane (tools/kvlane); license.
 include(CMakePackageConfigHelpers)
 
 set(config_dir ${CMAKE_INSTALL_LIBDIR}/cmake/kvlane)

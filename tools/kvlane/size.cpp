@@ -79,16 +79,14 @@ void print_parts(const ModelGeometry &model, const CacheOptions &options, const 
 
 void print(const ModelGeometry &model, const SizeOptions &options, const CacheSize &size) {
     const CacheOptions &cache = options.of_cache;
-    std::printf("%s\n", model.name.c_str());
-    std::printf("%u layers, %u query heads, %u KV heads, head_dim %u", model.n_layers, model.n_query_heads, model.n_kv_heads,
-                model.head_dim);
-    std::printf(model.v_head_dim != model.head_dim ? ", v_head_dim %u\n" : "\n", model.v_head_dim);
+    std::printf("%s\nlayers %u, query heads %u, KV heads %u, head_dim %u, v_head_dim %u\n", model.name.c_str(),
+                model.n_layers, model.n_query_heads, model.n_kv_heads, model.head_dim, model.v_head_dim);
     if (model.n_window_layers > 0) {
-        std::printf("%u layers see the newest %lld tokens only; the cache keeps all\n", model.n_window_layers,
-                    static_cast<long long>(model.window));
+        std::printf("layers that see the newest %lld tokens only: %u; the cache keeps all tokens\n",
+                    static_cast<long long>(model.window), model.n_window_layers);
     }
-    std::printf("cache %s, %lld tokens", options.cache.c_str(), static_cast<long long>(cache.n_tokens));
-    std::printf(cache.n_sequences > 1 ? ", %u sequences\n\n" : "\n\n", cache.n_sequences);
+    std::printf("cache %s, tokens %lld, sequences %u, queries %u, threads %u\n\n", options.cache.c_str(),
+                static_cast<long long>(cache.n_tokens), cache.n_sequences, cache.n_queries, cache.n_threads);
     print_parts(model, cache, size);
     std::printf("\nDecoding one token of each sequence reads %s of them.\n", bytes_text(size.read_bytes).c_str());
 }

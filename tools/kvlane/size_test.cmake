@@ -4,7 +4,7 @@ cmake_minimum_required(VERSION 3.25)
 include(${CMAKE_CURRENT_LIST_DIR}/run.cmake)
 
 # 32 layers of 8 KV heads: 2 * 8 * 128 bytes and 16 scales of 4 bytes a token and layer.
-prints("32 layers, 32 query heads, 8 KV heads;\nkeys +1024 +33554432 +1073741824 +1[.]0 GiB\n;\ncache +2112 +69206016 +2214592512 "
+prints("\nlayers 32, query heads 32, KV heads 8, head_dim 128, ;\ncache q8, tokens 32768, sequences 1, ;\nkeys +1024 +33554432 +1073741824 +1[.]0 GiB\n;\ncache +2112 +69206016 +2214592512 "
   size --model llama-3-8b --ctx 32768 --cache q8)
 prints("^{" size --model llama-3-8b --ctx 32768 --cache q8 --json)
 expect_json("${out}" 2112 bytes_per_token sum)
@@ -33,7 +33,7 @@ file(STRINGS ${MODELS_INC} models REGEX "^MODEL\\(")
 list(TRANSFORM models REPLACE "^MODEL\\(\"([^\"]+)\", ([0-9]+), .*" "\\1=\\2")
 foreach(model IN LISTS models)
   string(REGEX MATCH "^(.*)=(.*)$" _ "${model}")
-  prints("^${CMAKE_MATCH_1}\n${CMAKE_MATCH_2} layers, ;\ncache +[1-9]" size --model ${CMAKE_MATCH_1})
+  prints("^${CMAKE_MATCH_1}\nlayers ${CMAKE_MATCH_2}, ;\ncache +[1-9]" size --model ${CMAKE_MATCH_1})
 endforeach()
 
 # Configurations of Hugging Face.
@@ -44,22 +44,22 @@ function(config_is text)
 endfunction()
 set(heads "\"num_attention_heads\": 8, \"num_key_value_heads\": 2")
 config_is("{\"num_hidden_layers\": 3, ${heads}, \"hidden_size\": 512}")
-prints("3 layers, 8 query heads, 2 KV heads, head_dim 64\n;\ncache +512 " size --config ${config})
+prints("layers 3, query heads 8, KV heads 2, head_dim 64, v_head_dim 64\n;\ncache +512 " size --config ${config})
 config_is("{\"num_hidden_layers\": 3, ${heads}, \"hidden_size\": 512, \"head_dim\": 80}")
-prints("head_dim 80\n" size --config ${config})
+prints(" head_dim 80, v_head_dim 80\n" size --config ${config})
 config_is("{\"num_hidden_layers\": 3, \"num_attention_heads\": 8, \"hidden_size\": 512, \"head_dim\": null}")
-prints("8 KV heads, head_dim 64\n" size --config ${config})
+prints("KV heads 8, head_dim 64, " size --config ${config})
 config_is("{\"text_config\": {\"num_hidden_layers\": 3, ${heads}, \"head_dim\": 64}}")
-prints("3 layers, 8 query heads" size --config ${config})
+prints("layers 3, query heads 8, " size --config ${config})
 config_is("{\"num_hidden_layers\": 2, \"num_attention_heads\": 128, \"num_key_value_heads\": 128, \"kv_lora_rank\": 512,
   \"qk_rope_head_dim\": 64}")
-prints("128 query heads, 1 KV heads, head_dim 576, v_head_dim 512\n" size --config ${config})
+prints("query heads 128, KV heads 1, head_dim 576, v_head_dim 512\n" size --config ${config})
 
 # Layers with a window read its tokens only, and keep all: 1024 of 4096 in two of three layers.
 set(layers "\"num_hidden_layers\": 3, ${heads}, \"head_dim\": 64, \"sliding_window\": 1024")
 set(sliding "\"sliding_attention\"")
 config_is("{${layers}, \"layer_types\": [${sliding}, ${sliding}, \"full_attention\"]}")
-prints("\n2 layers see the newest 1024 tokens only" size --config ${config} --ctx 4096)
+prints("\nlayers that see the newest 1024 tokens only: 2;" size --config ${config} --ctx 4096)
 prints("^{" size --config ${config} --ctx 4096 --json)
 math(EXPR cache_bytes "3 * 4096 * 512")
 math(EXPR read_bytes "(4096 + 2 * 1024) * 512")
