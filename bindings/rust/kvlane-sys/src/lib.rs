@@ -83,6 +83,7 @@ constants! {
     pub const KVL_ERROR_MASK: kvl_status = 27;
     pub const KVL_ERROR_ALIGNMENT: kvl_status = 28;
     pub const KVL_ERROR_PLAN: kvl_status = 29;
+    pub const KVL_ERROR_NUMA: kvl_status = 30;
 
     pub const KVL_F32: kvl_format = 0;
     pub const KVL_F16: kvl_format = 1;
@@ -102,6 +103,7 @@ constants! {
     pub const KVL_LAYER_ESTIMATE_K_OFFSET: u32 = 1;
     pub const KVL_CACHE_NO_HUGE_PAGES: u32 = 1;
     pub const KVL_SEQUENCE_NON_CAUSAL: u32 = 1;
+    pub const KVL_SEQUENCE_KV_HEADS: u32 = 2;
 }
 
 structs! {
@@ -153,6 +155,7 @@ structs! {
         pub n_first_f16: i64,
         pub n_recent_f16: i64,
         pub k_offset: *const f32,
+        pub numa_nodes: *const i32,
     }
 
     pub struct kvl_cache_desc {
@@ -278,6 +281,8 @@ structs! {
         pub lse_token_stride_bytes: i64,
         pub lse_head_stride_bytes: i64,
         pub causal_offset: i64,
+        pub first_kv_head: u32,
+        pub reserved: u32,
     }
 
     pub struct kvl_executor {
@@ -325,6 +330,13 @@ functions! {
         v_len: usize,
     ) -> kvl_status;
     pub fn kvl_cache_append_rows(cache: *mut kvl_cache, layer: u32, rows: *const kvl_rows) -> kvl_status;
+    pub fn kvl_cache_commit(
+        cache: *mut kvl_cache,
+        layer: u32,
+        first_kv_head: u32,
+        n_kv_heads: u32,
+        n_tokens: i64,
+    ) -> kvl_status;
     pub fn kvl_cache_advance(cache: *mut kvl_cache, n_tokens: i64) -> kvl_status;
     pub fn kvl_cache_truncate(cache: *mut kvl_cache, len: i64) -> kvl_status;
     pub fn kvl_cache_clear(cache: *mut kvl_cache) -> kvl_status;
@@ -456,6 +468,13 @@ functions! {
         n_queries: u32,
         out: *mut f32,
         lse: *mut f32,
+    ) -> kvl_status;
+    pub fn kvl_merge_partials(
+        attention: *const kvl_attention,
+        partials: *const kvl_partial,
+        n_partials: u32,
+        n_rows: u32,
+        out: kvl_partial,
     ) -> kvl_status;
     pub fn kvl_merge_batch(
         attention: *const kvl_attention,
