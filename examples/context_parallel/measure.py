@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Measures layers of context-parallel decoding over networks of several latencies and rates, and compares with model.py.
 
-All ranks run on this machine; slow_network.cpp, preloaded, delays their messages. Prints a table in Markdown.
+All ranks run on this machine; slow_network.cpp, preloaded, delays their messages. Prints a table in Markdown: medians over
+steps and layers of the slowest rank's times, in microseconds; the ratio is the measured time of a layer to the model's.
 """
 
 import argparse
@@ -47,8 +48,8 @@ def main():
     parser.add_argument("--steps", type=int, default=20, help="steps of two layers (default: %(default)s)")
     options = parser.parse_args()
     options.directory = options.directory.resolve()
-    print("| ranks | latency | MB/s | pieces | attention | merges | reduction, model | layer, model | layer, measured | ratio |")
-    print("| ---: " * 10 + "|")
+    print("| ranks | added latency | MB/s | pieces | latency | attention | merges | reduction (model) | layer (model) | layer | ratio |")
+    print("| ---: " * 11 + "|")
     for n_ranks, latency, rate, pieces in NETWORKS:
         got = measure(options, n_ranks, latency, rate, pieces)
         rows = model.Rows(ROWS, HEAD_DIM, pieces)
@@ -57,9 +58,9 @@ def main():
             rows, n_ranks, got["latency_us"] * 1e-6, bytes_per_second, got["merges_us"] * 1e-6
         )
         layer = got["attention_us"] + reduction
-        row = [n_ranks, got["latency_us"], rate or "any", pieces, got["attention_us"], got["merges_us"], reduction, layer]
-        row += [got["layer_us"], f"{got['layer_us'] / layer:.2f}"]
-        print("| " + " | ".join(f"{cell:.0f}" if isinstance(cell, float) else str(cell) for cell in row) + " |", flush=True)
+        times = [got["latency_us"], got["attention_us"], got["merges_us"], reduction, layer, got["layer_us"]]
+        row = [n_ranks, latency, rate or "any", pieces, *(f"{time:.0f}" for time in times), f"{got['layer_us'] / layer:.2f}"]
+        print(f"| {' | '.join(map(str, row))} |", flush=True)
 
 
 main()

@@ -44,9 +44,9 @@ def reduction_seconds(rows, n_ranks, latency, bytes_per_second, merges):
     before it by the longest stage. Latency lengthens the pipeline, but occupies no stage.
     """
     n_pieces = min(rows.n_pieces, rows.n)
+    sent = bytes_sent(rows, n_ranks)
     merge = merges / n_pieces
-    link = rows.state_bytes / n_pieces / bytes_per_second
-    outputs = rows.output_bytes * (n_ranks - 1) / n_pieces / bytes_per_second
+    link, outputs = (n_bytes / n_pieces / bytes_per_second for n_bytes in (sent[0], sent[-1]))
     first = n_ranks * merge + (n_ranks - 1) * (latency + link) + (latency + outputs if n_ranks > 1 else 0)
     return first + (n_pieces - 1) * max(merge, link, outputs)
 
