@@ -26,8 +26,10 @@ public:
     Chain(const Chain &) = delete;
     Chain &operator=(const Chain &) = delete;
 
-    /// Merges the states of n_queries queries. All ranks call it with the same n_queries, and their own chunks' states.
+    /// Merges the states of n_queries queries, at most max_queries. All ranks call it with the same n_queries, and their own
+    /// chunks' states.
     /// Shape:  out [n_queries, n_query_heads, v_head_dim]
+    /// Pre:    the messages, a piece's state and outputs, have at most INT_MAX floats
     void reduce(std::span<const kvl_partial> own, uint32_t n_queries, float *out);
 
     /// Returns the bytes of all messages that this rank has sent.

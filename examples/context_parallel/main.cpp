@@ -42,10 +42,10 @@ double median(std::vector<double> values) {
     return *middle;
 }
 
-enum class Rows { queries, keys, values };
+enum class RowKind { queries, keys, values };
 
 // Random rows of n_tokens tokens, the same on every rank, in place of a model's projections.
-Floats random_rows(Rows kind, uint32_t layer, int64_t first, int64_t n_tokens, size_t entry) {
+Floats random_rows(RowKind kind, uint32_t layer, int64_t first, int64_t n_tokens, size_t entry) {
     Floats rows;
     rows.reserve(static_cast<size_t>(n_tokens) * entry);
     for (int64_t token = first; token < first + n_tokens; ++token) {
@@ -150,8 +150,8 @@ private:
     template <class To>
     void append(To &to, uint32_t layer, int64_t first, int64_t n_tokens) {
         const kvlane::Geometry &g = shape_.geometry;
-        to.append(layer, first, random_rows(Rows::keys, layer, first, n_tokens, size_t{g.n_kv_heads} * g.head_dim),
-                  random_rows(Rows::values, layer, first, n_tokens, size_t{g.n_kv_heads} * g.v_head_dim));
+        to.append(layer, first, random_rows(RowKind::keys, layer, first, n_tokens, size_t{g.n_kv_heads} * g.head_dim),
+                  random_rows(RowKind::values, layer, first, n_tokens, size_t{g.n_kv_heads} * g.v_head_dim));
     }
 
     // Appends the tokens before the first step.
@@ -174,7 +174,7 @@ private:
         Floats out(static_cast<size_t>(n_new) * shape_.out_entry());
         for (uint32_t layer = 0; layer < options_.n_layers; ++layer) {
             append(shard_, layer, first, n_new);
-            const Floats q = random_rows(Rows::queries, layer, first, n_new, shape_.q_entry());
+            const Floats q = random_rows(RowKind::queries, layer, first, n_new, shape_.q_entry());
             attend(layer, first + n_new, q, out);
             if (options_.checks) {
                 check(layer, first, q, out);
@@ -186,15 +186,17 @@ private:
         }
     }
 
-    // The ranks begin a layer together, as in a model whose other operators all of them run.
+    // Attention is measured alone first. A layer begins on all ranks together, as in a model whose other operators all of
+    // them run.
     void attend(uint32_t layer, int64_t len, const Floats &q, Floats &out) {
         const double merged_before = chain_.merge_seconds();
         MPI_Barrier(MPI_COMM_WORLD);
         const double start = MPI_Wtime();
-        const std::span<const kvl_partial> states = shard_.attend(layer, len, options_.n_queries, q.data());
+        shard_.attend(layer, len, options_.n_queries, q.data());
+        MPI_Barrier(MPI_COMM_WORLD);
         const double attended = MPI_Wtime();
-        chain_.reduce(states, options_.n_queries, out.data());
-        times_.layer.push_back((MPI_Wtime() - start) * 1e6);
+        chain_.reduce(shard_.attend(layer, len, options_.n_queries, q.data()), options_.n_queries, out.data());
+        times_.layer.push_back((MPI_Wtime() - attended) * 1e6);
         times_.attention.push_back((attended - start) * 1e6);
         times_.merges.push_back((chain_.merge_seconds() - merged_before) * 1e6);
     }
@@ -214,8 +216,7 @@ private:
         ++n_checked_;
     }
 
-    // Returns the time that a message of one float takes from the first rank to the next, in microseconds: half a round
-    // trip.
+    // Returns the latency of a message of one float between the first two ranks in microseconds: half a round trip.
     double measure_latency() const {
         constexpr int n_trips = 51;
         std::vector<double> trips;
@@ -278,7 +279,8 @@ private:
 }  // namespace
 
 int main(int argc, char **argv) {
-    MPI_Init(&argc, &argv);
+    int threads_provided = 0;
+    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &threads_provided);  // the pool's threads do not call MPI
     const World world;
     Options options;
     CLI::App app(

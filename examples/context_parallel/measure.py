@@ -44,7 +44,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=pathlib.Path, help="where the build has the program")
     parser.add_argument("--mpirun", default="mpirun")
-    parser.add_argument("--ctx", type=int, default=8192, help="tokens in the cache (default: %(default)s)")
+    parser.add_argument("--ctx", type=int, default=4096, help="tokens in the cache (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=20, help="steps of two layers (default: %(default)s)")
     options = parser.parse_args()
     options.directory = options.directory.resolve()

@@ -1,6 +1,5 @@
 // A network of a given latency and rate between the ranks of one machine: preloaded, it delays what MPI_Isend sends to
-// MPI_Recv. Each message is followed by the time of its arrival, until which the receiver sleeps; the sender goes on at
-// once.
+// MPI_Recv. Each message is followed by the time of its arrival, until which the receiver sleeps; the sender goes on.
 //   KVLANE_LATENCY_US   latency of a message in microseconds
 //   KVLANE_MB_PER_S     rate of each rank's outgoing link in MB/s; 0: any
 
@@ -40,8 +39,8 @@ void sleep_until(double time) {
 
 }  // namespace
 
-int MPI_Init(int *argc, char ***argv) {
-    const int status = PMPI_Init(argc, argv);
+int MPI_Init_thread(int *argc, char ***argv, int required, int *provided) {
+    const int status = PMPI_Init_thread(argc, argv, required, provided);
     PMPI_Comm_dup(MPI_COMM_WORLD, &arrivals);
     prctl(PR_SET_TIMERSLACK, 1UL);  // sleeps end on time
     return status;
