@@ -50,6 +50,5 @@ SH
 chmod +x "$directory/enter" "$directory/agent"
 
 export OMPI_MCA_orte_default_hostfile=$directory/hosts OMPI_MCA_plm_rsh_agent=$directory/agent
-export OMPI_MCA_mpi_yield_when_idle=1  # the "machines" share this one's processors
 export OMPI_MCA_btl=tcp,self OMPI_MCA_btl_tcp_if_include=eth0 OMPI_MCA_oob_tcp_if_include=eth0
 "$directory/enter" "${namespaces[0]}" "$@" "${namespaces[@]}"
