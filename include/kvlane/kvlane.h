@@ -46,7 +46,7 @@
 /* ---- Constants --------------------------------------------------------------------------------------------------- */
 
 #define KVL_VERSION_MAJOR 0 /* major version of this header, see kvl_version() for the library */
-#define KVL_VERSION_MINOR 2 /* minor version of this header */
+#define KVL_VERSION_MINOR 3 /* minor version of this header */
 #define KVL_VERSION_PATCH 0 /* patch version of this header */
 
 #define KVL_MAX_HEAD_DIM 1024                    /* largest head_dim and v_head_dim */
