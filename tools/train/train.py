@@ -34,7 +34,7 @@ SHORT_WINDOW = 256
 TOKENS_PER_STEP = 2048
 LEARNING_RATE = 2e-3
 WARM_UP_STEPS = 100
-DECAY = 0.35  # the part of the steps in which the learning rate falls
+DECAY = 0.2  # the part of the steps in which the learning rate falls
 WEIGHT_DECAY = 0.1
 SEED = 1
 
@@ -146,7 +146,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, metavar="WORK", help="directory of the tokenizer and the checkpoint")
     parser.add_argument("--model", type=Path, required=True, help="directory to write the model to")
-    parser.add_argument("--steps", type=int, default=3500, help="steps in all, of 2048 tokens each (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=3250, help="steps in all, of 2048 tokens each (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch (default: %(default)s)")
     parser.add_argument("--save-every", type=int, default=100, help="steps between checkpoints (default: %(default)s)")
     options = parser.parse_args()
