@@ -1,4 +1,4 @@
-"""Measures what formats of the KV cache cost in perplexity: the table of docs/accuracy.md.
+"""Measures what formats of the KV cache cost in perplexity: the tables of docs/accuracy.md.
 
     python3 tools/train/perplexity.py examples/llama2/kjv build/release/examples/llama2/kvlane-llama2
 
@@ -24,6 +24,7 @@ QUANTIZED = ["f16+q8", "f16+q4", "q8", "q8+q4", "q4+q8", "q4"]
 ROTATIONS = ["none", "hadamard"]
 REFERENCE = ["f32", "--rotation", "none"]
 FIRST_F16, RECENT_F16 = 64, 128
+PRINTED = r"(\d+) tokens, cache \S+: perplexity ([\d.]+), .* largest logit difference (\S+)"  # by kvlane-llama2
 TOLERANCE = 1e-4  # relative, between torch and kvlane-llama2
 
 
@@ -67,14 +68,15 @@ def torch_perplexity(directory, encoded):
 
 
 def kvlane_perplexity(program, directory, files, cache, *options):
-    """Returns the perplexity of windows, a file each, by kvlane-llama2."""
-    losses = []
+    """Returns the perplexity of windows, a file each, by kvlane-llama2, and the largest difference of a logit from an f32 cache's."""
+    losses, differences = [], []
     for file in files:
         command = [program, directory, "--perplexity", file, "--cache", cache, *options]
         printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-        n_tokens, value = re.match(r"(\d+) tokens, cache \S+: perplexity ([\d.]+),", printed).groups()
+        n_tokens, value, difference = re.match(PRINTED, printed).groups()
         losses.append((int(n_tokens) - 1, math.log(float(value))))
-    return perplexity(losses)
+        differences.append(float(difference))
+    return perplexity(losses), max(differences)
 
 
 def check(ours, reference):
@@ -84,16 +86,15 @@ def check(ours, reference):
                  f"they must differ by less than {TOLERANCE} of it")
 
 
-def print_table(measure):
-    """Prints the table in Markdown; measure(cache, *options) returns a perplexity."""
+def print_table(measure, cell):
+    """Prints a table in Markdown; cell formats what measure(cache, *options) returns."""
     window = ["--first-f16", str(FIRST_F16), "--recent-f16", str(RECENT_F16)]
     columns = [["--rotation", rotation, *more] for more in ([], window) for rotation in ROTATIONS]
-    reference = measure(*REFERENCE)
     print("| cache | no rotation | Hadamard | no rotation, f16 window | Hadamard, f16 window |")
     print("| --- | ---: | ---: | ---: | ---: |")
     for cache in FLOATS + QUANTIZED:
-        values = [measure(cache, *options) for options in (columns if cache in QUANTIZED else columns[:len(ROTATIONS)])]
-        cells = [f"{value:.4f} ({value / reference:.5f})" for value in values] + [""] * (len(columns) - len(values))
+        measured = columns if cache in QUANTIZED else columns[:len(ROTATIONS)]
+        cells = [cell(*measure(cache, *options)) for options in measured] + [""] * (len(columns) - len(measured))
         print(f"| {cache} | {' | '.join(cells)} |", flush=True)
 
 
@@ -120,10 +121,13 @@ def main():
             return kvlane_perplexity(options.program, options.model, files, cache, *more)
 
         reference = torch_perplexity(options.model, encoded)
-        check(measure(*REFERENCE), reference)
+        ours, _ = measure(*REFERENCE)
+        check(ours, reference)
         print(f"windows: {len(pieces)}, of at most {options.context} tokens, {sum(map(len, encoded))} in all; "
-              f"perplexity by torch {reference:.4f}\n")
-        print_table(measure)
+              f"perplexity by torch {reference:.4f}. With caches of kvlane, and their ratio to f32:\n")
+        print_table(measure, lambda value, _: f"{value:.4f} ({value / ours:.5f})")
+        print("\nThe largest difference of a logit from that with an f32 cache:\n")
+        print_table(measure, lambda _, difference: f"{difference:.2g}")
 
 
 if __name__ == "__main__":
