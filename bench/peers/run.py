@@ -1,0 +1,271 @@
+#!/usr/bin/env python3
+"""Compares kvlane's decode attention with that of other libraries. Every library runs in a process of its own; blocks of calls are
+timed by turns, with pauses in which spinning threads fall asleep. Prints a table of ratios of times (kvlane is so many times
+faster); a run of everything also writes it, with a picture, into docs. ./dev peers sets up what this needs."""
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import select
+import statistics
+import subprocess
+import sys
+import time
+
+import page
+import shapes
+
+HERE = pathlib.Path(__file__).parent
+VENVS = {  # by peer; kvlane is the one that the others are compared with
+    "kvlane": "main",
+    "onnxruntime": "main",
+    "openvino": "main",
+    "torch": "torch",
+    "vllm": "torch",
+    "ggml": "ggml",
+    "numpy": "main",
+}
+REQUEST_SECONDS = 120
+
+
+class PeerFailed(Exception):
+    """A peer cannot do what it was asked for."""
+
+
+class Process:
+    """One peer's worker (worker.py)."""
+
+    def __init__(self, command, environment=None):
+        self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                                      bufsize=1, env=environment)  # fmt: skip
+        self.read_answer()
+
+    def request(self, do, **arguments):
+        try:
+            print(json.dumps({"do": do, **arguments}), file=self.child.stdin, flush=True)
+        except BrokenPipeError:
+            pass  # the answer says why
+        return self.read_answer()
+
+    def read_answer(self):
+        if not select.select([self.child.stdout], [], [], REQUEST_SECONDS)[0]:
+            self.stop()
+            raise PeerFailed(f"no answer within {REQUEST_SECONDS} s")
+        line = self.child.stdout.readline()
+        if not line:
+            raise PeerFailed(f"its process ended with status {self.child.wait()}")
+        answer = json.loads(line)
+        if "failed" in answer:
+            raise PeerFailed(answer["failed"])
+        return answer
+
+    def stop(self):
+        self.child.kill()
+        self.child.wait()
+
+    @property
+    def runs(self):
+        return self.child.poll() is None
+
+
+def start(peer, venvs):
+    python = venvs / VENVS[peer] / "bin" / "python"
+    if not python.exists():
+        raise PeerFailed(f"there is no {python}")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")}  # its own choice
+    return Process([python, "-B", HERE / "worker.py", peer], environment)
+
+
+@dataclasses.dataclass
+class Entry:
+    """A configuration of a peer, with a process of its own."""
+
+    peer: str
+    configuration: str
+    process: Process
+    error: float = 0.0
+    bytes: int = 0
+    blocks: list = dataclasses.field(default_factory=list)  # median call of each, in seconds
+    failure: str = ""
+
+
+class Processes:
+    """The workers, each started when it is first needed, and again after it has ended."""
+
+    def __init__(self, peers, start_peer):
+        self.start_peer = start_peer
+        self.running = {}
+        self.versions, self.configurations, self.missing = {}, {}, {}
+        for peer in peers:
+            try:
+                description = self.of(peer, 0).request("describe")
+            except PeerFailed as error:
+                self.missing[peer] = str(error)
+                continue
+            self.versions[peer] = description["version"]
+            self.configurations[peer] = description["configurations"]
+
+    def of(self, peer, i):
+        """Returns the worker of a peer's i-th configuration of a format."""
+        process = self.running.get((peer, i))
+        if process is None or not process.runs:
+            process = self.running[peer, i] = self.start_peer(peer)
+        return process
+
+    def stop(self):
+        for process in self.running.values():
+            process.stop()
+
+
+def set_up(processes, shape, threads):
+    """Returns the entries of a shape whose outputs are right, and why others are not among them."""
+    entries, failures = [], {}
+    for peer, configurations in processes.configurations.items():
+        for i, configuration in enumerate(configurations.get(shape.format, ())):
+            try:
+                process = processes.of(peer, i)
+                answer = process.request("setup", shape=shape.as_json(), threads=threads, configuration=configuration)
+                if not answer["error"] <= shapes.TOLERANCE[shape.format]:
+                    raise PeerFailed(f"its output is wrong: relative error {answer['error']:.1e}")
+                entries.append(Entry(peer, configuration, process, **answer))
+            except PeerFailed as error:
+                failures[f"{peer} {configuration}"] = str(error)
+    return entries, failures
+
+
+def run_blocks(entries, rounds, block_seconds, pause_seconds):
+    """Times blocks of all entries by turns, each round beginning with another one, and samples of the read bandwidth after them.
+    Returns this bandwidth in bytes per second."""
+    for i in range(rounds):
+        for entry in entries[i % len(entries) :] + entries[: i % len(entries)]:
+            if entry.failure:
+                continue
+            time.sleep(pause_seconds)
+            try:
+                times = entry.process.request("block", seconds=block_seconds)["times"]
+                entry.blocks.append(statistics.median(times) / 1e9)
+            except PeerFailed as error:
+                entry.failure = str(error)
+        time.sleep(pause_seconds)
+        bandwidth = kvlane_of(entries).process.request("sample_limits")["bandwidth"]
+    return bandwidth
+
+
+def kvlane_of(entries):
+    return next(entry for entry in entries if entry.peer == "kvlane")
+
+
+def ratios(entry, kvlane):
+    """Returns quartiles of the ratios of the two's times, round by round."""
+    paired = [theirs / ours for theirs, ours in zip(entry.blocks, kvlane.blocks, strict=True)]
+    low, middle, high = statistics.quantiles(paired, n=4, method="inclusive") if len(paired) > 1 else paired * 3
+    return {"low": low, "median": middle, "high": high}
+
+
+def summary(entry, kvlane):
+    return {
+        "peer": entry.peer,
+        "configuration": entry.configuration,
+        "error": entry.error,
+        "seconds": statistics.median(entry.blocks),
+        "ratio": ratios(entry, kvlane),
+    }
+
+
+def measure(processes, shape, threads, rounds, block_seconds, pause_seconds):
+    """Returns the row of one shape."""
+    entries, failures = set_up(processes, shape, threads)
+    if not any(entry.peer == "kvlane" for entry in entries):
+        raise PeerFailed(f"{shape.label}: {failures}")
+    bandwidth = run_blocks(entries, rounds, block_seconds, pause_seconds)
+    failures |= {f"{entry.peer} {entry.configuration}": entry.failure for entry in entries if entry.failure}
+    measured = [entry for entry in entries if not entry.failure]
+    for entry in measured:
+        entry.process.request("drop")
+    kvlane = kvlane_of(measured)
+    return {
+        **shape.as_json(),
+        "threads": threads,
+        "bytes": kvlane.bytes,
+        "bandwidth": bandwidth,
+        "entries": [summary(entry, kvlane) for entry in measured],
+        "failures": failures,
+    }
+
+
+def machine():
+    info = pathlib.Path("/proc/cpuinfo").read_text()
+    fields = dict(line.split("\t: ", 1) for line in info.split("\n\n")[0].replace("\t\t", "\t").splitlines() if "\t: " in line)
+    return {
+        "cpu": f"{fields.get('model name', 'unknown')} (family {fields.get('cpu family')}, model {fields.get('model')})",
+        "n_cpus": os.cpu_count(),
+        "last_level_cache_mb": shapes.last_level_cache_bytes() >> 20,
+    }
+
+
+def commit():
+    done = subprocess.run(["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=HERE, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def arguments_of(argv):
+    parser = argparse.ArgumentParser(prog="./dev peers", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one model, three rounds: whether everything works")
+    parser.add_argument("--peers", default=",".join(VENVS), help="which libraries, by commas; kvlane always is among them")
+    parser.add_argument("--filter", default="", metavar="TEXT", help="only shapes with TEXT in their label, model/format/ctx:n/cold say")
+    parser.add_argument("--rounds", type=int, default=11, help="blocks of every library and shape (default %(default)s)")
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the results there")
+    parser.add_argument("--from", type=pathlib.Path, metavar="FILE", dest="results", help="no run: the page of such results")
+    parser.add_argument("--venvs", type=pathlib.Path, required=True, help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    arguments.peers = list(dict.fromkeys(["kvlane", *arguments.peers.split(",")]))
+    unknown = set(arguments.peers) - set(VENVS)
+    if unknown:
+        parser.error(f"--peers has {', '.join(sorted(unknown))}; it must be of {', '.join(VENVS)}")
+    if arguments.rounds < 1:
+        parser.error(f"--rounds is {arguments.rounds}; it must be 1 or more")
+    return arguments
+
+
+def shapes_of(arguments):
+    models = shapes.MODELS[:1] if arguments.quick else shapes.MODELS
+    every = [
+        shapes.Shape(model, format, 8192 if is_cold else 512, is_cold)
+        for is_cold in (True, False)
+        for model in models
+        for format in shapes.BITS
+    ]
+    return [shape for shape in every if arguments.filter in shape.label]
+
+
+def run(arguments):
+    """Returns the results of all shapes."""
+    processes = Processes(arguments.peers, lambda peer: start(peer, arguments.venvs))
+    is_whole = not (arguments.quick or arguments.filter) and set(arguments.peers) == set(VENVS)
+    results = {"commit": commit(), "machine": machine(), "rounds": arguments.rounds, "is_whole": is_whole, "rows": []}
+    try:
+        for shape in shapes_of(arguments):
+            for threads in sorted({1, os.cpu_count()}):
+                began = time.monotonic()
+                rounds = min(arguments.rounds, 3) if arguments.quick else arguments.rounds
+                results["rows"].append(measure(processes, shape, threads, rounds, block_seconds=0.01, pause_seconds=0.01))
+                print(f"{shape.label}/threads:{threads}: {time.monotonic() - began:.1f} s", file=sys.stderr)
+    finally:
+        processes.stop()
+    return {**results, "versions": processes.versions, "missing": processes.missing}
+
+
+def main():
+    arguments = arguments_of(sys.argv[1:])
+    results = json.loads(arguments.results.read_text()) if arguments.results else run(arguments)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+    print("\n".join(page.lines(results)))
+    if results["is_whole"]:
+        page.write(results, HERE.parent.parent / "docs")
+
+
+if __name__ == "__main__":
+    main()
