@@ -10,9 +10,13 @@ class Base:
         """Returns the version of the library."""
         raise NotImplementedError
 
-    def setup(self, shape, threads, configuration, q, k, v):
+    def setup(self, shape, configuration, q, k, v):
         """Stores shape.n_layers() layers, each in memory of its own, whose keys and values are k and v.
         Shape: q [n_query_heads, head_dim]; k, v [n_kv_heads, n_tokens, head_dim]; f32"""
+        raise NotImplementedError
+
+    def use_threads(self, threads):
+        """Makes the following calls run on that many threads. Is called after setup, for each number of threads."""
         raise NotImplementedError
 
     def stored(self):

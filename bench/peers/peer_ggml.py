@@ -46,7 +46,7 @@ class Peer(peer.Base):
     def version(self):
         return f"{ggml.ggml_version().decode()} (ggml-python {ggml.__version__})"
 
-    def setup(self, shape, threads, configuration, q, k, v):
+    def setup(self, shape, configuration, q, k, v):
         type_ = TYPES[configuration]
         self.q = q
         (k_data, self.k), (v_data, self.v) = encoded(k, type_), encoded(v, type_)
@@ -55,9 +55,12 @@ class Peer(peer.Base):
         self.context = ggml.ggml_init(ggml.ggml_init_params(room, None, False))
         query = ggml.ggml_new_tensor_4d(self.context, ggml.GGML_TYPE_F32, shape.model.head_dim, 1, shape.model.n_query_heads, 1)
         ctypes.memmove(query.contents.data, q.ctypes.data, q.nbytes)
-        self.layers = itertools.cycle([self.graph(shape, type_, query, k_data, v_data) for _ in range(n_layers)])
-        graph, _ = next(self.layers)
-        self.plan = ggml.ggml_graph_plan(graph, threads, None)  # of all graphs, which differ in addresses alone
+        self.graphs = [self.graph(shape, type_, query, k_data, v_data) for _ in range(n_layers)]
+        self.layers = itertools.cycle(self.graphs)
+
+    def use_threads(self, threads):
+        first, _ = self.graphs[0]
+        self.plan = ggml.ggml_graph_plan(first, threads, None)  # of all graphs, which differ in addresses alone
         self.work = numpy.empty(self.plan.work_size + 64, numpy.uint8)
         self.plan.work_data = ctypes.cast(self.work.ctypes.data, type(self.plan.work_data))
         self.plan_pointer = ctypes.byref(self.plan)

@@ -17,8 +17,9 @@ def load():
     signatures = {
         "error": (ctypes.c_char_p,),
         "version": (ctypes.c_char_p,),
-        "create": (handle, u32, u32, u32, ctypes.c_int64, ctypes.c_char_p, ctypes.c_int, ctypes.c_int, ctypes.c_bool, FLOATS, FLOATS),
+        "create": (handle, u32, u32, u32, ctypes.c_int64, ctypes.c_char_p, ctypes.c_int, FLOATS, FLOATS),
         "destroy": (None, handle),
+        "use_threads": (ctypes.c_bool, handle, ctypes.c_int, ctypes.c_bool),
         "attend": (ctypes.c_bool, handle, u32, handle, handle),
         "stored": (ctypes.c_bool, handle, FLOATS, FLOATS),
         "bytes": (ctypes.c_uint64, handle),
@@ -48,18 +49,22 @@ class Peer(peer.Base):
     def version(self):
         return self.library.kvlane_peer_version().decode()
 
-    def setup(self, shape, threads, configuration, q, k, v):
+    def setup(self, shape, configuration, q, k, v):
         model = shape.model
         self.q, self.out = q, numpy.empty_like(q)
         self.kv_shape = (shape.n_tokens, model.n_kv_heads, model.head_dim)
         token_major = [numpy.ascontiguousarray(x.swapaxes(0, 1)) for x in (k, v)]
         self.handle = self.library.kvlane_peer_create(
             model.n_query_heads, model.n_kv_heads, model.head_dim, shape.n_tokens, configuration.encode(), shape.n_layers(),
-            threads, shape.is_cold, *token_major)  # fmt: skip
+            *token_major)  # fmt: skip
         self.check(self.handle)
         self.layers = itertools.cycle(range(shape.n_layers()))
         self.addresses = self.q.ctypes.data, self.out.ctypes.data
         self.attend = self.library.kvlane_peer_attend
+        self.is_cold = shape.is_cold
+
+    def use_threads(self, threads):
+        self.check(self.library.kvlane_peer_use_threads(self.handle, threads, self.is_cold))
 
     def stored(self):
         k, v = numpy.empty(self.kv_shape, numpy.float32), numpy.empty(self.kv_shape, numpy.float32)

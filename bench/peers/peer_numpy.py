@@ -14,13 +14,15 @@ class Peer(peer.Base):
     def version(self):
         return numpy.__version__
 
-    def setup(self, shape, threads, configuration, q, k, v):
-        self.limits = threadpoolctl.threadpool_limits(threads)
+    def setup(self, shape, configuration, q, k, v):
         self.q = q.reshape(shape.model.n_kv_heads, -1, shape.model.head_dim)
         self.scale = numpy.float32(shape.model.head_dim**-0.5)
         layers = [(k.copy(), v.copy()) for _ in range(shape.n_layers())]
         self.layers = itertools.cycle(layers)
         self.kv = layers[0]
+
+    def use_threads(self, threads):
+        threadpoolctl.threadpool_limits(threads)
 
     def stored(self):
         return self.q.reshape(-1, self.q.shape[-1]), *self.kv

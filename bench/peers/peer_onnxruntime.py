@@ -63,13 +63,18 @@ def quantized(x, bits):
     return integers, scale, values
 
 
+def value_of(x):
+    """Returns a copy in ONNX Runtime's memory."""
+    return onnxruntime.OrtValue.ortvalue_from_numpy(numpy.ascontiguousarray(x))
+
+
 class Peer(peer.Base):
     configurations = {"f32": ("f32",), "f16": ("f16",), "q8": ("int8",), "q4": ("int4",)}
 
     def version(self):
         return onnxruntime.__version__
 
-    def setup(self, shape, threads, configuration, q, k, v):
+    def setup(self, shape, configuration, q, k, v):
         bits = TYPES[configuration][2]
         dtype = numpy.float16 if configuration == "f16" else numpy.float32
         scales = {}
@@ -81,25 +86,28 @@ class Peer(peer.Base):
             q, k, v = (x.astype(dtype) for x in (q, k, v))
             k_cache, v_cache = k, v
         self.values = q, k, v
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(model_of(shape, configuration), options, ["CPUExecutionProvider"])
+        self.model = model_of(shape, configuration)
         n_tokens = numpy.array([shape.n_tokens], numpy.int32)
         rows = {"query": q, "key": k[:, -1], "value": v[:, -1]}
         inputs = {name: x.reshape(1, 1, -1).astype(dtype) for name, x in rows.items()} | scales
         inputs |= {"seqlens_k": n_tokens - 1, "total_sequence_length": n_tokens}
-        inputs = {name: onnxruntime.OrtValue.ortvalue_from_numpy(numpy.ascontiguousarray(x)) for name, x in inputs.items()}
-        self.out = onnxruntime.OrtValue.ortvalue_from_numpy(numpy.empty((1, 1, q.size), dtype))
-        self.layers = itertools.cycle([self.bound(inputs, k_cache, v_cache) for _ in range(shape.n_layers())])
+        self.inputs = {name: value_of(x) for name, x in inputs.items()}
+        self.out = value_of(numpy.empty((1, 1, q.size), dtype))
+        self.caches = [{"key": value_of(k_cache[None]), "value": value_of(v_cache[None])} for _ in range(shape.n_layers())]
 
-    def bound(self, inputs, k_cache, v_cache):
-        """Returns a binding of the call's memory for a layer of its own."""
+    def use_threads(self, threads):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3
+        self.session = onnxruntime.InferenceSession(self.model, options, ["CPUExecutionProvider"])
+        self.layers = itertools.cycle([self.bound(cache) for cache in self.caches])
+
+    def bound(self, cache):
+        """Returns a binding of the memory of a layer's calls."""
         binding = self.session.io_binding()
-        for name, value in inputs.items():
+        for name, value in self.inputs.items():
             binding.bind_ortvalue_input(name, value)
-        for name, cache in (("key", k_cache), ("value", v_cache)):
-            value = onnxruntime.OrtValue.ortvalue_from_numpy(cache[None].copy())
+        for name, value in cache.items():
             binding.bind_ortvalue_input(f"past_{name}", value)
             binding.bind_ortvalue_output(f"present_{name}", value)
         binding.bind_ortvalue_output("output", self.out)

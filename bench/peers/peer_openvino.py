@@ -62,8 +62,13 @@ class Peer(peer.Base):
     def version(self):
         return openvino.__version__.split("-")[0]
 
-    def setup(self, shape, threads, configuration, q, k, v):
-        cache, arithmetic = PRECISIONS[configuration]
+    def setup(self, shape, configuration, q, k, v):
+        self.shape, self.configuration, self.q, self.kv = shape, configuration, q, {"past_k": k, "past_v": v}
+        new_rows = {"q": q[None, :, None], "k": k[None, :, -1:], "v": v[None, :, -1:], "beams": numpy.zeros(1, numpy.int32)}
+        self.inputs = {name: openvino.Tensor(numpy.ascontiguousarray(x)) for name, x in new_rows.items()}
+
+    def use_threads(self, threads):
+        cache, arithmetic = PRECISIONS[self.configuration]
         properties = {
             "KV_CACHE_PRECISION": cache,
             "INFERENCE_PRECISION_HINT": arithmetic,
@@ -71,32 +76,35 @@ class Peer(peer.Base):
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
         }
-        compiled = openvino.Core().compile_model(stateful(shape.model), "CPU", properties)
+        compiled = openvino.Core().compile_model(stateful(self.shape.model), "CPU", properties)
         kinds = [node.get_rt_info()["layerType"].astype(str) for node in compiled.get_runtime_model().get_ops()]
         if "Concatenation" in kinds or "ScaledDotProductAttention" not in kinds:
             raise RuntimeError(f"attention and cache are not fused: {kinds}")
-        self.shape, self.q, self.kv = shape, q, {"past_k": k, "past_v": v}
-        new_rows = {"q": q[None, :, None], "k": k[None, :, -1:], "v": v[None, :, -1:], "beams": numpy.zeros(1, numpy.int32)}
-        tensors = {name: openvino.Tensor(numpy.ascontiguousarray(x)) for name, x in new_rows.items()}
-        requests = [self.request(compiled, tensors) for _ in range(shape.n_layers())]
-        self.layers, self.first, self.last = itertools.cycle(requests), requests[0], None
-        self.set_length(self.first, shape.n_tokens - 1)
+        self.requests = None  # those of other threads
+        past = self.past(self.shape.n_tokens - 2)
+        self.requests = [self.request(compiled, past) for _ in range(self.shape.n_layers())]
+        self.layers = itertools.cycle(self.requests)
 
-    def request(self, compiled, tensors):
+    def past(self, n_tokens):
+        """Returns the states in which a cache has n_tokens."""
+        return {name: openvino.Tensor(numpy.ascontiguousarray(x[None, :, :n_tokens])) for name, x in self.kv.items()}
+
+    def request(self, compiled, past):
         request = compiled.create_infer_request()
-        for name, tensor in tensors.items():
+        for name, tensor in self.inputs.items():
             request.set_tensor(name, tensor)
-        self.set_length(request, self.shape.n_tokens - 2)
+        self.set_state(request, past)
         request.infer()  # the first one moves the state to memory that has room for more tokens
         return request
 
-    def set_length(self, request, n_tokens):
+    @staticmethod
+    def set_state(request, past):
         for state in request.query_state():
-            state.state = openvino.Tensor(numpy.ascontiguousarray(self.kv[state.name][None, :, :n_tokens]))
+            state.state = past[state.name]
 
     def prepare(self):
         if not self.shape.is_cold:
-            self.set_length(self.first, self.shape.n_tokens - self.max_calls // 2)
+            self.set_state(self.requests[0], self.past(self.shape.n_tokens - self.max_calls // 2))
 
     def stored(self):
         states = {state.name: state.state.data[0] for state in self.last.query_state()}

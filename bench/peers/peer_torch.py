@@ -18,8 +18,7 @@ class Peer(peer.Base):
         return torch.__version__
 
     @torch.inference_mode()
-    def setup(self, shape, threads, configuration, q, k, v):
-        torch.set_num_threads(threads)
+    def setup(self, shape, configuration, q, k, v):
         type_name, form = configuration.split()
         heads = shape.model.n_kv_heads if form == "folded" else shape.model.n_query_heads
         self.is_gqa = form == "gqa"
@@ -28,6 +27,9 @@ class Peer(peer.Base):
         layers = [(k[None].clone(), v[None].clone()) for _ in range(shape.n_layers())]
         self.layers = itertools.cycle(layers)
         self.kv = layers[0]
+
+    def use_threads(self, threads):
+        torch.set_num_threads(threads)
 
     def stored(self):
         k, v = self.kv

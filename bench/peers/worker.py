@@ -2,8 +2,9 @@
 a line. A request names what to do; an answer has "failed", a reason, where it could not be done.
 
     {"do": "describe"}                      -> version, configurations
-    {"do": "setup", "shape", "threads",
-     "configuration"}                       -> error: of one output against the oracle; and from kvlane, bytes: of one call
+    {"do": "setup", "shape",
+     "configuration"}                       -> {}
+    {"do": "use_threads", "threads"}        -> error: of one output against the oracle; and from kvlane, bytes: of one call
     {"do": "block", "seconds"}              -> times: of single calls in nanoseconds, for as long
     {"do": "sample_limits"}                 -> bandwidth: bytes per second (kvlane alone)
     {"do": "drop"}                          -> {}: frees the layers
@@ -32,11 +33,15 @@ class Worker:
         gc.collect()
         return {}
 
-    def setup(self, shape, threads, configuration):
+    def setup(self, shape, configuration):
         self.drop()
         self.peer = self.make_peer()
         shape = shapes.Shape.from_json(shape)
-        self.peer.setup(shape, threads, configuration, *shapes.numbers(shape))
+        self.peer.setup(shape, configuration, *shapes.numbers(shape))
+        return {}
+
+    def use_threads(self, threads):
+        self.peer.use_threads(threads)
         self.peer.prepare()
         self.peer.run()
         answer = {"error": shapes.error(self.peer.output(), shapes.oracle(*self.peer.stored()))}
