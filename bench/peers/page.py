@@ -62,13 +62,15 @@ def largest_error(results, peer):
 
 
 def legend(results):
-    yield "| library | version | fastest configurations | largest error |"
-    yield "| --- | --- | --- | ---: |"
+    yield "| library | version | fastest configurations | largest error | µs of the smallest call |"
+    yield "| --- | --- | --- | ---: | ---: |"
+    smallest = best_of(results["smallest"])
     for peer in ["kvlane", *peers_of(results)]:
+        call = f"{smallest[peer]['seconds'] * 1e6:.1f}" if peer in smallest else ""
         yield (f"| {peer} | {results['versions'][peer]} | {configurations_of(results, peer)} "
-               f"| {largest_error(results, peer):.0e} |")  # fmt: skip
+               f"| {largest_error(results, peer):.0e} | {call} |")  # fmt: skip
     for peer, reason in results["missing"].items():
-        yield f"| {peer} | not measured: {reason} | | |"
+        yield f"| {peer} | not measured: {reason} | | | |"
     failures = {}
     for row in results["rows"]:
         for configuration, reason in row["failures"].items():

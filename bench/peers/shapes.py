@@ -54,6 +54,10 @@ class Shape:
         return Shape(**{**fields, "model": Model(**fields["model"])})
 
 
+# Of its time little is arithmetic: it says what a call costs.
+SMALLEST = Shape(Model("one-head", 1, 1, 64), "f32", 40, False)
+
+
 def last_level_cache_bytes():
     sizes = pathlib.Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
     return max((int(size.read_text().strip().removesuffix("K")) << 10 for size in sizes), default=0)

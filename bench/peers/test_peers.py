@@ -248,6 +248,7 @@ RESULTS = {
     "rounds": 11,
     "versions": {"kvlane": "0.2.0 avx2", "torch": "2.0", "ggml": "0.9", "vllm": "0.1"},
     "missing": {"openvino": "ModuleNotFoundError: No module named 'openvino'"},
+    "smallest": row(False, 1, [KVLANE, entry("torch", "f32", 12e-6, 1.2)]),
     "rows": [
         row(True, 1, [KVLANE, entry("torch", "bf16", 30e-6, 3), entry("torch", "f16", 20e-6, 2, 3e-4), entry("ggml", "f16", 12e-6, 1.2)]),
         row(False, 2, [KVLANE, entry("torch", "bf16", 15e-6, 1.5), entry("torch", "f16", 20e-6, 2)], {"ggml f16": "crash"}),
@@ -267,8 +268,9 @@ class Page(unittest.TestCase):
         self.assertIn("| llama-3-8b, f16 | 10.0 | 4.0 (50%) | 1.50 (1.35 to 1.65) |  |", self.text)
 
     def test_the_legend_says_versions_and_what_is_missing(self):
-        self.assertIn("| torch | 2.0 | f16, bf16 | 3e-04 |", self.text)
-        self.assertIn("| openvino | not measured: ModuleNotFoundError: No module named 'openvino' | | |", self.text)
+        self.assertIn("| torch | 2.0 | f16, bf16 | 3e-04 | 12.0 |", self.text)
+        self.assertIn("| ggml | 0.9 | f16 | 1e-07 |  |", self.text)
+        self.assertIn("| openvino | not measured: ModuleNotFoundError: No module named 'openvino' | | | |", self.text)
         self.assertIn("ggml f16 was not measured in 1 cases, the first one llama-3-8b/f16, 512 tokens, hot, 2 threads: crash", self.text)
         self.assertNotIn("| vllm", self.text)
 
