@@ -94,13 +94,14 @@ def lines(results):
 def draw_panel(axis, rows, peers):
     """Ratios by model; filled points are of one thread, open ones of all."""
     models = distinct(row["model"]["name"] for row in rows)
-    for row in rows:
-        best = best_of(row)
+    for threads in distinct(row["threads"] for row in rows):
+        best = {row["model"]["name"]: best_of(row) for row in rows if row["threads"] == threads}
         for i, peer in enumerate(peers):
-            if peer in best:
-                x = models.index(row["model"]["name"]) + 0.7 * (i + 0.5) / len(peers) - 0.35
-                face = f"C{i}" if row["threads"] == 1 else "none"
-                axis.plot(x, best[peer]["ratio"]["median"], "o", color=f"C{i}", markerfacecolor=face, markersize=4)
+            measured = [model for model in models if peer in best.get(model, ())]
+            x = [models.index(model) + 0.7 * (i + 0.5) / len(peers) - 0.35 for model in measured]
+            face = f"C{i}" if threads == 1 else "none"
+            axis.plot(x, [best[model][peer]["ratio"]["median"] for model in measured], "o", color=f"C{i}", markerfacecolor=face,
+                      markersize=4)  # fmt: skip
     axis.axhline(1, color="black", linewidth=0.8)
     axis.set_yscale("log")
     ticks = [0.5, 1, 2, 5, 10, 20]
@@ -145,5 +146,6 @@ def between_marks(text, new_lines):
 
 def write(results, docs: pathlib.Path):
     draw(results, docs / "peers.svg")
+    picture = "![How many times faster kvlane is, by model, format and library](peers.svg)\n"
     path = docs / "performance.md"
-    path.write_text(between_marks(path.read_text(encoding="utf-8"), lines(results)), encoding="utf-8")
+    path.write_text(between_marks(path.read_text(encoding="utf-8"), [picture, *lines(results)]), encoding="utf-8")
