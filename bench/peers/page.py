@@ -1,5 +1,6 @@
 """What docs/performance.md says of a run: tables of ratios of times, a picture, and what was compared."""
 
+import io
 import pathlib
 
 BEGIN, END = "<!-- peers: made by ./dev peers -->", "<!-- end of peers -->"
@@ -132,7 +133,9 @@ def draw(results, path):
     names = [pyplot.Line2D([], [], marker="o", linestyle="", color=f"C{i}", label=peer) for i, peer in enumerate(peers)]
     names.append(pyplot.Line2D([], [], marker="o", linestyle="", color="black", markerfacecolor="none", label="all threads"))
     figure.legend(handles=names, loc="lower center", ncols=len(names), frameon=False)
-    figure.savefig(path, metadata={"Date": None})
+    svg = io.StringIO()
+    figure.savefig(svg, format="svg", metadata={"Date": None})
+    path.write_text("\n".join(line.strip() for line in svg.getvalue().splitlines()) + "\n")  # a fifth of it is indentation
 
 
 def between_marks(text, new_lines):
