@@ -25,19 +25,16 @@ kvlane.transformers is an attention implementation for Hugging Face transformers
 """
 
 from ._core import Attention, Cache, Layer, LayerInfo, Sequence, Threads, View, __version__, isa, isas
-from ._types import Array, Error, Format, Partial, Precision, Rotation
+from ._types import Array, Error, Partial
 
 __all__ = [
     "Array",
     "Attention",
     "Cache",
     "Error",
-    "Format",
     "Layer",
     "LayerInfo",
     "Partial",
-    "Precision",
-    "Rotation",
     "Sequence",
     "Threads",
     "View",

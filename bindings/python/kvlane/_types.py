@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,10 +32,6 @@ class Array(Protocol):
 
 
 ArrayT = TypeVar("ArrayT", bound=Array)
-
-Format = Literal["f32", "f16", "bf16", "q8", "q4"]
-Rotation = Literal["none", "hadamard"]
-Precision = Literal["exact", "fast"]
 
 
 class Partial(NamedTuple):

@@ -40,7 +40,7 @@ nb::ndarray<nb::ro> take(nb::handle object, const std::string &name, Access acce
     nb::ndarray<nb::ro> array;
     if (!nb::try_cast(object, array, converts)) {
         throw_type_error(name + " is of type " + type_name_of(object) +
-                         "; it must be an array with the buffer or DLPack protocol, and must not require a gradient");
+                         "; it must be an array with the buffer or DLPack protocol");
     }
     if (array.device_type() != nb::device::cpu::value) {
         throw_type_error(name + " is on device type " + std::to_string(array.device_type()) +
@@ -101,7 +101,11 @@ HeadRows head_rows(nb::handle object, const RowsSpec &spec) {
         (spec.dim && static_cast<int64_t>(array.shape(head_axis + 1)) != spec.dim)) {
         const std::string own = std::to_string(spec.n_heads) + (spec.dim ? ", " + std::to_string(spec.dim) : "") + "]";
         throw Error(KVL_ERROR_LENGTH, std::string(spec.name) + " has shape " + shape_text(array) + "; it must be [" +
-                                          spec.n_name + ", " + own + ", or [" + own + " for one");
+                                          spec.n_name + ", " + own + ", or [" + own + " for one of them");
+    }
+    if (array.size() == 0) {
+        throw Error(KVL_ERROR_RANGE,
+                    std::string(spec.name) + " has shape " + shape_text(array) + "; " + spec.n_name + " must be at least 1");
     }
     if (spec.dim) {
         check_last_axis(array, spec.name);

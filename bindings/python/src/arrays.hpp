@@ -38,7 +38,8 @@ struct RowsSpec {
 };
 
 /// Takes an array [n, n_heads, dim] or, for one token or query, [n_heads, dim], of f32, f16 or bf16.
-/// Errors: TypeError unless it is an array in the CPU's memory; KVL_ERROR_FORMAT, _LENGTH, and _STRIDE when the last axis is
+/// Errors: TypeError unless it is an array in the CPU's memory; KVL_ERROR_FORMAT, _LENGTH; _RANGE when n is 0; _STRIDE when
+/// the last axis is
 ///         not contiguous or another one has a stride of 0
 HeadRows head_rows(nb::handle array, const RowsSpec &spec);
 

@@ -5,8 +5,6 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <shared_mutex>
-
 #include "call.hpp"
 
 namespace kvlane::python {

@@ -5,16 +5,31 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <mutex>
-
 namespace kvlane::python {
 
 using namespace nb::literals;
 
-Format format_named(const std::string &name) { return format_from_name(name); }
+namespace {
+
+Format format_named(const std::string &name, const char *argument) {
+    kvl_format format;
+    if (kvl_format_from_name(name.c_str(), &format) == KVL_OK) {
+        return Format{format};
+    }
+    std::string names;
+    for (format = 0; kvl_format_name(format); ++format) {
+        names += (format ? ", \"" : "\"") + std::string(kvl_format_name(format)) + "\"";
+    }
+    throw Error(KVL_ERROR_FORMAT, std::string(argument) + " is \"" + name + "\"; it must be one of " + names);
+}
+
+}  // namespace
 
 Formats formats_named(const std::string &both, const std::optional<std::string> &k, const std::optional<std::string> &v) {
-    return {format_named(k.value_or(both)), format_named(v.value_or(both))};
+    const auto named = [&](const std::optional<std::string> &own, const char *argument) {
+        return own ? format_named(*own, argument) : format_named(both, "format");
+    };
+    return {named(k, "k_format"), named(v, "v_format")};
 }
 
 Rotation rotation_named(const std::optional<std::string> &name, const char *argument) {
@@ -52,22 +67,6 @@ kvl_view View::describe(kvl_span &span) const {
 }
 
 namespace {
-
-// Calls change(cache) without the GIL while no other call uses the cache.
-template <class Change>
-void exclusively(Cache &self, Change change) {
-    const nb::gil_scoped_release no_gil;
-    const std::unique_lock lock(self.mutex);
-    change(self.cache);
-}
-
-// Returns read(cache), computed without the GIL while no other call changes the cache.
-template <class Read>
-auto shared(const Cache &self, Read read) {
-    const nb::gil_scoped_release no_gil;
-    const std::shared_lock lock(self.mutex);
-    return read(self.cache);
-}
 
 Layer make_layer(int64_t n_kv_heads, int64_t head_dim, int64_t v_head_dim, const std::string &format,
                  const std::optional<std::string> &k_format, const std::optional<std::string> &v_format,
@@ -110,7 +109,7 @@ kvlane::Cache make_cache(const std::vector<Layer> &layers, int64_t max_tokens) {
 
 void append(Cache &self, int64_t layer, nb::handle k, nb::handle v) {
     const uint32_t index = to_uint32(layer, "layer");
-    const kvl_layer_info info = shared(self, [&](const kvlane::Cache &cache) { return cache.info(index); });
+    const kvl_layer_info info = self.shared([&](const kvlane::Cache &cache) { return cache.info(index); });
     const HeadRows k_rows = head_rows(k, {"k", "n_tokens", info.n_kv_heads, info.head_dim});
     const HeadRows v_rows = head_rows(v, {"v", "n_tokens", info.n_kv_heads, info.v_head_dim});
     if (k_rows.n != v_rows.n) {
@@ -126,7 +125,7 @@ void append(Cache &self, int64_t layer, nb::handle k, nb::handle v) {
                     .k_head_stride_bytes = k_rows.head_stride_bytes,
                     .v_token_stride_bytes = v_rows.token_stride_bytes,
                     .v_head_stride_bytes = v_rows.head_stride_bytes};
-    exclusively(self, [&](kvlane::Cache &cache) { cache.append(index, rows); });
+    self.exclusively([&](kvlane::Cache &cache) { cache.append(index, rows); });
 }
 
 using ReadRows = kvl_status(const kvl_cache *, uint32_t, int64_t, int64_t, float *, size_t);
@@ -135,7 +134,7 @@ using ReadRows = kvl_status(const kvl_cache *, uint32_t, int64_t, int64_t, float
 nb::object read(const Cache &self, ReadRows *read_rows, int64_t layer, int64_t first, std::optional<int64_t> n_tokens,
                 uint32_t kvl_layer_info::*dim) {
     const uint32_t index = to_uint32(layer, "layer");
-    const kvl_layer_info info = shared(self, [&](const kvlane::Cache &cache) { return cache.info(index); });
+    const kvl_layer_info info = self.shared([&](const kvlane::Cache &cache) { return cache.info(index); });
     const int64_t n = n_tokens.value_or(info.len - first);
     if (n < 0 || n > info.len) {
         throw Error(KVL_ERROR_RANGE, "n_tokens is " + std::to_string(n) + "; it must be from 0 to the layer's length, " +
@@ -143,14 +142,14 @@ nb::object read(const Cache &self, ReadRows *read_rows, int64_t layer, int64_t f
     }
     const nb::object out = numpy_f32({n, info.n_kv_heads, info.*dim});
     const auto array = nb::cast<nb::ndarray<float, nb::c_contig>>(out);
-    shared(self,
-           [&](const kvlane::Cache &cache) { check(read_rows(cache.get(), index, first, n, array.data(), array.size())); });
+    self.shared(
+        [&](const kvlane::Cache &cache) { check(read_rows(cache.get(), index, first, n, array.data(), array.size())); });
     return out;
 }
 
 View view_of_cache(std::shared_ptr<Cache> self, int64_t layer) {
     const uint32_t index = to_uint32(layer, "layer");
-    shared(*self, [&](const kvlane::Cache &cache) { return cache.info(index); });  // an error if there is no such layer
+    self->shared([&](const kvlane::Cache &cache) { return cache.info(index); });  // an error if there is no such layer
     View view;
     view.cache = std::move(self);
     view.layer = index;
@@ -184,7 +183,7 @@ int64_t view_len(const View &self) {
     if (!self.cache) {
         return self.k.n;
     }
-    return shared(*self.cache, [&](const kvlane::Cache &cache) { return cache.info(self.layer).len; });
+    return self.cache->shared([&](const kvlane::Cache &cache) { return cache.info(self.layer).len; });
 }
 
 }  // namespace
@@ -245,27 +244,27 @@ Any of float32, float16 and bfloat16, and any strides with a contiguous last axi
 they are stored. Raises Error also when the layer has pending tokens already, or when the cache would exceed max_tokens.)")
         .def(
             "advance",
-            [](Cache &self, int64_t n_tokens) { exclusively(self, [&](kvlane::Cache &c) { c.advance(n_tokens); }); },
+            [](Cache &self, int64_t n_tokens) { self.exclusively([&](kvlane::Cache &c) { c.advance(n_tokens); }); },
             "n_tokens"_a = 1, "Makes the n_tokens pending tokens of every layer part of the cache.")
         .def(
-            "truncate", [](Cache &self, int64_t len) { exclusively(self, [&](kvlane::Cache &c) { c.truncate(len); }); },
+            "truncate", [](Cache &self, int64_t len) { self.exclusively([&](kvlane::Cache &c) { c.truncate(len); }); },
             "len"_a, R"(Removes all tokens from position len on, and all pending tokens.
 
 If layers keep recent tokens in f16, this restores the earlier state exactly for up to 64 tokens.)")
         .def(
-            "clear", [](Cache &self) { exclusively(self, [](kvlane::Cache &c) { c.clear(); }); },
+            "clear", [](Cache &self) { self.exclusively([](kvlane::Cache &c) { c.clear(); }); },
             "Removes all tokens. The cache keeps its memory for the next sequence.")
         .def(
             "copy",
             [](const Cache &self) {
-                return std::make_shared<Cache>(shared(self, [](const kvlane::Cache &c) { return c.copy(); }));
+                return std::make_shared<Cache>(self.shared([](const kvlane::Cache &c) { return c.copy(); }));
             },
             "Makes a cache with the same tokens in its own memory.")
         .def("view", &view_of_cache, "layer"_a, "Makes a view of one layer for attention.")
         .def(
             "info",
             [](const Cache &self, int64_t layer) {
-                return shared(self, [&](const kvlane::Cache &c) { return c.info(to_uint32(layer, "layer")); });
+                return self.shared([&](const kvlane::Cache &c) { return c.info(to_uint32(layer, "layer")); });
             },
             "layer"_a, "Describes one layer.")
         .def(
@@ -288,13 +287,13 @@ Returns a new array [n_tokens, n_kv_heads, head_dim].)")
             nb::sig("def read_v(self, layer: int, first: int = 0, n_tokens: int | None = None)"
                     " -> numpy.typing.NDArray[numpy.float32]"),
             "Decodes values, as read_k decodes keys: a new array [n_tokens, n_kv_heads, v_head_dim].")
-        .def("__len__", [](const Cache &self) { return shared(self, [](const kvlane::Cache &c) { return c.len(); }); })
+        .def("__len__", [](const Cache &self) { return self.shared([](const kvlane::Cache &c) { return c.len(); }); })
         .def_prop_ro(
             "max_tokens", [](const Cache &self) { return self.cache.max_tokens(); }, "Capacity in tokens.")
         .def_prop_ro(
             "n_layers", [](const Cache &self) { return self.cache.n_layers(); }, "The number of layers.")
         .def_prop_ro(
-            "bytes", [](const Cache &self) { return shared(self, [](const kvlane::Cache &c) { return c.bytes(); }); },
+            "bytes", [](const Cache &self) { return self.shared([](const kvlane::Cache &c) { return c.bytes(); }); },
             "The size of the stored tokens of all layers in bytes, pending ones included.");
 }
 

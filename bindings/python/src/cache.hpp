@@ -4,6 +4,7 @@
 
 #include <kvlane/kvlane.hpp>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <shared_mutex>
 #include <string>
@@ -29,6 +30,22 @@ struct Layer {
 struct Cache {
     explicit Cache(kvlane::Cache &&owned) : cache(std::move(owned)) {}
 
+    /// Calls change(cache) without the GIL while no other call uses the cache.
+    template <class Change>
+    void exclusively(Change change) {
+        const nb::gil_scoped_release no_gil;
+        const std::unique_lock lock(mutex);
+        change(cache);
+    }
+
+    /// Returns read(cache), computed without the GIL while no other call changes the cache.
+    template <class Read>
+    auto shared(Read read) const {
+        const nb::gil_scoped_release no_gil;
+        const std::shared_lock lock(mutex);
+        return read(cache);
+    }
+
     kvlane::Cache cache;
     mutable std::shared_mutex mutex;
 };
@@ -48,14 +65,13 @@ struct View {
     kvl_view describe(kvl_span &span) const;
 };
 
-/// A format, by its name.
-Format format_named(const std::string &name);
-
-/// The formats of keys and values: each one's own name, or else that of both.
+/// The formats of keys and values.
 struct Formats {
     Format k;
     Format v;
 };
+
+/// The formats by their names: each one's own, or else that of both.
 Formats formats_named(const std::string &both, const std::optional<std::string> &k, const std::optional<std::string> &v);
 
 /// A rotation, by its name; without one, that of the format.

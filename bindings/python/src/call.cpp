@@ -56,9 +56,6 @@ Call::Item &Call::add_item(const Sequence &sequence) {
     item.source = sequence.view;
     item.len = sequence.len;
     item.q = head_rows(sequence.q, {"q", "n_queries", attention_.n_query_heads, attention_.head_dim});
-    if (item.q.n == 0) {
-        throw Error(KVL_ERROR_RANGE, "q has 0 queries; it must have at least 1");
-    }
     item.sequence = kvlane::Sequence{.n_queries = to_uint32(item.q.n, "the number of queries"),
                                      .q = item.q.data(),
                                      .is_causal = sequence.causal,
