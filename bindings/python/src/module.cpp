@@ -3,6 +3,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <cstdlib>
 #include <kvlane/kvlane.hpp>
 
 #include "attention.hpp"
@@ -36,6 +37,8 @@ std::vector<std::string> supported_isas() {
 
 NB_MODULE(_core, module) {
     nb::register_exception_translator(&translate);
+    // At exit, objects that other packages' globals hold, as a registered attention implementation, are alive by right.
+    nb::set_leak_warnings(std::getenv("KVLANE_LEAK_WARNINGS") != nullptr);
     kvlane::python::bind_cache(module);
     kvlane::python::bind_attention(module);
     module.def(

@@ -1,6 +1,7 @@
 """The GIL, concurrent calls, and who keeps what alive."""
 
 import gc
+import os
 import subprocess
 import sys
 import textwrap
@@ -161,7 +162,7 @@ def test_memory_does_not_grow():
 
 
 def test_nothing_is_left_at_exit():
-    """At exit, nanobind reports objects that are still alive."""
+    """At exit, nanobind reports objects that are still alive, if asked."""
     script = """
         import kvlane, numpy as np
         cache = kvlane.Cache(n_layers=1, n_kv_heads=1, head_dim=8)
@@ -176,5 +177,10 @@ def test_nothing_is_left_at_exit():
         except kvlane.Error:
             pass
     """
-    result = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
+    environment = {**os.environ, "KVLANE_LEAK_WARNINGS": "1"}
+    command = [sys.executable, "-c"]
+    result = subprocess.run([*command, textwrap.dedent(script)], env=environment, capture_output=True, text=True)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    leak = textwrap.dedent(script) + "import ctypes; ctypes.pythonapi.Py_IncRef(ctypes.py_object(cache))"
+    result = subprocess.run([*command, leak], env=environment, capture_output=True, text=True)
+    assert 'of type "kvlane._core.Cache"' in result.stderr

@@ -19,7 +19,7 @@ SIZES = {
     "bos_token_id": 1,
     "eos_token_id": None,
     "pad_token_id": 0,
-    "initializer_range": 0.3,
+    "initializer_range": 0.2,
 }
 MODELS = {
     "llama": lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES)),
@@ -28,7 +28,7 @@ MODELS = {
         transformers.Gemma2Config(**SIZES, head_dim=32, query_pre_attn_scalar=20, sliding_window=16, attn_logit_softcapping=5.0)
     ),
     "gpt-oss": lambda: transformers.GptOssForCausalLM(
-        transformers.GptOssConfig(**SIZES, head_dim=32, sliding_window=16, num_local_experts=2, num_experts_per_tok=1)
+        transformers.GptOssConfig(**{**SIZES, "initializer_range": 0.1}, head_dim=32, sliding_window=16, num_local_experts=2, num_experts_per_tok=1)
     ),
 }
 PROMPT = torch.tensor([[5, 17, 42, 8, 99, 23, 61, 7, 12, 33]])
@@ -83,7 +83,7 @@ def logits_of(model, implementation, ids=PROMPT.repeat(1, 8), **arguments):
         return model(ids, **arguments).logits
 
 
-@pytest.mark.parametrize("format, bound", [("f16", 0.01), ("bf16", 0.05), ("q8", 0.05), ("q4", 0.6)])
+@pytest.mark.parametrize("format, bound", [("f16", 0.005), ("bf16", 0.04), ("q8", 0.08), ("q4", 0.6)])
 def test_formats_stay_close(model, format, bound):
     expected = logits_of(model, "eager")
     actual = logits_of(model, "kvlane", cache=KvlaneCache(model.config, format=format))
