@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <kvlane/kvlane.hpp>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace kvlane::python {
 
@@ -66,6 +68,12 @@ nb::object empty(nb::handle like, const std::vector<int64_t> &shape, bool in_f32
 
 /// Makes a f32 array of numpy.
 nb::object numpy_f32(const std::vector<int64_t> &shape);
+
+/// Makes the function that constructs a T for Python, as nb::class_::def("__init__", ...) takes it, of one that returns a T.
+template <class T, class... Args>
+auto constructor(T (*make)(Args...)) {
+    return [make](T *self, Args... args) { new (self) T(make(std::forward<Args>(args)...)); };
+}
 
 /// Throws Error unless value fits a uint32_t.
 uint32_t to_uint32(int64_t value, const char *name);

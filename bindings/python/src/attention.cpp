@@ -48,12 +48,12 @@ Attention with_rules(Geometry geometry, const Rules &rules) {
     return Attention(geometry);
 }
 
-void init_attention(Attention *self, int64_t n_query_heads, int64_t n_kv_heads, int64_t head_dim, int64_t v_head_dim,
-                    const std::string &format, const std::optional<std::string> &k_format,
-                    const std::optional<std::string> &v_format, const std::optional<std::string> &k_rotation,
-                    const std::optional<std::string> &v_rotation, float scale, int64_t window, int64_t n_sink_tokens,
-                    float softcap, const std::vector<float> &alibi_slopes, const std::vector<float> &sink_logits,
-                    const std::optional<std::string> &precision) {
+Attention make_attention(int64_t n_query_heads, int64_t n_kv_heads, int64_t head_dim, int64_t v_head_dim,
+                         const std::string &format, const std::optional<std::string> &k_format,
+                         const std::optional<std::string> &v_format, const std::optional<std::string> &k_rotation,
+                         const std::optional<std::string> &v_rotation, float scale, int64_t window, int64_t n_sink_tokens,
+                         float softcap, const std::vector<float> &alibi_slopes, const std::vector<float> &sink_logits,
+                         const std::optional<std::string> &precision) {
     const Formats formats = formats_named(format, k_format, v_format);
     const Geometry geometry{.n_query_heads = to_uint32(n_query_heads, "n_query_heads"),
                             .n_kv_heads = to_uint32(n_kv_heads, "n_kv_heads"),
@@ -63,8 +63,7 @@ void init_attention(Attention *self, int64_t n_query_heads, int64_t n_kv_heads, 
                             .v_format = formats.v,
                             .k_rotation = rotation_named(k_rotation, "k_rotation"),
                             .v_rotation = rotation_named(v_rotation, "v_rotation")};
-    new (self)
-        Attention(with_rules(geometry, {scale, window, n_sink_tokens, softcap, alibi_slopes, sink_logits, precision}));
+    return with_rules(geometry, {scale, window, n_sink_tokens, softcap, alibi_slopes, sink_logits, precision});
 }
 
 Attention attention_for_cache(const Cache &cache, int64_t layer, int64_t n_query_heads, float scale, int64_t window,
@@ -187,10 +186,11 @@ calls.)")
                           R"(The geometry and score rules of a layer, and the kernels for them. Immutable.
 
     out[h] = softmax(scale * q[h] K[h / group]^T) V[h / group],   group = n_query_heads / n_kv_heads)")
-        .def("__init__", &init_attention, nb::kw_only(), "n_query_heads"_a, "n_kv_heads"_a, "head_dim"_a, "v_head_dim"_a = 0,
-             "format"_a = "f16", "k_format"_a = nb::none(), "v_format"_a = nb::none(), "k_rotation"_a = nb::none(),
-             "v_rotation"_a = nb::none(), "scale"_a = 0.0F, "window"_a = 0, "n_sink_tokens"_a = 0, "softcap"_a = 0.0F,
-             "alibi_slopes"_a = std::vector<float>(), "sink_logits"_a = std::vector<float>(), "precision"_a = nb::none(),
+        .def("__init__", constructor(&make_attention), nb::kw_only(), "n_query_heads"_a, "n_kv_heads"_a, "head_dim"_a,
+             "v_head_dim"_a = 0, "format"_a = "f16", "k_format"_a = nb::none(), "v_format"_a = nb::none(),
+             "k_rotation"_a = nb::none(), "v_rotation"_a = nb::none(), "scale"_a = 0.0F, "window"_a = 0,
+             "n_sink_tokens"_a = 0, "softcap"_a = 0.0F, "alibi_slopes"_a = std::vector<float>(),
+             "sink_logits"_a = std::vector<float>(), "precision"_a = nb::none(),
              R"(Makes an attention object.
 
 Args:

@@ -91,14 +91,6 @@ Layer make_layer(int64_t n_kv_heads, int64_t head_dim, int64_t v_head_dim, const
     return layer;
 }
 
-void init_layer(Layer *self, int64_t n_kv_heads, int64_t head_dim, int64_t v_head_dim, const std::string &format,
-                const std::optional<std::string> &k_format, const std::optional<std::string> &v_format,
-                const std::optional<std::string> &k_rotation, const std::optional<std::string> &v_rotation,
-                int64_t n_first_f16, int64_t n_recent_f16, std::optional<nb::object> k_offset, bool estimates_k_offset) {
-    new (self) Layer(make_layer(n_kv_heads, head_dim, v_head_dim, format, k_format, v_format, k_rotation, v_rotation,
-                                n_first_f16, n_recent_f16, std::move(k_offset), estimates_k_offset));
-}
-
 kvlane::Cache make_cache(const std::vector<Layer> &layers, int64_t max_tokens) {
     std::vector<kvlane::Layer> with_offsets;
     for (const Layer &layer : layers) {
@@ -197,10 +189,9 @@ void bind_cache(nb::module_ &module) {
 
 Cache.view(layer) makes a view of a cache's layer: of the tokens that it has at the time of each call, pending ones included.
 View(k, v) makes a view of rows in arrays. A view keeps its cache or its arrays alive.)")
-        .def(
-            "__init__", [](View *self, nb::handle k, nb::handle v) { new (self) View(view_of_rows(k, v)); }, "k"_a, "v"_a,
-            nb::sig("def __init__(self, k: kvlane._types.Array, v: kvlane._types.Array) -> None"),
-            R"(Views rows in arrays, in place.
+        .def("__init__", constructor(&view_of_rows), "k"_a, "v"_a,
+             nb::sig("def __init__(self, k: kvlane._types.Array, v: kvlane._types.Array) -> None"),
+             R"(Views rows in arrays, in place.
 
 k is [n_tokens, n_kv_heads, head_dim] and v [n_tokens, n_kv_heads, v_head_dim], in float32, float16 or bfloat16. They may have
 any strides, but their last axis must be contiguous and rows must not overlap.)")
@@ -299,9 +290,10 @@ Returns a new array [n_tokens, n_kv_heads, head_dim].)")
 
 void bind_layers(nb::module_ &module) {
     nb::class_<Layer>(module, "Layer", "Geometry and formats of one layer's keys and values.")
-        .def("__init__", &init_layer, nb::kw_only(), "n_kv_heads"_a, "head_dim"_a, "v_head_dim"_a = 0, "format"_a = "f16",
-             "k_format"_a = nb::none(), "v_format"_a = nb::none(), "k_rotation"_a = nb::none(), "v_rotation"_a = nb::none(),
-             "n_first_f16"_a = 0, "n_recent_f16"_a = 0, "k_offset"_a = nb::none(), "estimates_k_offset"_a = false,
+        .def("__init__", constructor(&make_layer), nb::kw_only(), "n_kv_heads"_a, "head_dim"_a, "v_head_dim"_a = 0,
+             "format"_a = "f16", "k_format"_a = nb::none(), "v_format"_a = nb::none(), "k_rotation"_a = nb::none(),
+             "v_rotation"_a = nb::none(), "n_first_f16"_a = 0, "n_recent_f16"_a = 0, "k_offset"_a = nb::none(),
+             "estimates_k_offset"_a = false,
              R"(Describes a layer.
 
 Args:
