@@ -13,7 +13,6 @@ Inference on CPUs only. Attention weights are not returned. torch.compile does n
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -171,44 +170,42 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
         self.caches = selected
 
 
-def _mask(*args: Any, q_length: int, kv_length: int, q_offset: int = 0, attention_mask: torch.Tensor | None = None,
-          local_size: int | None = None, allow_is_causal_skip: bool = True, **kwargs: Any) -> torch.Tensor | None:  # fmt: skip
-    """Makes a boolean mask, or None where causal order, with any number of earlier tokens, is the whole rule."""
-    is_all_visible = attention_mask is None or bool(attention_mask.all())
-    is_newest = q_offset + q_length == kv_length
-    if allow_is_causal_skip and local_size is None and is_newest and is_all_visible:
+def _mask(*args: Any, q_length: int, kv_length: int, q_offset: int = 0, kv_offset: int = 0,
+          attention_mask: torch.Tensor | None = None, local_size: int | None = None, allow_is_causal_skip: bool = True,
+          **kwargs: Any) -> torch.Tensor | None:  # fmt: skip
+    """Makes a boolean mask, or None where causal order is the whole rule and the queries are the newest tokens."""
+    may_skip = allow_is_causal_skip and bool(q_offset + q_length == kv_offset + kv_length)
+    if may_skip and local_size is None and (attention_mask is None or bool(attention_mask.all())):
         return None
-    return cast("torch.Tensor | None", sdpa_mask(
-        *args, q_length=q_length, kv_length=kv_length, q_offset=q_offset, attention_mask=attention_mask,
-        local_size=local_size, allow_is_causal_skip=allow_is_causal_skip, **kwargs))  # fmt: skip
+    mask = sdpa_mask(
+        *args, q_length=q_length, kv_length=kv_length, q_offset=q_offset, kv_offset=kv_offset,
+        attention_mask=attention_mask, local_size=local_size, allow_is_causal_skip=may_skip, **kwargs)  # fmt: skip
+    return cast("torch.Tensor | None", mask)
 
 
 def _attention(threads: kvlane.Threads, module: torch.nn.Module, query: torch.Tensor, key: Any, value: Any,
-               attention_mask: torch.Tensor | None, scaling: float | None = None, sliding_window: int | None = None,
-               softcap: float | None = None, s_aux: torch.Tensor | None = None, is_causal: bool | None = None,
-               dropout: float = 0.0, position_bias: torch.Tensor | None = None,
-               **kwargs: Any) -> tuple[torch.Tensor, None]:  # fmt: skip
+               attention_mask: torch.Tensor | None, scaling: float | None = None, softcap: float | None = None,
+               s_aux: torch.Tensor | None = None, is_causal: bool | None = None, dropout: float = 0.0,
+               position_bias: torch.Tensor | None = None, **kwargs: Any) -> tuple[torch.Tensor, None]:  # fmt: skip
     """Attention of query [n_sequences, n_query_heads, n_queries, head_dim] -> [n_sequences, n_queries, n_query_heads, dim]."""
     if query.requires_grad and torch.is_grad_enabled():
         raise ValueError(f'the attention implementation "{NAME}" is for inference: call the model within torch.no_grad()')
     if dropout or position_bias is not None:
         raise ValueError(f'the attention implementation "{NAME}" has neither dropout nor position_bias')
     is_causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    if attention_mask is not None:  # it says all that is visible
-        is_causal, sliding_window = False, None
+    is_causal = is_causal and attention_mask is None  # a mask says all that is visible, causal order and windows too
     rules = {
         "scale": scaling or 0.0,
-        "window": sliding_window or 0,
         "softcap": softcap or 0.0,
         "sink_logits": () if s_aux is None else tuple(s_aux.float().tolist()),
     }
     if isinstance(key, _Layer):
-        attention = key.attention(query.shape[1], **rules)
         views = [cache.view(0) for cache in key.caches]
+        attention = key.attention(query.shape[1], **rules)
         v_head_dim = key.caches[0].info(0).v_head_dim
     else:
-        attention = _attention_of_tensors(query, key, value, rules)
         views = [kvlane.View(k.transpose(0, 1), v.transpose(0, 1)) for k, v in zip(key, value)]
+        attention = _attention_of_tensors(query, key, value, rules)
         v_head_dim = value.shape[-1]
 
     n_sequences, n_query_heads, n_queries, _ = query.shape

@@ -101,10 +101,30 @@ def test_prompt_in_pieces_crop_and_reset(model):
     assert cache.get_seq_length() == 60
     piece = logits_of(model, "kvlane", ids[:, 60:], cache=cache)
     assert (piece - expected[:, 60:]).abs().max() <= 1e-5 * expected.abs().max()
-    assert cache.bytes == 4 * 80 * sum(layer.caches[0].info(0).bytes_per_token for layer in cache.layers) // 4
+    assert cache.bytes == 80 * sum(layer.caches[0].info(0).bytes_per_token for layer in cache.layers)
     cache.reset()
     assert cache.get_seq_length() == 0 and cache.bytes == 0
     assert (logits_of(model, "kvlane", ids, cache=cache) - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def test_static_cache(model):
+    expected = logits_of(model, "eager")
+    cache = transformers.StaticCache(model.config, max_cache_len=100)
+    for first, end in ((0, 60), (60, 79), (79, 80)):
+        piece = logits_of(model, "kvlane", PROMPT.repeat(1, 8)[:, first:end], cache=cache)
+        assert (piece - expected[:, first:end]).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def test_additive_mask(model):
+    """A mask that the caller has made: a query sees itself and every other token before."""
+    distance = torch.arange(80)[:, None] - torch.arange(80)
+    visible = (distance >= 0) & (distance % 2 == 0)
+    mask = torch.zeros(1, 1, 80, 80).masked_fill(~visible, torch.finfo(torch.float32).min)
+    expected = logits_of(model, "eager", attention_mask=mask)
+    actual = logits_of(model, "kvlane", attention_mask=mask, cache=KvlaneCache(model.config, format="f32"))
+    assert (actual - expected).abs().max() <= 1e-5 * expected.abs().max()
+    actual = logits_of(model, "kvlane", attention_mask=visible[None, None])
+    assert (actual - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 @pytest.mark.parametrize("options", [{"num_beams": 3}, {"num_beams": 4, "num_return_sequences": 2}], ids=str)
