@@ -139,6 +139,7 @@ def test_what_is_no_array():
     ({"head_dim": 2000}, "KVL_ERROR_HEAD_DIM", "head_dim is 2000"),
     ({"max_tokens": -5}, "KVL_ERROR_RANGE", "max_tokens is -5"),
     ({"k_offset": np.zeros((3, 63), np.float32)}, "KVL_ERROR_LENGTH", r"k_offset has shape \[3, 63\] of float32"),
+    ({"k_offset": np.zeros((3, 128), np.float32)[:, ::2]}, "KVL_ERROR_LENGTH", "must be a contiguous"),
 ])  # fmt: skip
 def test_arguments_of_a_cache(arguments, status, text):
     with pytest.raises(kvlane.Error, match=text) as error:
