@@ -43,8 +43,8 @@ def windows(of_tokenizer, of_text, length):
 
 def spread(pieces, count):
     """Returns count of the pieces, evenly spread."""
-    if count > len(pieces):
-        sys.exit(f"perplexity.py: --windows is {count}; the text has {len(pieces)} of this context")
+    if not 1 <= count <= len(pieces):
+        sys.exit(f"perplexity.py: --windows is {count}; it must be 1 to {len(pieces)}, the windows of the text")
     return [pieces[i * len(pieces) // count] for i in range(count)]
 
 

@@ -9,6 +9,7 @@ import argparse
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 FIRST_HELD_OUT = "Heb1"
@@ -17,8 +18,11 @@ FIRST_HELD_OUT = "Heb1"
 def chapters():
     """Returns (name, text) of every chapter in order, such as ("Ge1", "In the beginning ..."): verses joined by spaces."""
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}  # the width of a line
-    printed = subprocess.run(["bible", "-f", "gen1:1-rev22:21"], env=environment, stdin=subprocess.DEVNULL,
-                             capture_output=True, text=True, check=True).stdout
+    try:
+        printed = subprocess.run(["bible", "-f", "gen1:1-rev22:21"], env=environment, stdin=subprocess.DEVNULL,
+                                 stdout=subprocess.PIPE, text=True, check=True).stdout
+    except FileNotFoundError:
+        sys.exit("the program bible is missing; it is in Debian's package bible-kjv")
     verses = {}
     for line in printed.splitlines():
         chapter, verse = re.fullmatch(r"(\w+):\d+ (.*)", line).groups()
