@@ -1,5 +1,6 @@
 # Doxygen knows no anchors of headings as GitHub makes them: each heading gets one, with the file's name before it, because
-# Doxygen's are of all files; links that name an anchor follow.
+# Doxygen's are of all files; links that name an anchor follow. Pages of other directories, whose name is README.md as that of the
+# main page, are not part of the reference: links to them become text.
 
 function file_name(path) {
     sub(/.*\//, "", path)
@@ -26,6 +27,10 @@ function anchor(heading,    n) {
 {
     line = $0
     gsub(/\]\((\.\.\/)?include\//, "](@ref ", line)
+    while (!is_code && match(line, /\[[^][]*\]\([^()]*\/README\.md[^()]*\)/)) {
+        text = substr(line, RSTART + 1, index(substr(line, RSTART), "]") - 2)
+        line = substr(line, 1, RSTART - 1) text substr(line, RSTART + RLENGTH)
+    }
     while (!is_code && match(line, /\]\([^():#]*#[^()]*\)/)) {
         printf "%s", substr(line, 1, RSTART + 1)
         split(substr(line, RSTART + 2, RLENGTH - 3), link, "#")

@@ -33,7 +33,7 @@ opaque_types! {
 
 constants! {
     pub const KVL_VERSION_MAJOR: u32 = 0;
-    pub const KVL_VERSION_MINOR: u32 = 2;
+    pub const KVL_VERSION_MINOR: u32 = 3;
     pub const KVL_VERSION_PATCH: u32 = 0;
 
     pub const KVL_MAX_HEAD_DIM: u32 = 1024;
