@@ -252,7 +252,7 @@ def arguments_of(argv):
     parser.add_argument("--peers", default=",".join(VENVS), help="which libraries, by commas; kvlane always is among them")
     parser.add_argument("--filter", default="", metavar="TEXT", help="only shapes with TEXT in their label, model/format/ctx:n/cold say")
     parser.add_argument("--rounds", type=int, default=11, help="blocks of every library and shape (default %(default)s)")
-    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the results there")
+    parser.add_argument("--json", type=argparse.FileType("w"), metavar="FILE", help="write the results there")
     parser.add_argument("--from", type=pathlib.Path, metavar="FILE", dest="results", help="no run: the page of such results")
     parser.add_argument("--venvs", type=pathlib.Path, required=True, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
@@ -298,7 +298,7 @@ def main():
     arguments = arguments_of(sys.argv[1:])
     results = json.loads(arguments.results.read_text()) if arguments.results else run(arguments)
     if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+        print(json.dumps(results, indent=1), file=arguments.json, flush=True)
     print("\n".join(page.lines(results)))
     if results["is_whole"]:
         page.write(results, HERE.parent.parent / "docs")
