@@ -46,7 +46,7 @@ bool Memory::reserve(int64_t bytes) {
 void Memory::ask_for_huge_pages(int64_t offset, int64_t bytes) const {
 #if defined(MADV_HUGEPAGE)
     // Whole pages inside the range; the range of a layer starts and ends anywhere.
-    std::byte *first = align_up(data_ + offset, 4096);
+    std::byte *first = align_up(data_ + offset, page_bytes());
     std::byte *end = data_ + offset + bytes;
     if (first < end) {
         (void)madvise(first, static_cast<size_t>(end - first), MADV_HUGEPAGE);

@@ -1,5 +1,6 @@
 #include "storage.hpp"
 
+#include <cerrno>
 #include <cmath>
 #include <cstring>
 
@@ -94,6 +95,9 @@ kvl_status Storage::place(const Layer &layer) const {
             }
             std::byte *const first = memory_.data() + pool.offset + head * pool.head_stride_bytes;
             const int error = prefer_numa_node(first, static_cast<size_t>(pool.head_stride_bytes), node);
+            if (error == ENOMEM) {
+                return fail(KVL_ERROR_MEMORY, "numa_nodes[%u] is %d; mbind has no memory for one more mapping", head, node);
+            }
             if (error != 0) {
                 return fail(KVL_ERROR_NUMA, "numa_nodes[%u] is %d; mbind does not let this process prefer it: %s", head,
                             node, std::strerror(error));
@@ -334,11 +338,12 @@ void Storage::write(uint32_t index, int64_t first, int64_t n_tokens, const Strid
     set_len(layer, end);
 }
 
-// Tiles that tokens were written to are committed already.
+// Tiles that tokens of the layer's formats were written to are committed already.
 void Storage::commit(uint32_t index, uint32_t first_kv_head, uint32_t n_kv_heads, int64_t n_tokens) const {
     const Layer &layer = layers_[index];
     const PoolLayout &pool = layer.layout.pools[false];
-    const int64_t first = tiles_of(layer.n_written) * pool.tile.bytes, end = tiles_of(n_tokens) * pool.tile.bytes;
+    const int64_t n_in_use = layer.window.is_used() ? layer.window.quantized() : layer.n_written;
+    const int64_t first = tiles_of(n_in_use) * pool.tile.bytes, end = tiles_of(n_tokens) * pool.tile.bytes;
     for (uint32_t head = first_kv_head; first < end && head < first_kv_head + n_kv_heads; ++head) {
         const int64_t offset = pool.offset + head * pool.head_stride_bytes;
         if (huge_pages_ && 2 * end >= huge_page_bytes) {

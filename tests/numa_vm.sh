@@ -31,3 +31,5 @@ timeout 300 qemu-system-x86_64 -accel tcg -cpu max -nodefaults -display none -se
     -kernel "$kernel" -initrd "$work/initramfs" -append 'console=ttyS0 quiet panic=-1' </dev/null | tee "$work/log"
 grep -q 'nodes: 0-1' "$work/log"
 grep -q 'exit status: 0' "$work/log"
+grep -qE 'test cases: +[1-9]' "$work/log"
+! grep -qE 'skipped: (this|node)' "$work/log"

@@ -90,6 +90,44 @@ TEST_CASE("determinism: calls for ranges of a cache's KV heads have the bits of 
     }
 }
 
+TEST_CASE("determinism: the same for a caller's rows, in one run and in blocks") {
+    const Floats slopes = test::random_values(size_t{n_kv_heads} * group, 8), sinks = test::random_values(slopes.size(), 9);
+    constexpr uint32_t block_tokens = 16, n_blocks = (len + block_tokens - 1) / block_tokens;
+    constexpr int64_t row = head_dim * sizeof(float), token = n_kv_heads * row;
+    const Floats k = test::random_values(size_t{n_blocks} * block_tokens * n_kv_heads * head_dim, 1);
+    const Floats v = test::random_values(k.size(), 2);
+    const kvl_span span{k.data(), v.data(), n_blocks * block_tokens};
+    std::vector<int32_t> blocks(n_blocks);
+    for (uint32_t i = 0; i < n_blocks; ++i) {
+        blocks[i] = static_cast<int32_t>((i + 5) % n_blocks);
+    }
+    for (const bool is_paged : {false, true}) {
+        CAPTURE(is_paged);
+        const kvl_view view = kvlane::View{.n_kv_heads = n_kv_heads,
+                                           .head_dim = head_dim,
+                                           .k_format = Format::f32,
+                                           .v_format = Format::f32,
+                                           .len = len,
+                                           .spans = std::span(&span, 1),
+                                           .k_token_stride_bytes = token,
+                                           .k_head_stride_bytes = row,
+                                           .v_token_stride_bytes = token,
+                                           .v_head_stride_bytes = row,
+                                           .blocks = std::span(blocks).first(is_paged ? n_blocks : 0),
+                                           .block_tokens = is_paged ? block_tokens : 0,
+                                           .k_block_stride_bytes = block_tokens * token,
+                                           .v_block_stride_bytes = block_tokens * token};
+        Heads whole, parts;
+        const kvl_sequence all = whole.sequence(view, 0);
+        attend(Attention(geometry(Format::f32, slopes, sinks, 0, n_kv_heads)), std::span(&all, 1));
+        for (const auto &[first, n] : {std::pair{0u, 2u}, {2u, 4u}}) {
+            const kvl_sequence some = parts.sequence(view, first);
+            attend(Attention(geometry(Format::f32, slopes, sinks, first, n)), std::span(&some, 1));
+        }
+        CHECK(test::same_bits(parts.out, whole.out));
+    }
+}
+
 TEST_CASE("prefix: sequences of one call that read different KV heads of one view share no tokens") {
     const Floats none(size_t{n_kv_heads} * group);
     const Cache cache = cache_of(Format::f16);

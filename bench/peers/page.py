@@ -85,7 +85,8 @@ def lines(results):
     """Yields the lines between the marks."""
     machine = results["machine"]
     yield f"Commit {results['commit']}, {machine['cpu']}, {machine['n_cpus']} CPUs, {machine['last_level_cache_mb']} MB last-level cache;"
-    yield f"medians of {results['rounds']} rounds. How many times faster kvlane is, with quartiles; below {NEAR} in bold.\n"
+    yield f"medians of {results['rounds']} rounds. How many times faster kvlane is, with quartiles; below {NEAR} in bold. ONNX Runtime and"
+    yield "OpenVINO also append the token in each call.\n"
     yield from legend(results)
     for title in distinct(title_of(row) for row in results["rows"]):
         yield f"\n{title}:\n"

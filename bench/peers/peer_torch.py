@@ -12,7 +12,7 @@ TYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Peer(peer.Base):
-    configurations = {"f32": ("f32 folded", "f32 gqa"), "f16": ("bf16 folded", "f16 folded")}
+    configurations = {"f32": ("f32 folded", "f32 gqa"), "f16": ("bf16 folded", "f16 folded", "bf16 gqa", "f16 gqa")}
 
     def version(self):
         return torch.__version__

@@ -78,11 +78,16 @@ class Process:
         return self.child.poll() is None
 
 
+# malloc and torch ask the system for huge pages, as kvlane does.
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "THP_MEM_ALLOC_ENABLE": "1"}
+
+
 def start(peer, venvs):
     python = venvs / VENVS[peer] / "bin" / "python"
     if not python.exists():
         raise PeerFailed(f"there is no {python}")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")}  # its own choice
+    environment |= HUGE_PAGES
     return Process([python, "-B", HERE / "worker.py", peer], environment)
 
 

@@ -290,6 +290,10 @@ int main(int argc, char **argv) {
     int status = 0;
     try {
         app.parse(argc, argv);
+        if (options.n_threads > 1 && threads_provided < MPI_THREAD_FUNNELED) {
+            throw std::runtime_error("--threads is " + std::to_string(options.n_threads) +
+                                     "; it must be 1, because this MPI allows no threads");
+        }
         const Shape shape(options);
         kvlane::TbbPool pool(options.n_threads);
         const kvl_executor executor = pool.executor();

@@ -15,11 +15,13 @@ cleanup() {
 namespaces=()
 trap cleanup EXIT
 
-if ! ip netns add "$prefix-bridge" 2>/dev/null || ! ip netns exec "$prefix-bridge" true 2>/dev/null; then
-    echo "skipped: network namespaces need iproute2 and root"
+if ! ip netns add "$prefix-bridge" 2>/dev/null || ! ip netns exec "$prefix-bridge" unshare --uts true 2>/dev/null ||
+    ! ip -n "$prefix-bridge" link add bridge type bridge 2>/dev/null ||
+    ! ip -n "$prefix-bridge" link add probe0 type veth peer name probe1 2>/dev/null; then
+    echo "skipped: network namespaces, with a bridge and veth, need iproute2 and root"
     exit
 fi
-ip -n "$prefix-bridge" link add bridge type bridge
+ip -n "$prefix-bridge" link del probe0
 ip -n "$prefix-bridge" link set bridge up
 for ((i = 0; i < n; ++i)); do
     namespace=$prefix-$i

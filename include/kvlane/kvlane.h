@@ -329,10 +329,11 @@ enum {
 /// but for the smaller error of quantization. It is subtracted before the rotation. Tokens that are kept in f16 are stored
 /// without an offset.
 ///
-/// numa_nodes places the memory of each KV head on a NUMA node, for threads of that node that read these heads alone
-/// (KVL_SEQUENCE_KV_HEADS). The system's policy for a head's memory is to prefer its node: pages are taken from other nodes
-/// when that one has no memory left. The tiles of such heads begin on pages. On systems without memory policies, which
-/// have node 0 alone, the node of the thread that first writes to a page decides; see kvl_cache_commit.
+/// numa_nodes places the memory of each KV head on a NUMA node, whose threads then attend to these heads alone
+/// (KVL_SEQUENCE_KV_HEADS). The system's policy for a head's memory becomes to prefer its node: pages are taken from other
+/// nodes when that one has no memory left. The tiles of such heads begin at page boundaries, and each head needs a mapping
+/// or two of the process. Without NUMA policies in the system only node 0 is accepted, and first touch decides where pages
+/// lie; see kvl_cache_commit.
 typedef struct kvl_layer_desc {
     size_t struct_size;
     uint32_t flags; /* KVL_LAYER_... */
@@ -386,7 +387,7 @@ static inline kvl_cache_desc kvl_cache_desc_init(void) {
 /// reservation is committed here, or KVL_ERROR_MEMORY is returned: then set max_tokens no larger than needed.
 /// Errors: KVL_ERROR_STRUCT_SIZE, _FLAGS, _NULL, _RANGE, _FORMAT, _ROTATION, _HEAD_DIM, _RULE, _ISA; KVL_ERROR_MEMORY when
 ///         the address space cannot be reserved; KVL_ERROR_RANGE also when numa_nodes has a node whose memory this process
-///         may not use, KVL_ERROR_NUMA when the system refuses to tell these nodes or to prefer one
+///         may not use; KVL_ERROR_NUMA when the process may not query these nodes or set a policy
 /// Threads: any   Allocates: yes
 KVL_API kvl_status kvl_cache_create(const kvl_cache_desc *desc, kvl_cache **cache);
 
@@ -394,7 +395,7 @@ KVL_API kvl_status kvl_cache_create(const kvl_cache_desc *desc, kvl_cache **cach
 KVL_API void kvl_cache_destroy(kvl_cache *cache);
 
 /// Creates a cache with the same geometry, capacity, tokens and pending tokens as the source, in its own memory.
-/// Errors: KVL_ERROR_NULL, KVL_ERROR_MEMORY
+/// Errors: KVL_ERROR_NULL, KVL_ERROR_MEMORY; KVL_ERROR_NUMA as kvl_cache_create
 /// Threads: any, while no thread changes the source   Allocates: yes
 KVL_API kvl_status kvl_cache_copy(const kvl_cache *source, kvl_cache **copy);
 
@@ -481,10 +482,12 @@ KVL_API kvl_status kvl_cache_truncate(kvl_cache *cache, int64_t len);
 KVL_API kvl_status kvl_cache_clear(kvl_cache *cache);
 
 /// Commits the memory of tokens 0 to n_tokens - 1 of KV heads [first_kv_head, first_kv_head + n_kv_heads) of one layer, in
-/// the layer's formats: the calling thread writes to each page of the tiles that have held no token yet. Later appends find
-/// these pages committed. Unless numa_nodes says otherwise, systems take a page from the NUMA node of the thread that first writes to
-/// it: to place a head's memory, call this on a thread of the node whose threads are to read that head.
-/// Errors: KVL_ERROR_NULL; _LAYER; _RANGE when the heads are not all the layer's, or n_tokens is negative or over max_tokens
+/// the layer's formats: the calling thread writes to each page of tiles not used so far, and later appends find these pages
+/// committed. Memory of tokens that a layer keeps in f16 is not included. Unless numa_nodes says otherwise, systems take a
+/// page from the NUMA node of the thread that first writes to it: to place a head's memory, call this on a thread of the
+/// node whose threads are to read that head.
+/// Errors: KVL_ERROR_NULL; _LAYER; _RANGE when the range exceeds the layer's KV heads, or n_tokens is negative or over
+///         max_tokens
 /// Threads: any, in different KV heads, while no thread changes this layer
 /// Allocates: no; commits memory, as kvl_cache_append does
 KVL_API kvl_status kvl_cache_commit(kvl_cache *cache, uint32_t layer, uint32_t first_kv_head, uint32_t n_kv_heads,
@@ -869,7 +872,7 @@ typedef struct kvl_sequence {
     int64_t lse_token_stride_bytes;
     int64_t lse_head_stride_bytes;
     int64_t causal_offset;  /* added to the queries' positions; -KVL_MAX_TOKENS to KVL_MAX_TOKENS */
-    uint32_t first_kv_head; /* with KVL_SEQUENCE_KV_HEADS: at most the view's n_kv_heads less the attention object's */
+    uint32_t first_kv_head; /* with KVL_SEQUENCE_KV_HEADS: at most view->n_kv_heads minus the attention object's */
     uint32_t reserved;      /* 0 */
 } kvl_sequence;
 
@@ -1009,14 +1012,14 @@ KVL_API kvl_status kvl_merge(const kvl_attention *attention, const kvl_partial *
 ///         m = max over p of m[p],  l = sum over p of exp(m[p] - m) l[p],  o = sum over p of exp(m[p] - m) o[p]
 /// Partials are merged one at a time, as by kvl_merge. Without sink logits, any consecutive partials from the first on may
 /// be replaced by their merged state: a chain of any number of calls, ended by kvl_merge, is bitwise identical to one
-/// kvl_merge of all partials. Sink logits are not included; kvl_merge would merge them with the state of the whole chain,
-/// where a single call begins with them. For identical bits, create the attention object of the ranges and of all merges
+/// kvl_merge of all partials. Sink logits are not included. A single call starts from them, kvl_merge adds them
+/// last, and the bits differ: for identical bits, create the attention object of the ranges and of all merges
 /// without sink_logits, and let the first partial of the chain be m = sink_logits[h], l = 1, o = 0, with l = 0 for a logit
 /// of -infinity.
 /// Shape:  each partial and out: m and l [n_rows], o [n_rows, v_head_dim] f32. Rows are independent, so they may be any
 ///         consecutive rows of larger partials: those from row r on begin at m + r, l + r and o + r * v_head_dim
-/// Pre:    no token is in two partials. Each array of out is that of the same name in one of the partials, which is then
-///         overwritten, or overlaps nothing
+/// Pre:    no token is in two partials. out.m, out.l and out.o may each be exactly the m, l or o of one partial (in place);
+///         otherwise they overlap nothing
 /// Errors: KVL_ERROR_NULL; KVL_ERROR_RANGE when n_partials is 0, or n_rows is 0 or over INT32_MAX; KVL_ERROR_OVERLAP when an
 ///         array of out overlaps another one, the array partials, or an array of a partial with another address or name. All
 ///         are returned before anything is written

@@ -48,7 +48,7 @@ struct Error {
 
     bool is_allowed() const { return value <= allowed; }  // not NaN
     bool operator<(const Error &other) const {
-        return std::isnan(other.value) || value / allowed < other.value / other.allowed;
+        return is_allowed() != other.is_allowed() ? is_allowed() : value / allowed < other.value / other.allowed;
     }
 };
 

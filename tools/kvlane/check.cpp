@@ -1,6 +1,5 @@
 // kvlane check: whether the kernels of every instruction set of this CPU are accurate and deterministic.
 
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -10,6 +9,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "child.hpp"
 #include "commands.hpp"
 #include "kvlane/kvlane.hpp"
 #include "properties.hpp"
@@ -29,7 +29,10 @@ bool report(const std::vector<Property> &properties) {
     return all_hold;
 }
 
-bool check_isa_in_force() {
+bool check_isa_in_force(const std::string &isa) {
+    if (isa != kvlane::isa_in_force()) {
+        throw std::runtime_error("the isa in force is " + std::string(kvlane::isa_in_force()) + "; it must be " + isa);
+    }
     std::printf("%s\n", kvlane::isa_in_force());
     const bool is_accurate = report(accuracy());
     return report(determinism()) && is_accurate;
@@ -46,15 +49,14 @@ bool check_isa(const char *isa) {
         setenv("KVLANE_ISA", isa, 1);
         bool is_right = false;
         try {
-            is_right = check_isa_in_force();
+            is_right = check_isa_in_force(isa);
         } catch (const std::exception &error) {
             std::fprintf(stderr, "kvlane: %s\n", error.what());
         }
         std::fflush(stdout);
         _exit(is_right ? EXIT_SUCCESS : EXIT_FAILURE);
     }
-    int status = 0;
-    waitpid(child, &status, 0);
+    const int status = wait_for(child);
     if (WIFSIGNALED(status)) {
         std::printf("  %-67s FAILED\n", ("ended by signal " + std::to_string(WTERMSIG(status))).c_str());
     }

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <spawn.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,6 +11,8 @@
 #include <memory>
 #include <sstream>
 #include <stdexcept>
+
+#include "child.hpp"
 
 #ifdef __APPLE__
 extern char **environ;  // Linux's unistd.h declares it
@@ -51,9 +52,7 @@ void run_gnuplot(const std::string &text, int output) {
     if (error != 0) {
         throw std::runtime_error("--plot needs the program gnuplot, which cannot be run: " + cause(error));
     }
-    int status;
-    waitpid(child, &status, 0);
-    if (status != 0) {
+    if (wait_for(child) != 0) {
         throw std::runtime_error("gnuplot failed: its message is above");
     }
 }
@@ -131,12 +130,12 @@ std::string plot_script(const std::vector<bench::DemoRow> &rows, const std::stri
 
 }  // namespace
 
-Plot::Plot(const std::string &path)
-    : path_(path), terminal_(terminal_for(path)), file_(open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666)) {
+Plot::Plot(const std::string &path) : path_(path), terminal_(terminal_for(path)) {
+    run_gnuplot("", STDERR_FILENO);
+    file_ = open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
     if (file_ < 0) {
         throw std::runtime_error("--plot is \"" + path + "\"; the file cannot be written: " + cause(errno));
     }
-    run_gnuplot("", file_);
 }
 
 Plot::~Plot() { close(file_); }

@@ -13,9 +13,9 @@ namespace tool {
 // A file that gnuplot draws into.
 class Plot {
 public:
+    // Creates the file, which keeps what it has until draw.
     // Errors: std::runtime_error when the name ends in neither .svg nor .png, gnuplot is not installed, or the file cannot
-    // be
-    //         written. The file is created, and keeps what it has until draw
+    //         be written
     explicit Plot(const std::string &path);
     ~Plot();
     Plot(const Plot &) = delete;
@@ -27,7 +27,7 @@ public:
 private:
     std::string path_;
     std::string terminal_;
-    int file_;
+    int file_ = -1;
 };
 
 }  // namespace tool
