@@ -78,8 +78,9 @@ class Process:
         return self.child.poll() is None
 
 
-# malloc and torch ask the system for huge pages, as kvlane does.
-HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "THP_MEM_ALLOC_ENABLE": "1"}
+# malloc and torch ask the system for huge pages, as kvlane does; numpy's threads spin for 2^20 cycles after a call, not 2^26, so
+# that they sleep before the next library's block.
+ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "THP_MEM_ALLOC_ENABLE": "1", "OPENBLAS_THREAD_TIMEOUT": "20"}
 
 
 def start(peer, venvs):
@@ -87,7 +88,7 @@ def start(peer, venvs):
     if not python.exists():
         raise PeerFailed(f"there is no {python}")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")}  # its own choice
-    environment |= HUGE_PAGES
+    environment |= ENVIRONMENT
     return Process([python, "-B", HERE / "worker.py", peer], environment)
 
 

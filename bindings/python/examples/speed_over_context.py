@@ -28,6 +28,7 @@ parser.add_argument("--query-heads", type=int, default=32, help="default: %(defa
 parser.add_argument("--kv-heads", type=int, default=8, help="default: %(default)s")
 parser.add_argument("--head-dim", type=int, default=128, help="default: %(default)s")
 parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
+parser.add_argument("--megabytes", type=float, default=1024, help="of keys and values to cycle through (default: %(default)s)")
 parser.add_argument("--seconds", type=float, default=0.5, help="to measure each point for (default: %(default)s)")
 options = parser.parse_args()
 
@@ -37,13 +38,10 @@ threads = kvlane.Threads(options.threads)
 
 
 # %% [markdown]
-# Keys and values are read from memory in a decoder, since the other layers' come in between. So each measurement goes round
-# several layers, which together are larger than the CPU's caches.
+# Keys and values are read from memory in a decoder, since the other layers' come in between. So each measurement goes round as
+# many layers as are together `--megabytes`, which should be several times the CPU's last-level cache.
 
 # %%
-BYTES = 512e6  # of float32 keys and values of all layers
-
-
 def measure(call, n_layers):
     """The median time of call(layer) in seconds, over rounds of all layers."""
     times = []
@@ -56,10 +54,16 @@ def measure(call, n_layers):
     return statistics.median(times)
 
 
-def measure_kvlane(format, k, v, q, n_layers):
+def layers_of(n_bytes):
+    """The number of layers of n_bytes each to go round."""
+    return max(1, round(options.megabytes * 1e6 / n_bytes))
+
+
+def measure_kvlane(format, k, v, q):
     """k and v [n_tokens, n_kv_heads, head_dim]"""
-    cache = kvlane.Cache(n_layers=n_layers, n_kv_heads=options.kv_heads, head_dim=options.head_dim, format=format,
-                         max_tokens=len(k))  # fmt: skip
+    layer = kvlane.Layer(n_kv_heads=options.kv_heads, head_dim=options.head_dim, format=format)
+    n_layers = layers_of(len(k) * kvlane.Cache([layer]).info(0).bytes_per_token)
+    cache = kvlane.Cache([layer] * n_layers, max_tokens=len(k))
     for layer in range(n_layers):
         cache.append(layer, k, v)
     cache.advance(len(k))
@@ -69,13 +73,13 @@ def measure_kvlane(format, k, v, q, n_layers):
     return measure(lambda layer: attention.attend(views[layer], q, out, threads=threads), n_layers)
 
 
-def measure_torch(dtype, k, v, q, n_layers):
-    # [1, n_heads, n_tokens, head_dim], a copy for each layer
-    keys, values = ([x.transpose(0, 1)[None].to(dtype).contiguous() for _ in range(n_layers)] for x in (k, v))
-    query = q.transpose(0, 1)[None].to(dtype)
-    return measure(
-        lambda layer: F.scaled_dot_product_attention(query, keys[layer], values[layer], enable_gqa=True), n_layers
-    )
+def measure_torch(dtype, k, v, q):
+    """The query heads of a group are queries of one head, so that each KV head is read once."""
+    k, v = (x.transpose(0, 1)[None].to(dtype).contiguous() for x in (k, v))  # [1, n_kv_heads, n_tokens, head_dim]
+    n_layers = layers_of(k.nbytes + v.nbytes)
+    keys, values = ([x.clone() for _ in range(n_layers)] for x in (k, v))
+    query = q.view(1, options.kv_heads, -1, options.head_dim).to(dtype)
+    return measure(lambda layer: F.scaled_dot_product_attention(query, keys[layer], values[layer]), n_layers)
 
 
 # %%
@@ -92,9 +96,8 @@ with torch.inference_mode():
     for n_tokens in options.contexts:
         k, v = torch.randn(2, n_tokens, options.kv_heads, options.head_dim)
         q = torch.randn(1, options.query_heads, options.head_dim)
-        n_layers = min(64, max(1, round(BYTES / (k.nbytes + v.nbytes))))
         for way, (measure_way, kind) in WAYS.items():
-            microseconds[way].append(1e6 * measure_way(kind, k, v, q, n_layers))
+            microseconds[way].append(1e6 * measure_way(kind, k, v, q))
         print(f"{n_tokens:8}" + "".join(f"{times[-1]:16.1f}" for times in microseconds.values()), flush=True)
 
 # %%

@@ -5,7 +5,7 @@ A Cache owns the keys and values of one sequence. An Attention computes
     out[h] = softmax(scale * q[h] K[h / group]^T) V[h / group],   group = n_query_heads / n_kv_heads
 
 for any number of queries. Arrays are numpy's, torch's or of any library with the DLPack protocol, in float32, float16 or
-bfloat16, in the CPU's memory. They are read and written in place: nothing is copied or converted outside of the kernels.
+bfloat16, in the CPU's memory. Keys, values, queries and outputs are read and written in place; boolean masks are packed to bits.
 
     cache = kvlane.Cache(n_layers=2, n_kv_heads=8, head_dim=128, format="q8")
     attention = kvlane.Attention.for_cache(cache, n_query_heads=32)
@@ -19,7 +19,7 @@ raises TypeError.
 
 Threads: calls release the GIL while they append, read or attend. All objects may be used by any number of Python threads:
 a cache is locked by a call that changes it, and calls that read it run concurrently. The memory of arrays is not locked:
-do not write to an array while a call uses it. With a free-threaded Python, importing kvlane enables the GIL.
+do not write to an array while a call uses it. A process that is forked makes Threads of its own. With a free-threaded Python, importing kvlane enables the GIL.
 
 kvlane.transformers is an attention implementation for Hugging Face transformers.
 """

@@ -99,8 +99,13 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
         if len(key_states) != len(self.caches):
             raise ValueError(f"key_states has {len(key_states)} sequences; it must have the cache's, {len(self.caches)}")
         self._advance()
-        for cache, k, v in zip(self.caches, key_states.detach(), value_states.detach()):
-            cache.append(0, k.transpose(0, 1), v.transpose(0, 1))
+        try:
+            for cache, k, v in zip(self.caches, key_states.detach(), value_states.detach()):
+                cache.append(0, k.transpose(0, 1), v.transpose(0, 1))
+        except Exception:
+            for cache in self.caches:
+                cache.truncate(len(cache))  # without what was appended before the failure
+            raise
         self.n_pending = key_states.shape[2]
         return self, self
 
@@ -174,8 +179,10 @@ def _mask(*args: Any, q_length: int, kv_length: int, q_offset: int = 0, kv_offse
           attention_mask: torch.Tensor | None = None, local_size: int | None = None, allow_is_causal_skip: bool = True,
           **kwargs: Any) -> torch.Tensor | None:  # fmt: skip
     """Makes a boolean mask, or None where causal order is the whole rule and the queries are the newest tokens."""
-    may_skip = allow_is_causal_skip and bool(q_offset + q_length == kv_offset + kv_length)
-    if may_skip and local_size is None and (attention_mask is None or bool(attention_mask.all())):
+    kv_end = kv_offset + kv_length
+    may_skip = allow_is_causal_skip and bool(q_offset + q_length == kv_end)
+    hides_none = attention_mask is None or (attention_mask.shape[-1] >= kv_end and bool(attention_mask[:, kv_offset:kv_end].all()))
+    if may_skip and local_size is None and hides_none:
         return None
     mask = sdpa_mask(
         *args, q_length=q_length, kv_length=kv_length, q_offset=q_offset, kv_offset=kv_offset,

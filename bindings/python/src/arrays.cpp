@@ -40,7 +40,7 @@ nb::ndarray<nb::ro> take(nb::handle object, const std::string &name, Access acce
     nb::ndarray<nb::ro> array;
     if (!nb::try_cast(object, array, converts)) {
         throw_type_error(name + " is of type " + type_name_of(object) +
-                         "; it must be an array with the buffer or DLPack protocol");
+                         "; it must be an array with the buffer or DLPack protocol, without a gradient");
     }
     if (array.device_type() != nb::device::cpu::value) {
         throw_type_error(name + " is on device type " + std::to_string(array.device_type()) +

@@ -69,7 +69,8 @@ Attention make_attention(int64_t n_query_heads, int64_t n_kv_heads, int64_t head
 Attention attention_for_cache(const Cache &cache, int64_t layer, int64_t n_query_heads, float scale, int64_t window,
                               int64_t n_sink_tokens, float softcap, const std::vector<float> &alibi_slopes,
                               const std::vector<float> &sink_logits, const std::optional<std::string> &precision) {
-    const Geometry geometry = geometry_of(cache.cache, to_uint32(layer, "layer"), to_uint32(n_query_heads, "n_query_heads"));
+    const uint32_t layer_index = to_uint32(layer, "layer"), n_heads = to_uint32(n_query_heads, "n_query_heads");
+    const Geometry geometry = cache.shared([&](const kvlane::Cache &c) { return geometry_of(c, layer_index, n_heads); });
     return with_rules(geometry, {scale, window, n_sink_tokens, softcap, alibi_slopes, sink_logits, precision});
 }
 

@@ -1,17 +1,33 @@
 #include "threads.hpp"
 
 #include <algorithm>
+#include <string>
+#include <system_error>
 
 namespace kvlane::python {
 
 Threads::Threads(uint32_t n_threads) {
     const uint32_t n = n_threads ? n_threads : std::max(1U, std::thread::hardware_concurrency());
-    for (uint32_t i = 1; i < n; ++i) {
-        workers_.emplace_back([this] { work(); });
+    if (n > KVL_MAX_TASKS) {
+        throw Error(KVL_ERROR_RANGE,
+                    "n_threads is " + std::to_string(n) + "; it must be at most " + std::to_string(KVL_MAX_TASKS));
+    }
+    try {
+        workers_.reserve(n - 1);
+        for (uint32_t i = 1; i < n; ++i) {
+            workers_.emplace_back([this] { work(); });
+        }
+    } catch (const std::system_error &error) {
+        const std::string n_started = std::to_string(workers_.size());
+        stop();
+        throw Error(KVL_ERROR_MEMORY, "n_threads is " + std::to_string(n) + "; the system started " + n_started +
+                                          " threads and no more: " + error.what());
     }
 }
 
-Threads::~Threads() {
+Threads::~Threads() { stop(); }
+
+void Threads::stop() {
     {
         const std::lock_guard lock(mutex_);
         ends_ = true;

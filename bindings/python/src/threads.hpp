@@ -12,11 +12,12 @@
 namespace kvlane::python {
 
 /// n_threads threads that run the tasks of a call, the calling thread among them. Concurrent calls take turns. Threads know
-/// nothing of Python. At the end of a call, the calling thread waits only for tasks that others have begun, so that threads
-/// which are not scheduled, or which a fork has left behind, cost nothing but their help.
+/// nothing of Python. At the end of a call, the calling thread waits only for tasks that others have begun. A process that
+/// is forked has no threads of its parent's pools, and must not use these.
 class Threads {
 public:
     /// Starts n_threads - 1 threads; 0 selects the number of processors.
+    /// Errors: KVL_ERROR_RANGE when n_threads is over KVL_MAX_TASKS; KVL_ERROR_MEMORY when the system starts no more threads
     explicit Threads(uint32_t n_threads);
     ~Threads();
 
@@ -31,6 +32,7 @@ private:
     static void parallel_for(void *pool, uint32_t n_tasks, void (*task)(void *, uint32_t), void *context);
 
     void work();
+    void stop();
     void run_tasks(std::unique_lock<std::mutex> &lock);
 
     std::mutex call_;   // held during a call

@@ -15,7 +15,7 @@ def test_speed_over_context(tmp_path):
     pytest.importorskip("torch")
     pytest.importorskip("matplotlib")
     out = tmp_path / "speed.svg"
-    sizes = ["--contexts", "64", "128", "--query-heads", "4", "--kv-heads", "2", "--head-dim", "64", "--seconds", "0.01"]
+    sizes = ["--contexts", "64", "128", "--query-heads", "4", "--kv-heads", "2", "--head-dim", "64", "--seconds", "0.01", "--megabytes", "1"]
     command = [sys.executable, PACKAGE / "examples/speed_over_context.py", "--out", out, *sizes]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 0, result.stderr

@@ -177,3 +177,21 @@ def test_nothing_is_left_at_exit():
     leak = textwrap.dedent(script) + "import ctypes; ctypes.pythonapi.Py_IncRef(ctypes.py_object(cache))"
     result = subprocess.run([*command, leak], env=environment, capture_output=True, text=True)
     assert 'of type "kvlane._core.Cache"' in result.stderr
+
+
+def test_threads_that_the_system_does_not_start():
+    with pytest.raises(kvlane.Error, match="n_threads is 65537; it must be at most 65536"):
+        kvlane.Threads(65537)
+    program = """
+        import resource
+        import kvlane
+        resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))  # too little for so many stacks
+        try:
+            kvlane.Threads(60000)
+        except kvlane.Error as error:
+            assert error.status == "KVL_ERROR_MEMORY"
+            print(error)
+    """
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("n_threads is 60000; the system started ")

@@ -169,3 +169,28 @@ def test_errors_of_the_cache():
     logits_of(model, "kvlane", PROMPT, cache=cache)
     with pytest.raises(ValueError, match="2 sequences; it must have the cache's, 1"):
         logits_of(model, "kvlane", PROMPT.repeat(2, 1), cache=cache)
+
+
+def test_an_update_that_fails_leaves_the_cache_as_it_was():
+    layer = KvlaneCache(MODELS["llama"]().config, format="f32").layers[0]
+    states = torch.randn(2, 2, 3, 16)
+    layer.update(states, states)
+    with pytest.raises(kvlane.Error):
+        layer.update(states, states.int())
+    assert layer.get_seq_length() == 3
+    layer.update(states, states)
+    assert layer.get_seq_length() == 6
+
+
+def test_a_mask_that_is_shorter_than_the_cache_hides_the_rest(model):
+    """As transformers pads it."""
+
+    def logits(implementation):
+        model.set_attn_implementation(implementation)
+        cache = KvlaneCache(model.config, format="f32") if implementation == "kvlane" else transformers.DynamicCache(config=model.config)
+        with torch.no_grad():
+            model(input_ids=PROMPT, past_key_values=cache)
+            mask = torch.ones(1, 8, dtype=torch.long)
+            return model(input_ids=PROMPT[:, :1], past_key_values=cache, attention_mask=mask).logits
+
+    assert torch.allclose(logits("kvlane"), logits("eager"), atol=1e-4)

@@ -30,7 +30,7 @@ fn link(directory: &Path) {
         let is_apple = env::var("CARGO_CFG_TARGET_VENDOR").unwrap() == "apple";
         println!("cargo:rustc-link-lib=dylib={}", if is_apple { "c++" } else { "stdc++" });
     } else {
-        panic!("KVLANE_LIB_DIR is {}; it must be the directory of libkvlane", directory.display());
+        panic!("{} is to be the directory of libkvlane; it has none", directory.display());
     }
 }
 
@@ -38,17 +38,12 @@ fn link(directory: &Path) {
 fn link_by_pkg_config() -> bool {
     let program = env::var("PKG_CONFIG").unwrap_or_else(|_| "pkg-config".to_string());
     let wanted = format!("kvlane >= {}", env!("CARGO_PKG_VERSION"));
-    let output = match Command::new(program).args(["--libs", &wanted]).output() {
-        Ok(output) if output.status.success() => output,
-        _ => return false,
-    };
-    for flag in String::from_utf8_lossy(&output.stdout).split_whitespace() {
-        if let Some(directory) = flag.strip_prefix("-L") {
-            println!("cargo:rustc-link-search=native={directory}");
-        } else if let Some(library) = flag.strip_prefix("-l") {
-            println!("cargo:rustc-link-lib={library}");
-        }
+    let is_known = Command::new(&program).args(["--exists", &wanted]).status();
+    if !is_known.map_or(false, |status| status.success()) {
+        return false;
     }
+    let output = Command::new(&program).args(["--variable=libdir", "kvlane"]).output().unwrap();
+    link(Path::new(String::from_utf8_lossy(&output.stdout).trim()));
     true
 }
 

@@ -1,7 +1,7 @@
 use std::any::Any;
-use std::mem::transmute;
+use std::mem::{forget, transmute};
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::{self, JoinHandle};
 
 use crate::Executor;
@@ -51,7 +51,7 @@ impl std::fmt::Debug for State {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no thread panics with this lock")
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs the next task. Returns whether there was one.
@@ -68,7 +68,10 @@ impl Shared {
         let mut state = self.lock();
         state.n_running -= 1;
         if let Err(panic) = result {
-            state.panic.get_or_insert(panic);
+            match state.panic {
+                None => state.panic = Some(panic),
+                Some(_) => forget(panic), // its drop could panic while other threads run the task
+            }
         }
         if state.n_running == 0 {
             self.idle.notify_all();
@@ -80,7 +83,7 @@ impl Shared {
         loop {
             let has_work = |s: &State| s.is_ending || (s.task.is_some() && s.next < s.n_tasks);
             let state =
-                self.work.wait_while(self.lock(), |s| !has_work(s)).expect("no thread panics with this lock");
+                self.work.wait_while(self.lock(), |s| !has_work(s)).unwrap_or_else(PoisonError::into_inner);
             if state.is_ending {
                 return;
             }
@@ -128,7 +131,7 @@ impl Executor for ThreadPool {
         self.shared.work.notify_all();
         while self.shared.run_next(self.shared.lock()) {}
         let idle = self.shared.idle.wait_while(self.shared.lock(), |s| s.n_running > 0);
-        let mut state = idle.expect("no thread panics with this lock");
+        let mut state = idle.unwrap_or_else(PoisonError::into_inner);
         state.task = None;
         if let Some(panic) = state.panic.take() {
             drop(state);
