@@ -1,5 +1,5 @@
-// What peer_kvlane.py calls through ctypes: layers of the same keys and values, attention over one of them on oneTBB's
-// threads, and the machine's read bandwidth. Functions that can fail return false or null; kvlane_peer_error() is then the
+// What peer_kvlane.py calls through ctypes: layers of the same keys and values, attention over one of them on OpenMP's
+// threads, as most of the other libraries have, and the machine's read bandwidth. Functions that can fail return false or null; kvlane_peer_error() is then the
 // reason.
 
 #include <algorithm>
@@ -10,7 +10,7 @@
 
 #include "../limits.hpp"
 #include "kvlane/kvlane.hpp"
-#include "kvlane/tbb.hpp"
+#include "kvlane/openmp.hpp"
 
 namespace {
 
@@ -26,9 +26,9 @@ struct Calls {
         : pool(n_threads),
           executor(pool.executor()),
           workspace(attention.workspace(1, len, 1, executor.n_threads)),
-          limits(bytes, executor, pool.n_threads(), is_cold) {}
+          limits(bytes, executor, n_threads, is_cold) {}
 
-    kvlane::TbbPool pool;
+    kvlane::OpenMpPool pool;
     kvl_executor executor;
     kvlane::Workspace workspace;
     bench::ReadLimits limits;
