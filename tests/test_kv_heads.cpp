@@ -46,6 +46,7 @@ struct Heads {
                 .q_token_stride_bytes = heads * row,
                 .out_token_stride_bytes = heads * row,
                 .lse_token_stride_bytes = heads * int64_t{sizeof(float)},
+                .is_kv_head_range = true,
                 .first_kv_head = first};
     }
 };

@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <memory>
 #include <new>
-#include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -477,13 +476,14 @@ struct Sequence {
     int64_t out_head_stride_bytes = 0;
     int64_t lse_token_stride_bytes = 0;
     int64_t lse_head_stride_bytes = 0;
-    std::optional<uint32_t> first_kv_head = {};  // of a view with more KV heads than the attention object
+    bool is_kv_head_range = false;  // the view has more KV heads than the attention object
+    uint32_t first_kv_head = 0;     // of such a view
 
     /// Returns the C descriptor.
     operator kvl_sequence() const noexcept {
         kvl_sequence sequence = kvl_sequence_init();
-        sequence.flags = (is_causal ? 0 : KVL_SEQUENCE_NON_CAUSAL) | (first_kv_head ? KVL_SEQUENCE_KV_HEADS : 0);
-        sequence.first_kv_head = first_kv_head.value_or(0);
+        sequence.flags = (is_causal ? 0 : KVL_SEQUENCE_NON_CAUSAL) | (is_kv_head_range ? KVL_SEQUENCE_KV_HEADS : 0);
+        sequence.first_kv_head = first_kv_head;
         sequence.n_queries = n_queries;
         sequence.view = view;
         sequence.len = len;
