@@ -1,6 +1,6 @@
 // What peer_kvlane.py calls through ctypes: layers of the same keys and values, attention over one of them on OpenMP's
-// threads, as most of the other libraries have, and the machine's read bandwidth. Functions that can fail return false or null; kvlane_peer_error() is then the
-// reason.
+// threads, as most of the other libraries have, and the machine's read bandwidth. Functions that can fail return false or
+// null; kvlane_peer_error() is then the reason.
 
 #include <algorithm>
 #include <exception>
