@@ -258,13 +258,17 @@ kvl_status sort_outputs(const kvl_attention &a, std::span<const Sequence> sequen
     return KVL_OK;
 }
 
-// The memory of a partial: m, l and o.
-using PartialArrays = std::array<Range, 3>;
-constexpr const char *its_arrays[] = {"its m", "its l", "its o"};
-constexpr const char *out_arrays[] = {"out.m", "out.l", "out.o"};
+// One of the arrays of a partial.
+struct PartialArray {
+    float *kvl_partial::*array;
+    const char *name, *name_of_out;
+    Range range;
+};
 
-PartialArrays arrays_of(const kvl_partial &partial, uint64_t n_rows, uint32_t v_head_dim) {
-    return {array_at(partial.m, n_rows), array_at(partial.l, n_rows), array_at(partial.o, n_rows * v_head_dim)};
+std::array<PartialArray, 3> arrays_of(const kvl_partial &partial, uint64_t n_rows, uint32_t v_head_dim) {
+    return {{{&kvl_partial::m, "its m", "out.m", array_at(partial.m, n_rows)},
+             {&kvl_partial::l, "its l", "out.l", array_at(partial.l, n_rows)},
+             {&kvl_partial::o, "its o", "out.o", array_at(partial.o, n_rows * v_head_dim)}}};
 }
 
 }  // namespace
@@ -353,9 +357,8 @@ kvl_status check_merge_overlaps(const kvl_attention &a, const kvl_merge_desc &de
     };
     KVLANE_TRY(check(array_at(desc.partials, desc.n_partials), "partials"));
     for (uint32_t i = 0; i < desc.n_partials; ++i) {
-        const PartialArrays read = arrays_of(desc.partials[i], rows, a.v_head_dim);
-        for (size_t array = 0; array < read.size(); ++array) {
-            KVLANE_TRY_IN(check(read[array], its_arrays[array]), "partials[%" PRIu32 "]: ", i);
+        for (const PartialArray &array : arrays_of(desc.partials[i], rows, a.v_head_dim)) {
+            KVLANE_TRY_IN(check(array.range, array.name), "partials[%" PRIu32 "]: ", i);
         }
     }
     return KVL_OK;
@@ -363,20 +366,19 @@ kvl_status check_merge_overlaps(const kvl_attention &a, const kvl_merge_desc &de
 
 kvl_status check_merge_partials_overlaps(const kvl_attention &a, std::span<const kvl_partial> partials, uint32_t n_rows,
                                          const kvl_partial &out) {
-    const PartialArrays written = arrays_of(out, n_rows, a.v_head_dim);
-    for (size_t array = 0; array < written.size(); ++array) {
+    const std::array<PartialArray, 3> written = arrays_of(out, n_rows, a.v_head_dim);
+    for (const PartialArray &array : written) {
         const auto check = [&](const Range &range, const char *name) {
-            return range.meets(written[array]) ? overlap(out_arrays[array], written[array], name, range) : KVL_OK;
+            return range.meets(array.range) ? overlap(array.name_of_out, array.range, name, range) : KVL_OK;
         };
         KVLANE_TRY(check(array_at(partials.data(), partials.size()), "partials"));
-        for (size_t other = 0; other < array; ++other) {
-            KVLANE_TRY(check(written[other], out_arrays[other]));
+        for (const PartialArray *other = written.data(); other < &array; ++other) {
+            KVLANE_TRY(check(other->range, other->name_of_out));
         }
         for (uint32_t i = 0; i < partials.size(); ++i) {
-            const PartialArrays read = arrays_of(partials[i], n_rows, a.v_head_dim);
-            for (size_t other = 0; other < read.size(); ++other) {
-                const bool is_in_place = other == array && read[other].begin == written[array].begin;
-                KVLANE_TRY_IN(is_in_place ? KVL_OK : check(read[other], its_arrays[other]), "partials[%" PRIu32 "]: ", i);
+            for (const PartialArray &read : arrays_of(partials[i], n_rows, a.v_head_dim)) {
+                const bool is_in_place = read.array == array.array && read.range.begin == array.range.begin;
+                KVLANE_TRY_IN(is_in_place ? KVL_OK : check(read.range, read.name), "partials[%" PRIu32 "]: ", i);
             }
         }
     }
