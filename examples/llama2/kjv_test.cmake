@@ -1,4 +1,4 @@
-# Runs PROGRAM (through EMULATOR, where there is one) over verses that the model in kjv has not seen: with a cache of f32 their
+# Runs PROGRAM over verses that the model in kjv has not seen: with a cache of f32 their
 # perplexity is that of transformers, and what caches of few bits cost stays within bounds.
 
 set(verses "Now faith is the substance of things hoped for, the evidence of things not seen. For by it the elders obtained a good \
@@ -14,7 +14,7 @@ set(by_transformers 244639) # ten-thousandths; tools/train/perplexity.py example
 # Fails unless the perplexity with a cache is within most ten-thousandths of that of transformers, and logits within most_logit of
 # those with a cache of f32.
 function(expect_within most most_logit)
-  execute_process(COMMAND ${EMULATOR} ${PROGRAM} ${CMAKE_CURRENT_LIST_DIR}/kjv --perplexity ${WORK_DIR}/verses.txt --cache ${ARGN}
+  execute_process(COMMAND ${PROGRAM} ${CMAKE_CURRENT_LIST_DIR}/kjv --perplexity ${WORK_DIR}/verses.txt --cache ${ARGN}
     OUTPUT_VARIABLE text ERROR_VARIABLE errors RESULT_VARIABLE result)
   if(NOT result EQUAL 0 OR
     NOT text MATCHES ": perplexity ([0-9]+)\\.([0-9][0-9][0-9][0-9]).* largest logit difference ([0-9.e-]+)\n")
