@@ -77,7 +77,7 @@ std::vector<int32_t> usable_nodes() {
     return nodes;
 }
 
-// The node that holds the page of an address, or -errno: -ENOENT if none does.
+// The node that holds the page of an address, or -errno if none does: ENOENT or EFAULT, by the kernel.
 int node_of(const std::byte *address) {
     const void *page = address;
     int node = -1;
@@ -231,7 +231,7 @@ TEST_CASE("numa: a commit also commits tiles whose tokens are still in the f16 w
     test::fill_random(cache, 200, 1);
     const std::byte *const tiles = static_cast<const std::byte *>(cache.view(0).spans->k) + distance;
     const std::byte *const last = tiles + 200 / KVL_TILE_TOKENS * q8.k_token_stride_bytes;
-    CHECK(node_of(tiles) == -ENOENT);
+    CHECK(node_of(tiles) < 0);
     cache.commit(0, 0, 1, 2048);
     CHECK(node_of(tiles) >= 0);
     CHECK(node_of(last) >= 0);
