@@ -7,7 +7,7 @@ include(${CMAKE_CURRENT_LIST_DIR}/consumer.cmake)
 set(PORT kvlane)
 set(port_dir ${SOURCE_DIR}/packaging/vcpkg/${PORT})
 
-# The options of features that are asked for are ON, of others OFF; inverted ones the other way round.
+# The options of selected features are ON, of others OFF; inverted ones the other way round.
 function(vcpkg_check_features)
   cmake_parse_arguments(PARSE_ARGV 0 arg "" OUT_FEATURE_OPTIONS "FEATURES;INVERTED_FEATURES")
   set(checked "")

@@ -33,7 +33,7 @@ REQUEST_SECONDS = 120
 
 
 class PeerFailed(Exception):
-    """A peer cannot do what it was asked for."""
+    """A request that a peer cannot serve."""
 
 
 class Process:

@@ -275,7 +275,9 @@ TEST_CASE("every f16 is converted to the f32 of its value") {
         if (exponent == 31) {
             want = fraction == 0 ? std::numeric_limits<double>::infinity() : std::nan("");
         }
-        const float got = f32_from_f16(static_cast<uint16_t>(bits));
+        const auto stored = static_cast<uint16_t>(bits);
+        float got;
+        kvlane::check(kvl_rows_to_f32(KVL_F16, &stored, 1, 1, 0, &got));
         CHECK(std::signbit(got) == (bits >> 15 != 0));
         CHECK((std::isnan(want) ? std::isnan(got) : std::abs(got) == want));
     }

@@ -1,7 +1,9 @@
 #include "safetensors.hpp"
 
+#include <kvlane/kvlane.hpp>
+
 #include <algorithm>
-#include <bit>
+#include <cstddef>
 #include <nlohmann/json.hpp>
 #include <span>
 #include <tuple>
@@ -13,7 +15,7 @@ using nlohmann::json;
 
 constexpr uint64_t max_header_bytes = 100'000'000;  // of the format
 
-float f32_from_bf16(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
+kvl_format format_of(const std::string &dtype) { return dtype == "F32" ? KVL_F32 : dtype == "F16" ? KVL_F16 : KVL_BF16; }
 
 json field_of(const json &entry, const char *field) { return entry.is_object() ? entry.value(field, json()) : json(); }
 
@@ -34,25 +36,7 @@ std::vector<uint64_t> integers_of(const InputFile &file, const std::string &name
     return list;
 }
 
-template <class Stored>
-std::vector<float> read_floats(InputFile &file, uint64_t n, float (*convert)(Stored)) {
-    std::vector<Stored> stored(n);
-    file.read(std::span(stored));
-    std::vector<float> floats(n);
-    std::ranges::transform(stored, floats.begin(), convert);
-    return floats;
-}
-
 }  // namespace
-
-float f32_from_f16(uint16_t bits) {
-    const uint32_t sign = (bits & 0x8000u) << 16, magnitude = (bits & 0x7FFFu) << 13;
-    if (magnitude >= 0x7C00u << 13) {  // infinity and NaN
-        return std::bit_cast<float>(sign | 0x7F800000u | magnitude);
-    }
-    // The exponent of f32 counts from -127, that of f16 from -15. The product is exact, that of subnormal numbers too.
-    return std::bit_cast<float>(sign | magnitude) * 0x1p112f;
-}
 
 Safetensors::Safetensors(const std::string &path) : file_(path) {
     const auto header_bytes = file_.read<uint64_t>();
@@ -130,10 +114,11 @@ std::vector<float> Safetensors::take(const std::string &name, const std::vector<
                    " bytes apart; its shape in " + tensor.dtype + " is " + std::to_string(expected) + " bytes");
     }
     file_.seek(data_begin_ + tensor.begin);
-    if (tensor.dtype == "F32") {
-        return read_floats<float>(file_, n, [](float x) { return x; });
-    }
-    return read_floats<uint16_t>(file_, n, tensor.dtype == "F16" ? f32_from_f16 : f32_from_bf16);
+    std::vector<std::byte> stored(expected);
+    file_.read(std::span(stored));
+    std::vector<float> floats(n);
+    kvlane::check(kvl_rows_to_f32(format_of(tensor.dtype), stored.data(), 1, static_cast<int64_t>(n), 0, floats.data()));
+    return floats;
 }
 
 void Safetensors::check_all_taken() const {

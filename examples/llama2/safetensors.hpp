@@ -39,7 +39,4 @@ private:
     std::map<std::string, Tensor> tensors_;
 };
 
-/// Converts an IEEE binary16.
-float f32_from_f16(uint16_t bits);
-
 }  // namespace llama2
